@@ -1,0 +1,15 @@
+#include "cuda/device.hpp"
+
+#include <cuda_runtime.h>
+
+namespace dmftcore::cuda {
+
+std::pair<int, std::string> device_count() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess) return {count, count > 0 ? "" : "no CUDA device was found"};
+  cudaGetLastError();
+  return {0, cudaGetErrorString(status)};
+}
+
+} // namespace dmftcore::cuda

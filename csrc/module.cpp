@@ -1,0 +1,12 @@
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void register_runtime(py::module_&);
+void register_growing(py::module_&);
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled core of dmftcore; the documented interface is the Python package.";
+  register_runtime(m);
+  register_growing(m);
+}

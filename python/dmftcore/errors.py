@@ -1,0 +1,31 @@
+"""Exceptions that callers may want to catch by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmftcore.solution import Solution
+
+__all__ = ["CudaError", "DivergenceError"]
+
+
+class CudaError(RuntimeError):
+    """A CUDA call failed, or a CUDA device is needed and none is usable."""
+
+
+class DivergenceError(ArithmeticError):
+    """The training dynamics left the finite numbers.
+
+    Attributes
+    ----------
+    step : int
+        First step whose loss is not finite, or exceeds 1e8 times the loss at step 0.
+    partial : Solution or None
+        Everything up to the last stored step before `step`.
+    """
+
+    def __init__(self, message: str, *, step: int, partial: Solution | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.partial = partial
