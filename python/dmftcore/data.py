@@ -1,0 +1,161 @@
+"""The data noun: training and test points, as inputs or as their Gram matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dmftcore._validate import FloatArray, real_array
+
+__all__ = ["Dataset"]
+
+#: Relative asymmetry and relative negative eigenvalue a Gram matrix may show by rounding.
+GRAM_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """P training points with targets, and optionally Q test points.
+
+    The inputs enter every theory through the Gram matrix ``Kx = X X^T / D`` alone, so either the
+    inputs or the Gram matrix are given. Arrays are copied, promoted to float64 and read-only.
+
+    Parameters
+    ----------
+    inputs : (P, D) array
+        Training inputs.
+    targets : (P,) or (P, K) array
+        Training targets of one or of K outputs.
+    gram : (P, P) array
+        Gram matrix of the training points, instead of `inputs`.
+    test_inputs : (Q, D) array
+        Test inputs, together with `inputs`.
+    test_targets : (Q,) or (Q, K) array
+        Targets of the test points; without them test outputs are still computed.
+    full_gram : (P + Q, P + Q) array
+        Gram matrix of all points, training points first, instead of `inputs` or `gram`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays that are not real and finite, of the wrong shape, or inconsistent; for a Gram
+        matrix that is not symmetric and positive semi-definite (relative tolerance 1e-8).
+    """
+
+    inputs: Any = None
+    targets: Any = None
+    gram: Any = None
+    test_inputs: Any = None
+    test_targets: Any = None
+    full_gram: Any = None
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("inputs", "gram", "full_gram") if getattr(self, n) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of inputs, gram, full_gram; found {found}")
+        if self.targets is None:
+            raise ValueError("targets is missing: pass an array of shape (P,) or (P, K)")
+        self._set("targets", (1, 2))
+        self._set("test_targets", (1, 2))
+        self._set("inputs", 2)
+        self._set("test_inputs", 2)
+        self._set("gram", 2)
+        self._set("full_gram", 2)
+        if self.test_inputs is not None and self.inputs is None:
+            raise ValueError("test_inputs needs inputs; with a Gram matrix pass full_gram")
+        self._check_sizes()
+        for name in ("gram", "full_gram"):
+            if getattr(self, name) is not None:
+                _check_gram(name, getattr(self, name))
+
+    def _set(self, name: str, ndim: int | tuple[int, ...]) -> None:
+        value = getattr(self, name)
+        if value is not None:
+            object.__setattr__(self, name, real_array(name, value, ndim))
+
+    def _check_sizes(self) -> None:
+        points = len(self.targets)
+        if self.inputs is not None:
+            if len(self.inputs) != points:
+                raise ValueError(
+                    f"targets has {points} rows, but inputs has {len(self.inputs)}: "
+                    "one target per training point is needed"
+                )
+            if self.test_inputs is not None and self.test_inputs.shape[1] != self.inputs.shape[1]:
+                raise ValueError(
+                    f"test_inputs has {self.test_inputs.shape[1]} columns, "
+                    f"but inputs has {self.inputs.shape[1]}"
+                )
+        if self.gram is not None and self.gram.shape != (points, points):
+            raise ValueError(
+                f"gram must have shape ({points}, {points}) for {points} targets, "
+                f"found {self.gram.shape}"
+            )
+        if self.full_gram is not None:
+            total = len(self.full_gram)
+            if self.full_gram.shape != (total, total) or total < points:
+                raise ValueError(
+                    f"full_gram must be square with at least {points} rows (the training points "
+                    f"come first), found {self.full_gram.shape}"
+                )
+        if self.test_targets is not None:
+            expected = (self.n_test, *self.targets.shape[1:])
+            if self.test_targets.shape != expected:
+                raise ValueError(
+                    f"test_targets must have shape {expected} for {self.n_test} test points, "
+                    f"found {self.test_targets.shape}"
+                )
+
+    @property
+    def n_train(self) -> int:
+        """Number P of training points."""
+        return len(self.targets)
+
+    @property
+    def n_test(self) -> int:
+        """Number Q of test points."""
+        if self.full_gram is not None:
+            return len(self.full_gram) - self.n_train
+        return 0 if self.test_inputs is None else len(self.test_inputs)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number K of outputs."""
+        return 1 if self.targets.ndim == 1 else int(self.targets.shape[1])
+
+    @cached_property
+    def kernel(self) -> FloatArray:
+        """Gram matrix Kx of all P + Q points, training points first."""
+        if self.inputs is None:
+            matrix: FloatArray = self.full_gram if self.full_gram is not None else self.gram
+            return (matrix + matrix.T) / 2
+        points = self.points
+        return points @ points.T
+
+    @cached_property
+    def points(self) -> FloatArray | None:
+        """Inputs of all points divided by sqrt(D), so that Kx = points points^T; or None."""
+        if self.inputs is None:
+            return None
+        rows = self.inputs if self.test_inputs is None else np.vstack([self.inputs, self.test_inputs])
+        return rows / np.sqrt(rows.shape[1])
+
+
+def _check_gram(name: str, matrix: FloatArray) -> None:
+    scale = np.abs(matrix).max()
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > GRAM_TOLERANCE * scale:
+        raise ValueError(
+            f"{name} is not symmetric: largest |K - K^T| is {asymmetry:.3g} "
+            f"with entries up to {scale:.3g}"
+        )
+    spectrum = np.linalg.eigvalsh(matrix)
+    if spectrum[0] < -GRAM_TOLERANCE * spectrum[-1]:
+        raise ValueError(
+            f"{name} is not positive semi-definite: smallest eigenvalue {spectrum[0]:.3g}, "
+            f"largest {spectrum[-1]:.3g}"
+        )

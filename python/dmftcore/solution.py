@@ -1,0 +1,328 @@
+"""The one result type: what a theory predicts, or what an experiment measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore._optional import optional_import
+from dmftcore._validate import FloatArray
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+__all__ = ["Solution", "provenance"]
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+#: A field of every layer: layer number -> array.
+Layers: TypeAlias = dict[int, FloatArray]
+
+#: What the two sides of a kernel or response count, besides time.
+SIDES = {
+    "H": ("point", "point"),
+    "G": ("output", "output"),
+    "A": ("point", "output"),
+    "B": ("output", "pattern"),
+}
+
+_CURVES = ("train_loss", "test_loss", "outputs", "test_outputs", "errors", "ntk", "sharpness")
+
+
+def provenance() -> dict[str, str]:
+    """Versions and platform, as stored with every result."""
+    versions = {name: metadata.version(name) for name in ("dmftcore", "numpy", "scipy")}
+    versions["python"] = platform.python_version()
+    versions["platform"] = platform.platform()
+    versions["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return versions
+
+
+@dataclass
+class Solution:
+    """Result of `solve` or `simulate`; fields that do not exist for a theory are None or empty.
+
+    P training points, Q test points, K outputs. The output axis, written [K], is present when
+    the targets have one.
+
+    Attributes
+    ----------
+    times : (n_times,) int array
+        Steps t at which curves are stored; step t is the state before update t.
+    kernel_times : (n_kernel_times,) int array
+        Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
+    train_loss, test_loss : (n_times,) arrays
+        Mean over points of ``sum_k (y - f)^2 / 2``.
+    outputs, test_outputs : (n_times, P[, K]) and (n_times, Q[, K]) arrays
+        Network outputs f.
+    errors : (n_times, P[, K]) array
+        ``-d loss / d f``; for the square loss y - f.
+    ntk : (n_kernel_times, P[, K], P[, K]) array
+        Tangent kernel on the training points.
+    sharpness : (n_kernel_times,) array
+        ``lambda_max(ntk) / P``; gradient descent is locally stable while lr * sharpness < 2.
+    equal_time, two_time, responses : dict of dict
+        Kernels and responses by name and layer; read them with `kernel` and `response`.
+    per_seed : dict
+        Curves of every trained network, first axis the seed (`simulate`).
+    standard_errors : dict
+        Read them with `stderr`.
+    overlap : array or None
+    order_parameters : dict
+    diagnostics : dict
+        Engine and why it was chosen, residual or error estimates, ranks, memory, wall time.
+    config : dict
+        The nouns and options of the call, and the versions it ran with.
+    """
+
+    times: IntArray
+    kernel_times: IntArray
+    train_loss: FloatArray
+    outputs: FloatArray
+    errors: FloatArray
+    test_loss: FloatArray | None = None
+    test_outputs: FloatArray | None = None
+    ntk: FloatArray | None = None
+    sharpness: FloatArray | None = None
+    equal_time: dict[str, Layers] = field(default_factory=dict)
+    two_time: dict[str, Layers] = field(default_factory=dict)
+    responses: dict[str, Layers] = field(default_factory=dict)
+    per_seed: dict[str, FloatArray] = field(default_factory=dict)
+    standard_errors: dict[str, FloatArray] = field(default_factory=dict)
+    overlap: FloatArray | None = None
+    order_parameters: dict[str, FloatArray] = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    # -- kernels and responses ---------------------------------------------------------------
+
+    def kernel(
+        self, name: str, layer: int | None = None, t: int | None = None, s: int | None = None
+    ) -> FloatArray:
+        """Two-time kernel, or its value at given steps.
+
+        Parameters
+        ----------
+        name : str
+            "H" (features, P + Q points a side) or "G" (gradients, K outputs a side).
+        layer : int, optional
+            Layer number from 1; None stacks all layers on a first axis.
+        t, s : int, optional
+            Steps, both members of `kernel_times`. With neither, the result is the full kernel
+            (times, P, times, P); with one, that side is fixed; with both it is (P, P).
+
+        Raises
+        ------
+        KeyError
+            For an unknown name or layer, a step that was not stored, or unequal steps of a
+            kernel whose two-time values were not saved; the text says how to get it.
+        """
+        if t is not None and t == s and name in self.equal_time:
+            layers, index = self.equal_time[name], (self._kernel_index(t),)
+        elif name in self.two_time:
+            layers = self.two_time[name]
+            first = slice(None) if t is None else self._kernel_index(t)
+            second = slice(None) if s is None else self._kernel_index(s)
+            index = (first, slice(None), second)  # type: ignore[assignment]
+        elif name in self.equal_time:
+            raise KeyError(
+                f"the two-time kernel {name!r} was not saved: pass save=({name!r},) to solve, "
+                f"or ask for equal times with t == s"
+            )
+        else:
+            raise KeyError(f"no kernel named {name!r}; there are {self._names(self.equal_time)}")
+        if layer is None:
+            return np.stack([values[index] for values in layers.values()])
+        return _layer(name, layers, layer)[index]
+
+    def response(self, name: str, layer: int | None = None) -> FloatArray:
+        """Response `name` over (times, ., times, .) at `kernel_times`; layers as in `kernel`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown name or layer, or a response that was not saved.
+        """
+        if name not in self.responses:
+            raise KeyError(
+                f"the response {name!r} was not saved (saved: {self._names(self.responses)}): "
+                f"pass save=({name!r},) to solve"
+            )
+        layers = self.responses[name]
+        if layer is None:
+            return np.stack(list(layers.values()))
+        return _layer(name, layers, layer)
+
+    def stderr(self, name: str) -> FloatArray:
+        """Standard error of the mean of a measured or sampled field.
+
+        Raises
+        ------
+        KeyError
+            If the field carries none: it is deterministic, or comes from a single seed.
+        """
+        if name not in self.standard_errors:
+            raise KeyError(
+                f"no standard error for {name!r} (there are {self._names(self.standard_errors)}): "
+                "deterministic theories have none, simulations need seeds >= 2"
+            )
+        return self.standard_errors[name]
+
+    def _kernel_index(self, step: int) -> int:
+        found = np.flatnonzero(self.kernel_times == step)
+        if found.size == 0:
+            raise KeyError(f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]")
+        return int(found[0])
+
+    @staticmethod
+    def _names(fields: dict[str, Any]) -> str:
+        return ", ".join(sorted(fields)) or "none"
+
+    # -- storage and pictures ----------------------------------------------------------------
+
+    def to_xarray(self) -> xarray.Dataset:
+        """All fields as an `xarray.Dataset` with named axes.
+
+        Axes: time (curves); t, s (kernels); pattern (P), test_pattern (Q), point (P + Q),
+        output (K), layer_<name>, seed. The second side of a kernel carries a trailing underscore.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
+        """
+        xr = optional_import("xarray", extra="io", purpose="Solution.to_xarray")
+        output = ("output",) if self.outputs.ndim == 3 else ()
+        axes = {
+            "train_loss": ("time",),
+            "test_loss": ("time",),
+            "outputs": ("time", "pattern", *output),
+            "test_outputs": ("time", "test_pattern", *output),
+            "errors": ("time", "pattern", *output),
+            "ntk": ("t", "pattern", *output, "pattern_", *(f"{k}_" for k in output)),
+            "sharpness": ("t",),
+        }
+        variables = {
+            name: (axes[name], getattr(self, name))
+            for name in _CURVES
+            if getattr(self, name) is not None
+        }
+        for prefix, fields in (("per_seed", self.per_seed), ("stderr", self.standard_errors)):
+            for name, values in fields.items():
+                lead = ("seed",) if prefix == "per_seed" else ()
+                variables[f"{prefix}_{name}"] = ((*lead, *axes[name]), values)
+        coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
+        for suffix, families in (
+            ("", self.equal_time),
+            ("_two_time", self.two_time),
+            ("_response", self.responses),
+        ):
+            for name, layers in families.items():
+                first, second = SIDES[name]
+                second = f"{second}_" if second == first else second
+                times = ("t", first, second) if suffix == "" else ("t", first, "s", second)
+                layer = f"layer_{name}{suffix}"
+                variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
+                coordinates[layer] = list(layers)
+                if suffix:
+                    coordinates["s"] = self.kernel_times
+        return xr.Dataset(
+            variables,
+            coordinates,
+            {"config": json.dumps(self.config), "diagnostics": json.dumps(self.diagnostics)},
+        )
+
+    @classmethod
+    def from_xarray(cls, dataset: xarray.Dataset) -> Solution:
+        """Inverse of `to_xarray`."""
+        fields: dict[str, Any] = {"times": dataset["time"].values, "kernel_times": dataset["t"].values}
+        grouped: dict[str, dict[str, Any]] = {
+            "equal_time": {}, "two_time": {}, "responses": {}, "per_seed": {}, "standard_errors": {}
+        }
+        for key, variable in dataset.data_vars.items():
+            name, values = str(key), variable.values
+            if name in _CURVES:
+                fields[name] = values
+            elif name.startswith("per_seed_"):
+                grouped["per_seed"][name.removeprefix("per_seed_")] = values
+            elif name.startswith("stderr_"):
+                grouped["standard_errors"][name.removeprefix("stderr_")] = values
+            else:
+                family = name.partition("_")[0]
+                kind = name.removeprefix(family)
+                group = {"": "equal_time", "_two_time": "two_time", "_response": "responses"}[kind]
+                numbers = dataset[f"layer_{name}"].values
+                grouped[group][family] = {
+                    int(n): layer for n, layer in zip(numbers, values, strict=True)
+                }
+        return cls(
+            **fields,
+            **grouped,
+            config=json.loads(dataset.attrs["config"]),
+            diagnostics=json.loads(dataset.attrs["diagnostics"]),
+        )
+
+    def save(self, path: str | os.PathLike[str], group: str | None = None) -> None:
+        """Write a netCDF-4 file.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists, unless `group` is given.
+        group : str, optional
+            Write into this group and keep what else the file holds.
+
+        Raises
+        ------
+        ImportError
+            If xarray or h5netcdf is not installed.
+        """
+        optional_import("h5netcdf", extra="io", purpose="Solution.save")
+        dataset, path = self.to_xarray(), Path(path)
+        encoding = {
+            name: {"zlib": True, "complevel": 2, "shuffle": True}
+            for name, variable in dataset.data_vars.items()
+            if variable.ndim > 0
+        }
+        if group is not None and path.exists():
+            dataset.to_netcdf(path, mode="a", group=group, engine="h5netcdf", encoding=encoding)
+            return
+        # Written beside and renamed: an interrupted write leaves an older result whole.
+        draft = path.with_name(path.name + ".part")
+        dataset.to_netcdf(draft, mode="w", group=group, engine="h5netcdf", encoding=encoding)
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], group: str | None = None) -> Solution:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ImportError
+            If xarray or h5netcdf is not installed.
+        """
+        xr = optional_import("xarray", extra="io", purpose="Solution.load")
+        optional_import("h5netcdf", extra="io", purpose="Solution.load")
+        with xr.open_dataset(path, group=group, engine="h5netcdf") as dataset:
+            return cls.from_xarray(dataset.load())
+
+    def plot(self) -> Figure:
+        """Losses, sharpness and kernels in one figure (needs the extra ``plot``)."""
+        from dmftcore.plotting import plot_solutions
+
+        return plot_solutions({self.diagnostics.get("engine", "solution"): self})
+
+
+def _layer(name: str, layers: Layers, layer: int) -> FloatArray:
+    if layer not in layers:
+        raise KeyError(f"{name!r} has no layer {layer}; there are {', '.join(map(str, layers))}")
+    return layers[layer]
