@@ -3,10 +3,12 @@
 namespace py = pybind11;
 
 void register_runtime(py::module_&);
-void register_growing(py::module_&);
+void register_threads(py::module_&);
+void register_twotime(py::module_&);
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled core of dmftcore; the documented interface is the Python package.";
   register_runtime(m);
-  register_growing(m);
+  register_threads(m);
+  register_twotime(m);
 }
