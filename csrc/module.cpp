@@ -2,6 +2,9 @@
 
 namespace py = pybind11;
 
+void register_threads(py::module_&);
+void register_twotime(py::module_&);
+
 namespace dmftcore {
 void register_runtime(py::module_&);
 void register_growing(py::module_&);
@@ -10,5 +13,7 @@ void register_growing(py::module_&);
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled core of dmftcore; the documented interface is the Python package.";
   dmftcore::register_runtime(m);
+  register_threads(m);
+  register_twotime(m);
   dmftcore::register_growing(m);
 }
