@@ -54,7 +54,7 @@ class Modes:
         """
         n_train = data.n_train
         if not np.any(data.kernel[:n_train, :n_train]):
-            raise ValueError("the Gram matrix of the training points is zero: nothing can be learned")
+            raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
         if data.points is not None:
             vectors, scales, directions = np.linalg.svd(data.points[:n_train], full_matrices=False)
             kept = scales**2 > EIGENVALUE_CUTOFF * scales[0] ** 2
