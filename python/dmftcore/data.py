@@ -141,8 +141,9 @@ class Dataset:
         if self.inputs is None:
             return None
         given = [self.inputs] if self.test_inputs is None else [self.inputs, self.test_inputs]
-        rows: FloatArray = np.concatenate(given)
-        return rows / np.sqrt(rows.shape[1])
+        rows = np.concatenate(given)
+        scaled: FloatArray = rows / np.sqrt(rows.shape[1])
+        return scaled
 
 
 def _check_gram(name: str, matrix: FloatArray) -> None:
