@@ -419,13 +419,16 @@ def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int
     saved = [rows[name] for name in options.save]
     counts = {
         "weights": seeds * (width * (rank + outputs) + (depth - 1) * width**2),
-        # The steps, and their concatenation.
-        "curves": 2 * seeds * len(options.schedule.times) * points * outputs,
+        # Outputs of every network, twice while they are put together, and the temporaries of the
+        # losses; mean outputs, errors and standard errors.
+        "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,
         "kernels": slots * (depth * (points**2 + outputs**2) + 2 * tangent),
         # Features of one layer and the next, tangent kernels of all networks with a summand each.
         "work": 2 * seeds * (width * points + tangent),
         "two-time kernels": sum(
-            depth * (seeds * slots * width * count + (slots * count) ** 2) for count in saved
+            # The products of one network beside their sum.
+            depth * seeds * slots * width * count + (depth + 1) * (slots * count) ** 2
+            for count in saved
         ),
     }
     return Plan({part: 8 * count for part, count in counts.items()})
