@@ -291,7 +291,7 @@ def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int
         "kernels": slots * (depth * (points**2 + outputs**2) + 2 * tangent),
         # Features of one layer and the next; kernels of all networks, and their tangent kernel with
         # a summand.
-        "work": seeds * (2 * width * points + limit.depth * points**2 + 2 * tangent),
+        "work": seeds * (2 * width * points + depth * points**2 + 2 * tangent),
         "two-time kernels": sum(
             # The products of one network beside their sum.
             depth * seeds * slots * width * count + (depth + 1) * (slots * count) ** 2
