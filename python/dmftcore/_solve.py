@@ -51,8 +51,8 @@ def solve(
     save : {"H", "G", "A", "B", "all"} or sequence of these
         Two-time kernels (H, G) and responses (A, B) to keep, at `kernel_times`.
     tol : float, optional
-        Truncation of the growing network, 1e-8 by default: the relative error of the loss is
-        about a fifth of it, as long as lr * sharpness < 2.
+        Truncation of the growing network, 1e-8 by default: the relative error of the loss is of
+        its order, as long as lr * sharpness < 2.
     method : {"growing", "chain"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost

@@ -35,7 +35,7 @@ from dmftcore.training import GradientDescent
 
 __all__ = ["DeepLinear", "solve_deep_linear"]
 
-#: Truncation of the growing network; the relative error of the loss is about a fifth of it.
+#: Truncation of the growing network; the relative error of the loss is of its order.
 DEFAULT_TOL = 1e-8
 
 #: Up to this many rows (steps x outputs) the exact chain is as fast as the growing network.
