@@ -39,7 +39,7 @@ class TestEngine:
         assert solution.diagnostics["reason"]
 
     def test_growing_has_no_responses(self):
-        with pytest.raises(ValueError, match="'A'.*method='chain'"):
+        with pytest.raises(ValueError, match=r"'A'.*method='chain'"):
             dc.solve(LIMIT, DATA, TRAINING, method="growing", save="A")
 
     def test_tolerance_controls_the_error(self):
@@ -208,7 +208,7 @@ class TestMemory:
 
     def test_too_many_neurons(self, monkeypatch):
         monkeypatch.setattr("dmftcore.interfaces.MAX_NEURONS", 10)
-        with pytest.raises(MemoryError, match="10 neurons.*raise tol"):
+        with pytest.raises(MemoryError, match=r"10 neurons.*raise tol"):
             dc.solve(LIMIT, DATA, TRAINING, method="growing")
 
 
@@ -269,9 +269,9 @@ class TestArguments:
             ({"gram": GRAM[:, :3], "targets": np.ones(4)}, ValueError, "gram must have shape"),
             ({"gram": GRAM + np.eye(4, k=1), "targets": np.ones(4)}, ValueError, "not symmetric"),
             ({"gram": -GRAM, "targets": np.ones(4)}, ValueError, "positive semi-definite"),
-            ({"gram": GRAM * np.nan, "targets": np.ones(4)}, ValueError, "gram holds a non-finite"),
+            ({"gram": GRAM * np.nan, "targets": np.ones(4)}, ValueError, "gram holds a non"),
             ({"gram": GRAM * 1j, "targets": np.ones(4)}, TypeError, "real numbers"),
-            ({"gram": GRAM, "targets": [1, 2, np.inf, 4]}, ValueError, "targets holds a non-finite"),
+            ({"gram": GRAM, "targets": [1, 2, np.inf, 4]}, ValueError, "targets holds a non"),
             ({"gram": GRAM, "targets": np.ones((4, 1, 1))}, ValueError, "targets must have 1 or 2"),
             ({"gram": GRAM, "targets": np.ones((4, 0))}, ValueError, "targets is empty"),
             ({"full_gram": GRAM, "targets": np.ones(5)}, ValueError, "at least 5 rows"),

@@ -86,8 +86,9 @@ def solve(
         raise TypeError(f"data must be a Dataset, not {data!r}")
     if not isinstance(training, GradientDescent):
         raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
-        schedule=Schedule.of(training.steps, times, kernel_times),
+        schedule=schedule,
         save=_fields(save),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
@@ -98,8 +99,8 @@ def solve(
         "data": describe(data),
         "training": describe(training),
         "solve": {
-            "times": None if times is None else options.schedule.times.tolist(),
-            "kernel_times": None if kernel_times is None else options.schedule.kernel_times.tolist(),
+            "times": None if times is None else schedule.times.tolist(),
+            "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,

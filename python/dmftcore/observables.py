@@ -42,7 +42,6 @@ def sharpness(ntk: FloatArray) -> float:
     """``lambda_max / P`` of one tangent kernel (P, K, P, K)."""
     points, outputs = ntk.shape[:2]
     size = points * outputs
-    (largest,) = scipy.linalg.eigvalsh(
-        ntk.reshape(size, size), subset_by_index=[size - 1, size - 1]
-    )
-    return float(largest) / points
+    matrix = ntk.reshape(size, size)
+    (largest,) = scipy.linalg.eigvalsh(matrix, subset_by_index=[size - 1, size - 1])
+    return float(largest / points)
