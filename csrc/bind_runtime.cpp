@@ -12,8 +12,8 @@
 #endif
 
 namespace py = pybind11;
-using namespace dmftcore;
 
+namespace dmftcore {
 namespace {
 
 std::pair<int, std::string> cuda_status() {
@@ -52,3 +52,5 @@ void register_runtime(py::module_& m) {
         "Instruction set of the CPU kernels in use: 'baseline', 'v3' or 'v4' (x86-64 levels).");
   m.def("set_isa", &set_isa, py::arg("name"), "Select the instruction set (for tests).");
 }
+
+} // namespace dmftcore

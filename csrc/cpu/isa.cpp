@@ -1,6 +1,7 @@
 #include "cpu/isa.hpp"
 
 #include <atomic>
+#include <initializer_list>
 
 namespace dmftcore::cpu {
 namespace {

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-__all__ = ["Solution", "provenance"]
+__all__ = ["Solution"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 #: A field of every layer: layer number -> array.
@@ -36,15 +33,6 @@ SIDES = {
 }
 
 _CURVES = ("train_loss", "test_loss", "outputs", "test_outputs", "errors", "ntk", "sharpness")
-
-
-def provenance() -> dict[str, str]:
-    """Versions and platform, as stored with every result."""
-    versions = {name: metadata.version(name) for name in ("dmftcore", "numpy", "scipy")}
-    versions["python"] = platform.python_version()
-    versions["platform"] = platform.platform()
-    versions["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return versions
 
 
 @dataclass

@@ -1,0 +1,61 @@
+// A zero-padded row-major matrix that grows: the storage of the growing network.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "cpu/micro_network.hpp"
+
+namespace dmftcore::cpu {
+
+// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero. ld is the padded
+// number of columns and no more, so that small matrices stay dense in cache.
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(index rows, index cols) { resize(rows, cols); }
+
+  index rows() const { return rows_; }
+  index cols() const { return cols_; }
+  index ld() const { return ld_; }
+  double* row(index i) { return data_.get() + i * ld_; }
+  const double* row(index i) const { return data_.get() + i * ld_; }
+  double* data() { return data_.get(); }
+  const double* data() const { return data_.get(); }
+
+  // Grows to rows x cols, new entries zero.
+  void resize(index rows, index cols) {
+    const index ld = padded(std::max<index>(cols, 1));
+    if (rows > capacity_ || ld > ld_) {
+      const index capacity = rows > capacity_ ? padded(std::max(rows, 2 * capacity_)) : capacity_;
+      Buffer data = allocate(capacity * ld);
+      for (index i = 0; i < rows_; ++i) std::copy_n(row(i), cols_, data.get() + i * ld);
+      data_ = std::move(data);
+      capacity_ = capacity;
+      ld_ = ld;
+    }
+    rows_ = rows;
+    cols_ = cols;
+  }
+
+ private:
+  struct Free {
+    void operator()(double* p) const { std::free(p); }
+  };
+  using Buffer = std::unique_ptr<double[], Free>;
+
+  static Buffer allocate(index size) {
+    const auto bytes = static_cast<std::size_t>(size) * sizeof(double);
+    Buffer buffer(static_cast<double*>(std::aligned_alloc(64, bytes)));
+    if (!buffer) throw std::bad_alloc();
+    std::fill_n(buffer.get(), size, 0.0);
+    return buffer;
+  }
+
+  Buffer data_;
+  index rows_ = 0, cols_ = 0, ld_ = 0, capacity_ = 0;
+};
+
+} // namespace dmftcore::cpu

@@ -1,0 +1,115 @@
+// Rows of a history times vectors: each element is loaded once and used at once, so that the loops
+// run at the bandwidth of the memory. Several rows go together to spare passes over the result.
+#include "cpu/micro.hpp"
+
+namespace {
+
+using dmftcore::index;
+using dmftcore::cpu::Support;
+using dmftcore::cpu::Sweep;
+
+// Rows taken together: as many as there are registers for.
+#if defined(DMFTCORE_ISA_v4)
+constexpr int ROWS = 8;
+#else
+constexpr int ROWS = 4;
+#endif
+
+// With several vectors the rows are cut into strips that stay in the first-level cache.
+template <class T> constexpr index STRIP = 2048 / sizeof(T);
+
+template <class T> vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
+
+template <class T> T sum(vec<T> v) {
+  T lanes[LANES<T>];
+  __builtin_memcpy(lanes, &v, sizeof v);
+  for (int width = LANES<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+  return lanes[0];
+}
+
+// y[j] += sum_r x[r] a[r, j];  z[r] += sum_j w[j] a[r, j];  for N rows and `columns` columns.
+template <class T, int N, bool SCATTER, bool GATHER>
+inline void rectangle(index columns, const T* a, index lda, const T* x, T* y, const T* w, T* z) {
+  vec<T> sums[N] = {};
+  index j = 0;
+  for (; j + LANES<T> <= columns; j += LANES<T>) {
+    vec<T> yj = {}, wj = {};
+    if constexpr (SCATTER) yj = load(y + j);
+    if constexpr (GATHER) wj = load(w + j);
+    for (int r = 0; r < N; ++r) {
+      const vec<T> element = load(a + r * lda + j);
+      if constexpr (SCATTER) yj += x[r] * element;
+      if constexpr (GATHER) sums[r] += wj * element;
+    }
+    if constexpr (SCATTER) store(y + j, yj);
+  }
+  for (; j < columns; ++j)
+    for (int r = 0; r < N; ++r) {
+      if constexpr (SCATTER) y[j] += x[r] * a[r * lda + j];
+      if constexpr (GATHER) z[r] += w[j] * a[r * lda + j];
+    }
+  if constexpr (GATHER)
+    for (int r = 0; r < N; ++r) z[r] += sum<T>(sums[r]);
+}
+
+// N rows from row i on, all vectors: the columns that all N rows have, then what later rows have
+// in addition.
+template <class T, int N, bool SCATTER, bool GATHER, bool SKIP_DIAGONAL>
+inline void group(const Sweep<T>& s, index i) {
+  const T* a = s.a + i * s.lda;
+  if constexpr (GATHER)
+    for (index p = 0; p < s.m; ++p)
+      for (int r = 0; r < N; ++r) s.z[p * s.ldz + i + r] = 0;
+
+  const index common = s.support.limit(i) - (SKIP_DIAGONAL ? 1 : 0);
+  const index strip = s.m > 1 ? STRIP<T> : common;
+  for (index j = 0; j < common; j += strip) {
+    const index columns = common - j < strip ? common - j : strip;
+    for (index p = 0; p < s.m; ++p)
+      rectangle<T, N, SCATTER, GATHER>(
+          columns, a + j, s.lda, SCATTER ? s.x + p * s.ldx + i : nullptr,
+          SCATTER ? s.y + p * s.ldy + j : nullptr, GATHER ? s.w + p * s.ldw + j : nullptr,
+          GATHER ? s.z + p * s.ldz + i : nullptr);
+  }
+  for (int r = 0; r < N; ++r) {
+    const index extra = s.support.limit(i + r) - common - (SKIP_DIAGONAL ? 1 : 0);
+    const T* row = a + r * s.lda + common;
+    for (index p = 0; p < s.m; ++p) {
+      if (extra > 0)
+        rectangle<T, 1, SCATTER, GATHER>(extra, row, s.lda,
+                                         SCATTER ? s.x + p * s.ldx + i + r : nullptr,
+                                         SCATTER ? s.y + p * s.ldy + common : nullptr,
+                                         GATHER ? s.w + p * s.ldw + common : nullptr,
+                                         GATHER ? s.z + p * s.ldz + i + r : nullptr);
+      if constexpr (SKIP_DIAGONAL) s.y[p * s.ldy + i + r] += s.x[p * s.ldx + i + r] * row[extra];
+    }
+  }
+}
+
+template <class T, bool SCATTER, bool GATHER, bool SKIP_DIAGONAL = false>
+void sweep(const Sweep<T>& s, index begin, index end) {
+  index i = begin;
+  for (; i + ROWS <= end; i += ROWS) group<T, ROWS, SCATTER, GATHER, SKIP_DIAGONAL>(s, i);
+  for (; i < end; ++i) group<T, 1, SCATTER, GATHER, SKIP_DIAGONAL>(s, i);
+}
+
+} // namespace
+
+namespace dmftcore::cpu::DMFTCORE_ISA {
+
+extern const RowKernels<double> rows_double;
+extern const RowKernels<float> rows_float;
+
+const RowKernels<double> rows_double = {sweep<double, true, false>, sweep<double, false, true>,
+                                        sweep<double, true, true>, sweep<double, true, true, true>};
+const RowKernels<float> rows_float = {sweep<float, true, false>, sweep<float, false, true>,
+                                      sweep<float, true, true>, sweep<float, true, true, true>};
+
+} // namespace dmftcore::cpu::DMFTCORE_ISA

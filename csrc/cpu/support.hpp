@@ -1,0 +1,20 @@
+// Which part of a row-major matrix is not zero.
+#pragma once
+
+#include "ops.hpp"
+
+namespace dmftcore::cpu {
+
+// Row i is nonzero in the columns j < limit(i) = (i / block) * block + reach, and only these are
+// read or written. Causal in blocks of P: {P, P}; strictly causal: {P, 0}; the rows of such a
+// matrix from row k on, k a multiple of P: {P, P + k}; full: reach beyond the last column.
+struct Support {
+  index block;
+  index reach;
+
+  index limit(index i) const { return i / block * block + reach; }
+  // The first row whose limit exceeds column j.
+  index first_row(index j) const { return j < reach ? 0 : (j - reach + block) / block * block; }
+};
+
+} // namespace dmftcore::cpu

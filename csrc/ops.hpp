@@ -1,0 +1,45 @@
+// The C++ contract of every operation on two-time kernels: pointers, sizes, strides.
+//
+// Matrices are row-major. A whole-matrix operation works on `batch` contiguous n x n matrices and
+// reads row i of a causal one for the columns j < (i / block + 1) * block only; its causal results
+// are exact zero beyond. Results are written completely and never read, and overlap no argument.
+// Every operation is instantiated for T = float and double and gives the same bits for any number
+// of threads.
+#pragma once
+
+#include <cstddef>
+
+namespace dmftcore {
+
+using index = std::ptrdiff_t;
+
+namespace cpu {
+
+// Row operations: m new rows x (m x n, contiguous) meet a history of which the leading n x n
+// corner is known, stored with leading dimension ld. Only its lower triangle is read, elementwise.
+
+// y = x a
+template <class T> void rows_causal(index m, index n, const T* x, const T* a, index ld, T* y);
+
+// y = x a^T
+template <class T>
+void rows_causal_transposed(index m, index n, const T* x, const T* a, index ld, T* y);
+
+// y = x a and z = w a^T in one pass over a
+template <class T>
+void rows_causal_pair(index m, index n, const T* x, const T* w, const T* a, index ld, T* y, T* z);
+
+// y = x c for symmetric c
+template <class T> void rows_symmetric(index m, index n, const T* x, const T* c, index ld, T* y);
+
+// y = x c and z = y r^T for symmetric c, causal r
+template <class T>
+void rows_congruence(index m, index n, const T* x, const T* c, index ldc, const T* r, index ldr,
+                     T* y, T* z);
+
+// y = (x u) v^T; u, v: n x k, contiguous
+template <class T>
+void rows_low_rank(index m, index n, index k, const T* x, const T* u, const T* v, T* y);
+
+} // namespace cpu
+} // namespace dmftcore

@@ -1,0 +1,1 @@
+"""Dynamical mean-field theory of learning: causal two-time kernels with a compiled core."""

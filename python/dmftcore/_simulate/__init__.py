@@ -1,0 +1,119 @@
+"""The verb `simulate`: train finite networks by the rule whose limit `solve` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy.typing as npt
+
+from dmftcore._provenance import describe, provenance
+from dmftcore._simulate import linear
+from dmftcore._simulate.options import Options
+from dmftcore._validate import integer, one_of
+from dmftcore.data import Dataset
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.march import Progress, Schedule
+from dmftcore.solution import Solution
+from dmftcore.training import GradientDescent
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    *,
+    width: int | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    times: npt.ArrayLike | None = None,
+    kernel_times: npt.ArrayLike | None = None,
+    save: str | Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Solution:
+    """Train finite networks and measure what `solve` predicts for infinite width.
+
+    The fields of the result are means over networks that differ in their initial weights;
+    their single curves are in ``per_seed``, and with ``seeds >= 2`` the standard errors of the
+    means in ``stderr(name)``. As in the theory, training acts on f - f(0), the output minus its
+    value at the start.
+
+    Parameters
+    ----------
+    limit : DeepLinear
+        Which network; ``gamma > 0`` and ``readout="gd"``.
+    data : Dataset
+        Training points, and optionally test points.
+    training : GradientDescent
+        Learning rate and number of steps.
+    width : int
+        Number N of neurons in every hidden layer.
+    seeds : int
+        Number of networks.
+    seed : int
+        Start of the random numbers. Network r of a run depends on `seed` and r alone, not on
+        how many networks are trained beside it.
+    times : sequence of int, optional
+        Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
+        1000 log-spaced ones beyond.
+    kernel_times : sequence of int, optional
+        Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
+        them up to 256 steps, 64 log-spaced ones beyond.
+    save : {"H", "G", "all"} or sequence of these
+        Two-time kernels to keep, at `kernel_times`.
+    progress : callable, optional
+        Called with (step, mean training loss).
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that make no network.
+    MemoryError
+        Before the first step, if the run cannot fit.
+    DivergenceError
+        When the training loss of any of the networks leaves the finite numbers or exceeds 1e8
+        times its value at step 0.
+    """
+    if not isinstance(limit, DeepLinear):
+        raise TypeError(f"simulate has no network for the limit {limit!r}; it knows DeepLinear")
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a Dataset, not {data!r}")
+    if not isinstance(training, GradientDescent):
+        raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    if width is None:
+        raise ValueError("width is missing: pass the number of neurons per hidden layer")
+    options = Options(
+        width=integer("width", width, at_least=1),
+        seeds=integer("seeds", seeds, at_least=1),
+        seed=integer("seed", seed, at_least=0),
+        schedule=Schedule.of(training.steps, times, kernel_times),
+        save=_kernels(save),
+        progress=progress,
+    )
+    schedule = options.schedule
+    config = {
+        "limit": describe(limit),
+        "data": describe(data),
+        "training": describe(training),
+        "simulate": {
+            "width": options.width,
+            "seeds": options.seeds,
+            "seed": options.seed,
+            "times": None if times is None else schedule.times.tolist(),
+            "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
+            "save": list(options.save),
+        },
+        "versions": provenance(),
+    }
+    return linear.train(limit, data, training, options, config)
+
+
+def _kernels(save: str | Iterable[str]) -> tuple[str, ...]:
+    names = (save,) if isinstance(save, str) else tuple(save)
+    chosen = {one_of("save", name, (*linear.KERNELS, "all")) for name in names}
+    return tuple(name for name in linear.KERNELS if name in chosen or "all" in chosen)

@@ -1,0 +1,446 @@
+"""Deep linear networks of finite width, trained by gradient descent.
+
+The networks of a run differ in their initial weights and are trained side by side; every array
+carries them on a leading axis of length S. Points, outputs and gradients are rows: a feature
+array is (S, points, N), a gradient array (S, K, N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg import blas
+
+from dmftcore._simulate.options import Options
+from dmftcore._validate import FloatArray
+from dmftcore.data import Dataset
+from dmftcore.errors import DivergenceError
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.march import (
+    DIVERGENCE_FACTOR,
+    Diverged,
+    Plan,
+    Schedule,
+    Stopwatch,
+    check_memory,
+    march,
+)
+from dmftcore.solution import IntArray, Layers, Solution
+from dmftcore.training import GradientDescent
+
+__all__ = ["KERNELS", "Networks", "Weights", "factor", "initial_weights", "train"]
+
+#: Two-time kernels that a simulation can store.
+KERNELS = ("H", "G")
+
+#: Eigenvalues of a Gram matrix below this multiple of the largest one, times its size, are zero.
+RANK_TOLERANCE = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of S networks: W^0 (S, N, r), W^1..W^{L-1} (S, N, N) each, w (S, K, N)."""
+
+    first: FloatArray
+    hidden: tuple[FloatArray, ...]
+    readout: FloatArray
+
+
+def initial_weights(
+    limit: DeepLinear, *, width: int, rank: int, outputs: int, seeds: int, seed: int
+) -> Weights:
+    """Independent normal weights of standard deviation ``limit.init_scale``.
+
+    Every layer of every network has a random stream of its own, keyed by (seed, network, layer).
+    """
+    shapes = [(width, rank), *[(width, width)] * (limit.depth - 1), (outputs, width)]
+    layers = []
+    for layer, shape in enumerate(shapes):
+        weights = np.empty((seeds, *shape))
+        for network in range(seeds):
+            key = np.random.SeedSequence(seed, spawn_key=(network, layer))
+            generator = np.random.Generator(np.random.Philox(key))
+            generator.standard_normal(out=weights[network])
+        weights *= limit.init_scale
+        layers.append(weights)
+    return Weights(layers[0], tuple(layers[1:-1]), layers[-1])
+
+
+def factor(data: Dataset) -> FloatArray:
+    """Rows x / sqrt(D) of all P + Q points, or other rows (P + Q, r) with the same Gram matrix.
+
+    The first layer meets the data only through W^0 X^T. For W^0 with iid Gaussian entries its law
+    depends on X X^T alone, so that r, the rank of a given Gram matrix, may stand in for D.
+    """
+    if data.points is not None:
+        return data.points
+    values, vectors = np.linalg.eigh(data.kernel)
+    kept = values > RANK_TOLERANCE * len(values) * values[-1]
+    rows: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
+    return rows
+
+
+class Networks:
+    """Networks at one step of their training; a `dmftcore.march.March`.
+
+    Parameters
+    ----------
+    limit, data, training
+        As in `simulate`.
+    weights : Weights
+        Initial weights, overwritten by the training.
+    points : (P + Q, r) array
+        Rows of the data, as given by `factor`.
+    records : Records
+        Receives the kernels.
+    """
+
+    def __init__(
+        self,
+        limit: DeepLinear,
+        data: Dataset,
+        training: GradientDescent,
+        weights: Weights,
+        points: FloatArray,
+        records: Records,
+    ) -> None:
+        self.step = 0
+        self.weights = weights
+        self.points = points
+        self._records = records
+        self._gamma = limit.gamma
+        self._rate = training.lr * limit.gamma / data.n_train
+        self._targets = data.targets.reshape(data.n_train, -1)
+        self._start = self._evaluate()
+        self._outputs = np.zeros_like(self._start)
+        self._largest_loss = DIVERGENCE_FACTOR * max(self._losses().max(), 1e-300)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(S, P + Q, K), the shape of the outputs."""
+        return self._outputs.shape
+
+    @property
+    def width(self) -> int:
+        """Number N of neurons per hidden layer."""
+        return int(self.weights.first.shape[1])
+
+    def features(self, rows: FloatArray) -> Iterator[FloatArray]:
+        """h^1, ..., h^L (S, m, N) of the given rows, (m, r) or (S, m, r)."""
+        h = rows @ self.weights.first.swapaxes(1, 2)
+        yield h
+        for matrix in self.weights.hidden:
+            h = h @ matrix.swapaxes(1, 2) / np.sqrt(self.width)
+            yield h
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Train through the given steps; outputs (len(stops), S, P + Q, K), fewer if diverged."""
+        rows: list[FloatArray] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stop in stops:
+                if not self._train_until(stop):
+                    break
+                rows.append(self._outputs)
+        return np.array(rows).reshape(-1, *self._outputs.shape)
+
+    def store_kernels(self) -> None:
+        """Keep the kernels of the current step."""
+        self._records.store(self.features(self.points), self.gradients)
+
+    def _train_until(self, stop: int) -> bool:
+        """Train up to step `stop`, or to the first step at which a network has diverged."""
+        while self.step < stop:
+            self._update()
+            if not np.all(self._losses() <= self._largest_loss):
+                return False
+        return True
+
+    def _evaluate(self) -> FloatArray:
+        """Backward pass: the gradients g^1..g^L (S, K, N), and from g^1 the outputs f."""
+        gradients = [self.weights.readout]
+        for matrix in reversed(self.weights.hidden):
+            gradients.insert(0, gradients[0] @ matrix / np.sqrt(self.width))
+        self.gradients = gradients
+        on_inputs = gradients[0] @ self.weights.first
+        scale = self._gamma * self.width
+        outputs: FloatArray = self.points @ on_inputs.swapaxes(1, 2) / scale
+        return outputs
+
+    def _losses(self) -> FloatArray:
+        return losses(self._outputs[:, : len(self._targets)], self._targets)
+
+    def _update(self) -> None:
+        # The gradient of the loss by W^l is the sum over patterns and outputs of
+        # Delta_{mu k} g^{l+1}_k (h^l_mu)^T, up to a constant. In a linear network g does not depend
+        # on the pattern and h^l is linear in the input, so the sum over patterns may be taken
+        # first, on the inputs: h^l of the K rows Delta^T X. The gradient, and so the network, is
+        # the same, for 6 N^2 K operations per layer and step in place of 6 N^2 P.
+        errors = self._targets - self._outputs[:, : len(self._targets)]
+        weighted = errors.swapaxes(1, 2) @ self.points[: len(self._targets)]
+        inner = self._rate / np.sqrt(self.width)
+        # All of them before the first update: they belong to the current weights.
+        features = list(self.features(weighted))
+        _add_outer(self.weights.first, self._rate, self.gradients[0], weighted)
+        for layer, matrix in enumerate(self.weights.hidden):
+            _add_outer(matrix, inner, self.gradients[layer + 1], features[layer])
+        readout = self.weights.readout
+        readout += self._rate * features[-1]
+        self.step += 1
+        self._outputs = self._evaluate() - self._start
+
+
+def _add_outer(matrices: FloatArray, scale: float, left: FloatArray, right: FloatArray) -> None:
+    """matrices += scale * left^T right for every network, in place."""
+    # This product of rank K is bound by memory traffic, and dgemm adds it in one pass. The
+    # transposes are what the routine takes for Fortran order, so nothing is copied.
+    for matrix, a, b in zip(matrices, left, right, strict=True):
+        blas.dgemm(scale, b.T, a.T, beta=1.0, c=matrix.T, trans_b=True, overwrite_c=True)
+
+
+def losses(outputs: FloatArray, targets: FloatArray) -> FloatArray:
+    """Mean over points of sum_k (y - f)^2 / 2: (..., points, K) outputs, (points, K) targets."""
+    summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
+    return summed / (2 * len(targets))
+
+
+class Records:
+    """Kernels of the networks at the kernel times passed so far: means and standard errors."""
+
+    def __init__(self, limit: DeepLinear, data: Dataset, options: Options) -> None:
+        self._depth = limit.depth
+        self._width = options.width
+        self._n_train = data.n_train
+        self._kernel = data.kernel[: data.n_train, : data.n_train]
+        self._with_error = options.seeds > 1
+        self._count = 0
+        slots, points, outputs = (
+            len(options.schedule.kernel_times),
+            len(data.kernel),
+            data.n_outputs,
+        )
+        layers = range(1, limit.depth + 1)
+        patterns = data.targets.shape
+        self._equal: dict[str, Layers] = {
+            "H": {layer: np.empty((slots, points, points)) for layer in layers},
+            "G": {layer: np.empty((slots, outputs, outputs)) for layer in layers},
+        }
+        self._means = {
+            "ntk": np.empty((slots, *patterns, *patterns)),
+            "sharpness": np.empty(slots),
+        }
+        self._errors = {
+            name: np.empty_like(mean) for name, mean in self._means.items() if self._with_error
+        }
+        # Vectors at all kernel times: two-time kernels are their products, taken at the end.
+        rows = {"H": points, "G": outputs}
+        self._vectors: dict[str, Layers] = {
+            name: {
+                layer: np.empty((options.seeds, slots, rows[name], options.width))
+                for layer in layers
+            }
+            for name in options.save
+        }
+
+    def store(self, features: Iterator[FloatArray], gradients: list[FloatArray]) -> None:
+        """Add one step: features of all points and gradients, layer by layer."""
+        tangent = np.zeros(())
+        below: FloatArray = self._kernel[None]
+        for layer, (h, g) in enumerate(zip(features, gradients, strict=True), start=1):
+            tangent = tangent + _outer(below, self._store_layer("G", layer, g))
+            below = self._store_layer("H", layer, h)[:, : self._n_train, : self._n_train]
+        tangent = tangent + _outer(below, np.eye(gradients[0].shape[1])[None])
+        self._store_tangent(tangent)
+        self._count += 1
+
+    def _store_layer(self, name: str, layer: int, vectors: FloatArray) -> FloatArray:
+        """Store kernel `name` of one layer; its values (S, rows, rows) in every network."""
+        products: FloatArray = vectors @ vectors.swapaxes(1, 2) / self._width
+        self._equal[name][layer][self._count] = products.mean(axis=0)
+        if name in self._vectors:
+            self._vectors[name][layer][:, self._count] = vectors
+        return products
+
+    def _store_tangent(self, tangent: FloatArray) -> None:
+        """Tangent kernel (S, P, K, P, K) and its largest eigenvalue."""
+        seeds, size = len(tangent), self._n_train * tangent.shape[2]
+        largest = np.linalg.eigvalsh(tangent.reshape(seeds, size, size))[:, -1]
+        for name, values in (("ntk", tangent), ("sharpness", largest / self._n_train)):
+            mean = self._means[name][self._count]
+            self._means[name][self._count] = values.mean(axis=0).reshape(mean.shape)
+            if self._with_error:
+                self._errors[name][self._count] = standard_error(values).reshape(mean.shape)
+
+    def fields(self) -> dict[str, Any]:
+        """The kernel fields of a `Solution`."""
+        count = self._count
+        return {
+            **{name: mean[:count] for name, mean in self._means.items()},
+            "equal_time": {
+                name: {layer: values[:count] for layer, values in layers.items()}
+                for name, layers in self._equal.items()
+            },
+            "two_time": {
+                name: {layer: self._two_time(values[:, :count]) for layer, values in layers.items()}
+                for name, layers in self._vectors.items()
+            },
+            "standard_errors": {name: error[:count] for name, error in self._errors.items()},
+        }
+
+    def _two_time(self, vectors: FloatArray) -> FloatArray:
+        """Mean over networks of the products of vectors (S, times, rows, N)."""
+        seeds, times, rows, width = vectors.shape
+        total = np.zeros((times * rows, times * rows))
+        for network in vectors.reshape(seeds, times * rows, width):
+            total += network @ network.T
+        total /= seeds * width
+        return total.reshape(times, rows, times, rows)
+
+
+def _outer(points: FloatArray, outputs: FloatArray) -> FloatArray:
+    """Product kernel (S, P, K, P, K) of (S, P, P) and (S, K, K)."""
+    product: FloatArray = points[:, :, None, :, None] * outputs[:, None, :, None, :]
+    return product
+
+
+def standard_error(values: FloatArray) -> FloatArray:
+    """Standard error of the mean over the first axis."""
+    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    return error
+
+
+def train(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: Options,
+    config: dict[str, Any],
+) -> Solution:
+    """Train `options.seeds` networks; see `dmftcore.simulate`."""
+    _check_limit(limit)
+    watch = Stopwatch()
+    points = factor(data)
+    plan = memory_plan(limit, data, options, rank=points.shape[1])
+    check_memory(plan, remedy(plan))
+    weights = initial_weights(
+        limit,
+        width=options.width,
+        rank=points.shape[1],
+        outputs=data.n_outputs,
+        seeds=options.seeds,
+        seed=options.seed,
+    )
+    records = Records(limit, data, options)
+    networks = Networks(limit, data, training, weights, points, records)
+    targets = data.targets.reshape(data.n_train, -1)
+
+    def mean_loss(outputs: FloatArray) -> float:
+        return float(losses(outputs[:, : data.n_train], targets).mean())
+
+    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
+        diagnostics = {
+            "engine": "simulate",
+            "width": options.width,
+            "seeds": options.seeds,
+            "memory": plan.total,
+            "wall_seconds": watch.seconds(),
+        }
+        kernels = records.fields()
+        curves = _curves(data, outputs.reshape(len(schedule.times), *networks.shape))
+        errors = {**curves.pop("standard_errors"), **kernels.pop("standard_errors")}
+        return Solution(
+            schedule.times,
+            schedule.kernel_times,
+            **curves,
+            **kernels,
+            standard_errors=errors,
+            diagnostics=diagnostics,
+            config=config,
+        )
+
+    try:
+        outputs = march(networks, options.schedule, mean_loss, options.progress)
+    except Diverged as stop:
+        raise DivergenceError(
+            f"the training loss of a network diverged at step {stop.step}: lower lr "
+            f"(now {training.lr:g}); DivergenceError.partial holds the steps before",
+            step=stop.step,
+            partial=solution(stop.schedule, stop.outputs),
+        ) from None
+    return solution(options.schedule, outputs)
+
+
+def _check_limit(limit: DeepLinear) -> None:
+    if limit.gamma == 0:
+        raise ValueError(
+            "simulate needs gamma > 0: at gamma = 0 the weights of a network do not move; "
+            "take a small value such as gamma=1e-2 for the lazy limit"
+        )
+    if limit.readout != "gd":
+        raise ValueError(
+            f"simulate trains by gradient descent, which is readout='gd', not {limit.readout!r}"
+        )
+
+
+def _curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
+    by_seed = outputs.swapaxes(0, 1)
+    train, test = by_seed[:, :, : data.n_train], by_seed[:, :, data.n_train :]
+    output_axis = data.targets.shape[1:]
+    per_seed = {
+        "outputs": train.reshape(*train.shape[:3], *output_axis),
+        "train_loss": losses(train, data.targets.reshape(data.n_train, -1)),
+    }
+    if data.n_test:
+        per_seed["test_outputs"] = test.reshape(*test.shape[:3], *output_axis)
+    if data.test_targets is not None:
+        per_seed["test_loss"] = losses(test, data.test_targets.reshape(data.n_test, -1))
+    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
+    several = len(by_seed) > 1
+    return {
+        **means,
+        "errors": data.targets - means["outputs"],
+        "per_seed": per_seed,
+        "standard_errors": {
+            name: standard_error(values) for name, values in per_seed.items() if several
+        },
+    }
+
+
+def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int) -> Plan:
+    """Memory of a run, by part."""
+    seeds, width, depth = options.seeds, options.width, limit.depth
+    points, outputs = len(data.kernel), data.n_outputs
+    slots = len(options.schedule.kernel_times)
+    tangent = (data.n_train * outputs) ** 2
+    rows = {"H": points, "G": outputs}
+    saved = [rows[name] for name in options.save]
+    counts = {
+        "weights": seeds * (width * (rank + outputs) + (depth - 1) * width**2),
+        # The steps, and their concatenation.
+        "curves": 2 * seeds * len(options.schedule.times) * points * outputs,
+        "kernels": slots * (depth * (points**2 + outputs**2) + 2 * tangent),
+        # Features of one layer and the next, tangent kernels of all networks with a summand each.
+        "work": 2 * seeds * (width * points + tangent),
+        "two-time kernels": sum(
+            depth * (seeds * slots * width * count + (slots * count) ** 2) for count in saved
+        ),
+    }
+    return Plan({part: 8 * count for part, count in counts.items()})
+
+
+#: What to change when a part of the plan is the largest.
+_REMEDIES = {
+    "weights": "lower width or seeds",
+    "curves": "pass fewer times or lower seeds",
+    "kernels": "pass fewer kernel_times",
+    "work": "lower width or seeds, or take fewer points",
+    "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+}
+
+
+def remedy(plan: Plan) -> str:
+    """What to change so that a run needs less memory."""
+    return _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])]

@@ -1,0 +1,21 @@
+"""The checked options of a simulation, as handed to the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dmftcore.march import Progress, Schedule
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many networks of which width to train, and what to record of them."""
+
+    width: int
+    seeds: int
+    seed: int
+    schedule: Schedule
+    save: tuple[str, ...]
+    progress: Progress | None
