@@ -16,7 +16,7 @@ __all__ = ["demo_config", "digits"]
 
 
 def digits(
-    classes: Sequence[int] = (3, 8), train: int = 160, test: int = 80, seed: int = 0
+    classes: Sequence[int] = (3, 8), train: int = 160, test: int = 60, seed: int = 0
 ) -> Dataset:
     """Two classes of handwritten digits (8 x 8 pixels, from scikit-learn) with targets +1 and -1.
 

@@ -110,8 +110,12 @@ def _one_family(curves: Sequence[_Curve]) -> bool:
 
 
 def _log_time(curves: Sequence[_Curve]) -> bool:
-    """Whether curves are stored at uneven steps, as the default of long runs is."""
-    return any(np.ptp(np.diff(c.solution.times)) > 0 for c in curves if len(c.solution.times) > 2)
+    """Whether anything is stored at uneven steps, as is the default of long runs."""
+    return any(_uneven(c.solution.times) or _uneven(c.solution.kernel_times) for c in curves)
+
+
+def _uneven(times: IntArray) -> bool:
+    return len(times) > 2 and bool(np.ptp(np.diff(times)) > 0)
 
 
 def _spread(times: IntArray, log_time: bool) -> list[int]:
@@ -126,9 +130,9 @@ def _spread(times: IntArray, log_time: bool) -> list[int]:
 def _time_axis(ax: Axes, log_time: bool) -> None:
     ax.set_xlabel("step $t$")
     if log_time:
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set_xlim(left=0)
-    ax.margins(x=0.02)
+        # Logarithmic from step 1 on, with room for step 0.
+        ax.set_xscale("symlog", linthresh=1, linscale=0.4)
+        ax.set_xlim(left=-0.15, right=1.2 * ax.dataLim.x1)
 
 
 def plot_losses(ax: Axes, solutions: Mapping[str, Solution]) -> None:
@@ -160,10 +164,21 @@ def plot_losses(ax: Axes, solutions: Mapping[str, Solution]) -> None:
             _draw(ax, curve, name, values, COLOURS[part] if single else curve.colour, label, style)
     if has_test and not single:
         ax.plot([], [], color="0.4", linestyle=(0, (4, 1.5)), label="test")
-    ax.set_yscale("log", nonpositive="clip")
-    ax.set_ylabel("loss")
+    _loss_axis(ax)
     _time_axis(ax, log_time)
     ax.legend()
+
+
+def _loss_axis(ax: Axes) -> None:
+    ticker = optional_import("matplotlib.ticker", extra="plot", purpose="plotting")
+    ax.set_yscale("log", nonpositive="clip")
+    ax.set_ylabel("loss")
+    low, high = ax.get_ylim()
+    if high < 300 * low:
+        # Few decades: plain numbers at 1, 2, 5 read better than powers of ten.
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _draw(
@@ -340,7 +355,7 @@ def plot_kernel_pair(
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ticks = [centre for centre, _ in blocks]
-        ax.set_xticks(ticks, [f"$y={value:g}$" for _, value in blocks])
+        ax.set_xticks(ticks, [f"$y={value:+g}$" for _, value in blocks])
         ax.set_yticks(ticks, ax.get_xticklabels(), rotation=90, va="center")
         if not blocks:
             ax.set_xlabel("training point")
@@ -417,10 +432,11 @@ def plot_two_time(
         vmax=bound,
         rasterized=True,
     )
-    if len(times) > 2 and np.ptp(np.diff(times)) > 0:
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set_yscale("symlog", linthresh=1)
-    ax.set(xlabel="step $s$", ylabel="step $t$", aspect="equal")
+    if _uneven(times):
+        ax.set_xscale("symlog", linthresh=1, linscale=0.4)
+        ax.set_yscale("symlog", linthresh=1, linscale=0.4)
+    ax.set(xlabel="step $s$", ylabel="step $t$", box_aspect=1)
+    ax.set(xlim=(times[0], times[-1]), ylim=(times[0], times[-1]))
     index = r"\mu\mu" if pair is None else f"{pair[0]},{pair[1]}"
     mean = r"\frac{1}{P}\sum_\mu " if pair is None and name == "H" else ""
     ax.set_title(f"${mean}{name}^{{{layer}}}_{{{index}}}(t, s)$")
@@ -462,11 +478,10 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
         panels.append(plot_sharpness)
     kernel_rows = -(-len(pictured) // 2)
     map_rows = -(-len(two_time) // 4)
-    heights = [2.9] + [2.5] * (kernel_rows + map_rows)
+    heights = [2.9] + [2.8] * (kernel_rows + map_rows)
+    width = 10.5 if len(heights) > 1 else max(3.5 * len(panels), 4.5)
     with matplotlib.rc_context(STYLE):
-        figure: Figure = figures.Figure(
-            figsize=(max(3.5 * len(panels), 5), sum(heights)), layout="constrained"
-        )
+        figure: Figure = figures.Figure(figsize=(width, sum(heights)), layout="constrained")
         rows = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
         for ax, draw in zip(
             rows[0].subplots(1, len(panels), squeeze=False)[0], panels, strict=True
