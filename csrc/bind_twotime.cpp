@@ -3,7 +3,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "ops.hpp"
 
@@ -11,6 +13,8 @@ namespace py = pybind11;
 using namespace dmftcore;
 
 namespace {
+
+using dmftcore::index; // not the one of <strings.h>
 
 template <class T> using Array = py::array_t<T, py::array::c_style>;
 
@@ -114,8 +118,121 @@ template <class T> Array<T> rows_low_rank(const Array<T>& x, const Array<T>& u, 
   return y;
 }
 
+// Sizes of (*batch, rows, columns).
+struct Shape {
+  index batch = 1;
+  index rows;
+  index columns;
+};
+
+template <class T> Shape shape_of(const Array<T>& a, const char* text) {
+  require(a.ndim() >= 2, text);
+  Shape shape;
+  for (py::ssize_t d = 0; d + 2 < a.ndim(); ++d) shape.batch *= a.shape(d);
+  shape.rows = a.shape(a.ndim() - 2);
+  shape.columns = a.shape(a.ndim() - 1);
+  return shape;
+}
+
+template <class T> Shape square(const Array<T>& a, index block, const char* text) {
+  const Shape shape = shape_of(a, text);
+  require(shape.rows == shape.columns, text);
+  require(block >= 1 && shape.rows % block == 0, "the size must be a multiple of block");
+  return shape;
+}
+
+template <class T> void same_shape(const Array<T>& a, const Array<T>& b, const char* text) {
+  require(a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape()), text);
+}
+
+template <class T> Array<T> empty_like(const Array<T>& a) {
+  return Array<T>(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()));
+}
+
+template <class T> Array<T> causal_matmul(const Array<T>& a, const Array<T>& b, index block) {
+  const Shape shape = square(a, block, "a must be (*batch, n, n)");
+  same_shape(a, b, "b must have the shape of a");
+  Array<T> c = empty_like(a);
+  const T *ap = a.data(), *bp = b.data();
+  T* cp = c.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    cpu::causal_matmul(shape.batch, shape.rows, block, ap, bp, cp);
+  }
+  return c;
+}
+
+template <class T>
+Array<T> causal_solve(const Array<T>& a, const Array<T>& b, bool dense, index block) {
+  const Shape shape = square(a, block, "a must be (*batch, n, n)");
+  const Shape right = shape_of(b, "b must be (*batch, n, m)");
+  require(right.batch == shape.batch && right.rows == shape.rows &&
+              (dense || right.columns == shape.columns),
+          "the shape of b does not fit a");
+  Array<T> x = empty_like(b);
+  const T *ap = a.data(), *bp = b.data();
+  T* xp = x.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    if (dense)
+      cpu::causal_solve_dense(shape.batch, shape.rows, right.columns, block, ap, bp, xp);
+    else
+      cpu::causal_solve(shape.batch, shape.rows, block, ap, bp, xp);
+  }
+  return x;
+}
+
+template <class T> Array<T> resolvent(const Array<T>& a, index block) {
+  const Shape shape = square(a, block, "a must be (*batch, n, n)");
+  Array<T> r = empty_like(a);
+  const T* ap = a.data();
+  T* rp = r.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    cpu::resolvent(shape.batch, shape.rows, block, ap, rp);
+  }
+  return r;
+}
+
+template <class T> Array<T> congruence(const Array<T>& r, const Array<T>& c, index block) {
+  const Shape shape = square(r, block, "r must be (*batch, n, n)");
+  same_shape(r, c, "c must have the shape of r");
+  Array<T> s = empty_like(r);
+  const T *rp = r.data(), *cp = c.data();
+  T* sp = s.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    cpu::congruence(shape.batch, shape.rows, block, rp, cp, sp);
+  }
+  return s;
+}
+
+template <class T>
+Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index block) {
+  const Shape shape = square(k, block, "k must be (*batch, n, n)");
+  require(g.ndim() >= k.ndim() - 1 && std::equal(k.shape(), k.shape() + k.ndim() - 1, g.shape()),
+          "g must be (*batch, n, *trailing)");
+  index columns = 1;
+  for (py::ssize_t d = k.ndim() - 1; d < g.ndim(); ++d) columns *= g.shape(d);
+  Array<T> y = empty_like(g);
+  const T *kp = k.data(), *gp = g.data();
+  T* yp = y.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    cpu::causal_apply(shape.batch, shape.rows, columns, block, strict, kp, gp, yp);
+  }
+  return y;
+}
+
 template <class T> void register_for(py::module_& m) {
   const auto strict = [](const char* name) { return py::arg(name).noconvert(); };
+  m.def("causal_matmul", &causal_matmul<T>, strict("a"), strict("b"), py::arg("block"));
+  m.def("causal_solve", &causal_solve<T>, strict("a"), strict("b"), py::arg("dense"),
+        py::arg("block"));
+  m.def("resolvent", &resolvent<T>, strict("a"), py::arg("block"));
+  m.def("congruence", &congruence<T>, strict("r"), strict("c"), py::arg("block"));
+  m.def("causal_apply", &causal_apply<T>, strict("k"), strict("g"), py::arg("strict"),
+        py::arg("block"));
   m.def("rows_causal", &rows_causal<T>, strict("x"), strict("a"));
   m.def("rows_causal_transposed", &rows_causal_transposed<T>, strict("x"), strict("a"));
   m.def("rows_causal_pair", &rows_causal_pair<T>, strict("x"), strict("w"), strict("a"));

@@ -15,6 +15,30 @@ using index = std::ptrdiff_t;
 
 namespace cpu {
 
+// c = a b
+template <class T>
+void causal_matmul(index batch, index n, index block, const T* a, const T* b, T* c);
+
+// x = (1 - a)^-1 b for causal b; the diagonal blocks of a are not read and count as zero.
+template <class T>
+void causal_solve(index batch, index n, index block, const T* a, const T* b, T* x);
+
+// The same for a dense right-hand side, n x m.
+template <class T>
+void causal_solve_dense(index batch, index n, index m, index block, const T* a, const T* b, T* x);
+
+// r = (1 - a)^-1; the diagonal blocks of a are not read and count as zero.
+template <class T> void resolvent(index batch, index n, index block, const T* a, T* r);
+
+// s = r c r^T for symmetric c, of which only the lower triangle is read; s is full, and exactly
+// symmetric.
+template <class T> void congruence(index batch, index n, index block, const T* r, const T* c, T* s);
+
+// y = k g for g: n x m; a strict k counts its diagonal blocks as zero and they are not read.
+template <class T>
+void causal_apply(index batch, index n, index m, index block, bool strict, const T* k, const T* g,
+                  T* y);
+
 // Row operations: m new rows x (m x n, contiguous) meet a history of which the leading n x n
 // corner is known, stored with leading dimension ld. Only its lower triangle is read, elementwise.
 

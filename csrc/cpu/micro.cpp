@@ -6,44 +6,45 @@ namespace dmftcore::cpu {
   namespace LEVEL {                                                                                \
   extern const RowKernels<double> rows_double;                                                     \
   extern const RowKernels<float> rows_float;                                                       \
+  extern const ProductKernels<double> product_double;                                              \
+  extern const ProductKernels<float> product_float;                                                \
   }
 DMFTCORE_DECLARE(baseline)
-#ifdef DMFTCORE_HAS_ISA_v3
 DMFTCORE_DECLARE(v3)
-#endif
-#ifdef DMFTCORE_HAS_ISA_v4
 DMFTCORE_DECLARE(v4)
-#endif
 #undef DMFTCORE_DECLARE
 
-template <> const RowKernels<double>& row_kernels<double>() {
+namespace {
+
+// Only the tables of the levels that were built may be named.
+template <class Table>
+const Table& choose([[maybe_unused]] const Table& baseline, [[maybe_unused]] const Table& v3,
+                    [[maybe_unused]] const Table& v4) {
   switch (isa()) {
-#ifdef DMFTCORE_HAS_ISA_v4
   case Isa::v4:
-    return v4::rows_double;
-#endif
-#ifdef DMFTCORE_HAS_ISA_v3
+    return v4;
   case Isa::v3:
-    return v3::rows_double;
-#endif
+    return v3;
   default:
-    return baseline::rows_double;
+    return baseline;
   }
 }
 
-template <> const RowKernels<float>& row_kernels<float>() {
-  switch (isa()) {
-#ifdef DMFTCORE_HAS_ISA_v4
-  case Isa::v4:
-    return v4::rows_float;
+} // namespace
+
+#if defined(DMFTCORE_HAS_ISA_v4) && defined(DMFTCORE_HAS_ISA_v3)
+#define DMFTCORE_CHOOSE(TABLE) choose(baseline::TABLE, v3::TABLE, v4::TABLE)
+#else
+#define DMFTCORE_CHOOSE(TABLE) baseline::TABLE
 #endif
-#ifdef DMFTCORE_HAS_ISA_v3
-  case Isa::v3:
-    return v3::rows_float;
-#endif
-  default:
-    return baseline::rows_float;
-  }
+
+template <> const RowKernels<double>& row_kernels() { return DMFTCORE_CHOOSE(rows_double); }
+template <> const RowKernels<float>& row_kernels() { return DMFTCORE_CHOOSE(rows_float); }
+template <> const ProductKernels<double>& product_kernels() {
+  return DMFTCORE_CHOOSE(product_double);
+}
+template <> const ProductKernels<float>& product_kernels() {
+  return DMFTCORE_CHOOSE(product_float);
 }
 
 } // namespace dmftcore::cpu

@@ -33,7 +33,26 @@ template <class T> struct RowKernels {
   void (*symmetric)(const Sweep<T>&, index begin, index end);
 };
 
-// The table of the level in use (isa.hpp).
+// The packed product (product.cpp). A panel holds slivers of `rows` rows of the left factor, or
+// `columns` columns of the right one, side by side for each k, with zeros outside the support.
+template <class T> struct ProductKernels {
+  index rows;
+  index columns;
+  // out[(k - begin) * W + w] = data[(first + w) * ld + k] for the `count` <= W rows that exist,
+  // with W = rows (left factor) or W = columns (transposed right factor).
+  using Pack = void (*)(const T* data, index ld, Support support, index first, index count,
+                        index begin, index end, T* out);
+  Pack left;
+  Pack right_transposed;
+  // out[(k - begin) * W + w] = data[k * ld + first + w], W = columns.
+  Pack right;
+  // c = left right over `depth` values of k, plus `add` unless that is null; add may be c.
+  void (*tile)(index depth, const T* left, const T* right, T* c, index ldc, const T* add,
+               index ld_add);
+};
+
+// The tables of the level in use (isa.hpp).
 template <class T> const RowKernels<T>& row_kernels();
+template <class T> const ProductKernels<T>& product_kernels();
 
 } // namespace dmftcore::cpu

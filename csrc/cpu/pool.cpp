@@ -20,8 +20,8 @@ struct Loop {
   Task task;
   const void* context;
   index count;
-  std::atomic<index> next{0};
-  std::atomic<bool> failed{false};
+  std::atomic<index> next;
+  std::atomic<bool> failed;
   std::exception_ptr error;
 };
 
@@ -120,7 +120,7 @@ void run_tasks(index count, Task task, const void* context) {
     Pool& shared = *pool().load();
     std::unique_lock<std::mutex> lock(shared.owner, std::try_to_lock);
     if (lock.owns_lock()) {
-      Loop loop{task, context, count};
+      Loop loop{task, context, count, {}, {}, {}};
       shared.run(loop, threads - 1);
       if (loop.error) std::rethrow_exception(loop.error);
       return;

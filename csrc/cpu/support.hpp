@@ -1,6 +1,8 @@
 // Which part of a row-major matrix is not zero.
 #pragma once
 
+#include <cstdint>
+
 #include "ops.hpp"
 
 namespace dmftcore::cpu {
@@ -12,9 +14,12 @@ struct Support {
   index block;
   index reach;
 
-  index limit(index i) const { return i / block * block + reach; }
+  index limit(index i) const { return (block == 1 ? i : i / block * block) + reach; }
   // The first row whose limit exceeds column j.
   index first_row(index j) const { return j < reach ? 0 : (j - reach + block) / block * block; }
 };
+
+constexpr Support ALL{1, PTRDIFF_MAX / 2};
+constexpr Support LOWER{1, 1};
 
 } // namespace dmftcore::cpu

@@ -1,1 +1,45 @@
-"""Dynamical mean-field theory of learning: causal two-time kernels with a compiled core."""
+"""Dynamical mean-field theory of learning: causal two-time kernels with a compiled core.
+
+Three nouns, two verbs, one result::
+
+    import dmftcore as dc
+
+    limit = dc.DeepLinear(depth=3, gamma=1.5)
+    data = dc.Dataset(inputs=x, targets=y)
+    training = dc.GradientDescent(lr=0.02, steps=1000)
+
+    theory = dc.solve(limit, data, training)
+    experiment = dc.simulate(limit, data, training, width=1000, seeds=4)
+
+The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`.
+"""
+
+from importlib.metadata import version
+
+from dmftcore import twotime
+from dmftcore._core import cuda_status, get_num_threads, set_num_threads
+from dmftcore._simulate import simulate
+from dmftcore._solve import solve
+from dmftcore.data import Dataset
+from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.solution import Solution
+from dmftcore.training import GradientDescent
+
+__version__ = version("dmftcore")
+
+__all__ = [
+    "CudaError",
+    "Dataset",
+    "DeepLinear",
+    "DivergenceError",
+    "GradientDescent",
+    "Solution",
+    "StabilityWarning",
+    "cuda_status",
+    "get_num_threads",
+    "set_num_threads",
+    "simulate",
+    "solve",
+    "twotime",
+]

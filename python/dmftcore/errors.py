@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmftcore.solution import Solution
 
-__all__ = ["CudaError", "DivergenceError"]
+__all__ = ["CudaError", "DivergenceError", "StabilityWarning"]
 
 
 class CudaError(RuntimeError):
@@ -29,3 +29,7 @@ class DivergenceError(ArithmeticError):
         super().__init__(message)
         self.step = step
         self.partial = partial
+
+
+class StabilityWarning(UserWarning):
+    """The learning rate exceeds 2 / sharpness: gradient descent amplifies perturbations."""

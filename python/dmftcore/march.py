@@ -213,3 +213,14 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """The checked options of `solve`, as handed to a limit."""
+
+    schedule: Schedule
+    save: tuple[str, ...]
+    tol: float | None
+    method: str | None
+    progress: Progress | None

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 from dmftcore import _arrays, _core
 
 __all__ = [
+    "causal_apply",
+    "causal_matmul",
+    "causal_solve",
+    "congruence",
+    "resolvent",
     "rows_causal",
     "rows_causal_pair",
     "rows_causal_transposed",
@@ -25,6 +30,218 @@ __all__ = [
 ]
 
 Float = TypeVar("Float", np.float64, np.float32)
+
+
+def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
+    r"""Product of two causal kernels.
+
+    .. math:: c_{ij} = \sum_{k=j}^{i} a_{ik} b_{kj}, \qquad j \le i
+
+    Parameters
+    ----------
+    a, b : (*batch, n, n) arrays, float64 or float32
+        Causal kernels of equal shape, read on and below the diagonal (blocks) only.
+    block : int
+        Size P of the equal-time blocks: n counts T times of P components each, and a kernel
+        vanishes for columns of later blocks. The diagonal blocks are full.
+
+    Returns
+    -------
+    (*batch, n, n) array
+        Causal; exact zero beyond the diagonal (blocks).
+
+    Raises
+    ------
+    TypeError
+        An argument is not a C-contiguous numpy array of the common dtype.
+    ValueError
+        The shapes do not fit, or n is not a multiple of `block`.
+
+    Notes
+    -----
+    n^3/3 flops. The error of c is at most of the order of n eps |a| |b|, elementwise. Results
+    do not depend on the number of threads.
+    """
+    _arrays.check(a=a, b=b)
+    _check_kernels(block, a=a, b=b)
+    return _core.causal_matmul(a, b, block)
+
+
+def causal_solve(
+    a: NDArray[Float], b: NDArray[Float], dense: bool = False, *, block: int = 1
+) -> NDArray[Float]:
+    r"""Solution of the causal equation :math:`x = b + a x`, that is :math:`(1 - a)^{-1} b`.
+
+    .. math:: x_{ij} = b_{ij} + \sum_{k<i} a_{ik} x_{kj}
+
+    Parameters
+    ----------
+    a : (*batch, n, n) array, float64 or float32
+        Strictly causal kernel: only columns of earlier blocks are read; the diagonal (blocks) count
+        as zero.
+    b : (*batch, n, n) array, or (*batch, n, m) with `dense`, same dtype
+        Causal kernel, or any right-hand side.
+    dense : bool
+        Whether `b` is a dense right-hand side.
+    block : int
+        Size of the equal-time blocks, as in `causal_matmul`.
+
+    Returns
+    -------
+    array of the shape of `b`
+        Without `dense` it is causal, and exact zero beyond the diagonal (blocks).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `causal_matmul`.
+
+    Notes
+    -----
+    n^3/3 flops, n^2 m with `dense`.
+    """
+    _arrays.check(a=a, b=b)
+    if dense:
+        _check_kernels(block, a=a)
+        if b.ndim < 2 or b.shape[:-1] != a.shape[:-1]:
+            raise ValueError(
+                f"b must be {_tuple(*a.shape[:-1], 'm')} for a of shape {a.shape}, not {b.shape}; "
+                "for one right-hand side pass b[..., None]"
+            )
+    else:
+        _check_kernels(block, a=a, b=b)
+    return _core.causal_solve(a, b, dense, block)
+
+
+def resolvent(a: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
+    r"""Resolvent :math:`r = (1 - a)^{-1}` of a strictly causal kernel.
+
+    .. math:: r_{ij} = \delta_{ij} + \sum_{k<i} a_{ik} r_{kj}
+
+    Parameters
+    ----------
+    a : (*batch, n, n) array, float64 or float32
+        Strictly causal kernel: only columns of earlier blocks are read; the diagonal (blocks) count
+        as zero.
+    block : int
+        Size of the equal-time blocks, as in `causal_matmul`.
+
+    Returns
+    -------
+    (*batch, n, n) array
+        Causal, with ones on the diagonal and exact zero beyond.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `causal_matmul`.
+
+    Notes
+    -----
+    n^3/3 flops, by halves: the lower left quarter of r is r22 (a21 r11).
+    """
+    _arrays.check(a=a)
+    _check_kernels(block, a=a)
+    return _core.resolvent(a, block)
+
+
+def congruence(r: NDArray[Float], c: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
+    r"""Congruence :math:`s = r c r^\top` of a symmetric kernel by a causal one.
+
+    .. math:: s_{ij} = \sum_{k \le i} \sum_{l \le j} r_{ik} c_{kl} r_{jl}
+
+    Parameters
+    ----------
+    r : (*batch, n, n) array, float64 or float32
+        Causal kernel, read on and below the diagonal (blocks) only.
+    c : (*batch, n, n) array, same dtype
+        Symmetric kernel; only its lower triangle is read.
+    block : int
+        Size of the equal-time blocks of `r`, as in `causal_matmul`.
+
+    Returns
+    -------
+    (*batch, n, n) array
+        Full, and exactly symmetric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `causal_matmul`.
+
+    Notes
+    -----
+    n^3 flops: with c = l + l^T and p = r l, causal, s = p r^T + r p^T.
+    """
+    _arrays.check(r=r, c=c)
+    _check_kernels(block, r=r, c=c)
+    return _core.congruence(r, c, block)
+
+
+def causal_apply(
+    k: NDArray[Float], g: NDArray[Float], strict: bool = True, *, block: int = 1
+) -> NDArray[Float]:
+    r"""Causal kernel applied to functions of time.
+
+    .. math:: y(t, \ldots) = \sum_{s<t} k(t, s) g(s, \ldots)
+
+    Parameters
+    ----------
+    k : (*batch, n, n) array, float64 or float32
+        Causal kernel.
+    g : (*batch, n, *trailing) array, same dtype
+        Functions of time.
+    strict : bool
+        Sum over earlier blocks only, the diagonal (blocks) of `k` are not read; otherwise the
+        equal-time term s = t (block) is included.
+    block : int
+        Size of the equal-time blocks, as in `causal_matmul`.
+
+    Returns
+    -------
+    array of the shape of `g`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `causal_matmul`.
+
+    Notes
+    -----
+    n^2 m flops for m trailing elements; for small m one pass over the n^2/2 elements of `k`.
+    """
+    _arrays.check(k=k, g=g)
+    _check_kernels(block, k=k)
+    if g.shape[: k.ndim - 1] != k.shape[:-1]:
+        raise ValueError(
+            f"g must be {_tuple(*k.shape[:-1], '*trailing')} for k of shape {k.shape}, "
+            f"not {g.shape}"
+        )
+    return _core.causal_apply(k, g, strict, block)
+
+
+def _check_kernels(block: int, **kernels: NDArray[Any]) -> None:
+    """Square matrices of equal shape, of a whole number of blocks."""
+    if isinstance(block, bool) or not isinstance(block, (int, np.integer)):
+        raise TypeError(f"block must be an integer, not {type(block).__name__}")
+    if block < 1:
+        raise ValueError(f"block must be at least 1, not {block}")
+    (first, reference), *others = kernels.items()
+    shape = reference.shape
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise ValueError(f"{first} must be (*batch, n, n), not {shape}")
+    if shape[-1] % block:
+        raise ValueError(f"{first} has n = {shape[-1]}, which is not a multiple of block = {block}")
+    for name, kernel in others:
+        if kernel.shape != shape:
+            raise ValueError(
+                f"{name} must have the shape {shape} of {first}, not {kernel.shape}; batch axes "
+                "are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
+            )
+
+
+def _tuple(*items: object) -> str:
+    return f"({', '.join(map(str, items))})"
 
 
 # Row operations: what a causal march needs at each step. The compiled function checks types and

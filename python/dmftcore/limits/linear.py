@@ -1,12 +1,48 @@
-"""Deep linear networks on a fixed data set, at infinite width."""
+"""Deep linear networks on a fixed data set, at infinite width.
+
+Source of the theory: Bordelon & Pehlevan, "Self-consistent dynamical field theory of kernel
+evolution in wide neural networks" (2022), linear case, in discrete time.
+"""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
-from dmftcore._validate import integer, non_negative, one_of, positive
+import numpy as np
 
-__all__ = ["DeepLinear"]
+from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive
+from dmftcore.chain import HiddenChain
+from dmftcore.data import Dataset
+from dmftcore.errors import DivergenceError, StabilityWarning
+from dmftcore.interfaces import GrowingNetwork
+from dmftcore.limits.linear_marches import ChainMarch, LazyMarch, LinearMarch
+from dmftcore.march import (
+    DIVERGENCE_FACTOR,
+    Diverged,
+    Plan,
+    Schedule,
+    SolveOptions,
+    Stopwatch,
+    check_memory,
+    march,
+)
+from dmftcore.modes import Modes
+from dmftcore.observables import sharpness, square_loss, tangent_kernel
+from dmftcore.solution import Layers, Solution
+from dmftcore.training import GradientDescent
+
+__all__ = ["DeepLinear", "solve_deep_linear"]
+
+#: Truncation of the growing network; the relative error of the loss is about a fifth of it.
+DEFAULT_TOL = 1e-8
+
+#: Up to this many rows (steps x outputs) the exact chain is as fast as the growing network.
+SHORT_RUN = 256
+
+KERNELS = ("H", "G")
+RESPONSES = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -40,3 +76,252 @@ class DeepLinear:
         object.__setattr__(self, "gamma", non_negative("gamma", self.gamma))
         object.__setattr__(self, "init_scale", positive("init_scale", self.init_scale))
         object.__setattr__(self, "readout", one_of("readout", self.readout, ("gd", "ntk")))
+
+
+def solve_deep_linear(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+) -> Solution:
+    """March the theory of `limit`; see `dmftcore.solve`."""
+    watch = Stopwatch()
+    engine, reason = _engine(limit, data, training, options)
+    plan = memory_plan(limit, data, training, options, engine)
+    check_memory(plan, _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])])
+    modes = Modes.of(data)
+    bound = stability_bound(limit, data, modes)
+    if training.lr > bound:
+        warnings.warn(
+            f"lr = {training.lr:g} exceeds 2 / sharpness = {bound:.6g} at step 0",
+            StabilityWarning,
+            stacklevel=3,
+        )
+    system = _system(engine, limit, data, training, options, modes)
+    targets = data.targets.reshape(data.n_train, -1)
+
+    def loss(outputs: FloatArray) -> float:
+        return float(square_loss(outputs[: data.n_train], targets))
+
+    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
+        diagnostics = {
+            "engine": engine,
+            "reason": reason,
+            "memory": plan.total,
+            "stability_bound": bound,
+        }
+        result = Solution(
+            schedule.times,
+            schedule.kernel_times,
+            **_curves(data, outputs),
+            **_kernel_fields(system, data, schedule, options.save),
+            diagnostics=diagnostics,
+            config=config,
+        )
+        diagnostics.update(_worth(system, options))
+        diagnostics["wall_seconds"] = watch.seconds()
+        return result
+
+    try:
+        outputs = march(system, options.schedule, loss, options.progress)
+    except Diverged as stop:
+        raise DivergenceError(
+            f"the training loss diverged at step {stop.step}: lr = {training.lr:g}, where "
+            f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
+            "lower lr. DivergenceError.partial holds the steps before",
+            step=stop.step,
+            partial=solution(stop.schedule, stop.outputs),
+        ) from None
+    result = solution(options.schedule, outputs)
+    _warn_unstable(result, training.lr)
+    return result
+
+
+def stability_bound(limit: DeepLinear, data: Dataset, modes: Modes) -> float:
+    """Learning rate above which the lazy network diverges, 2 / sharpness(0).
+
+    ``2 P / ((L + 1) sigma^{2L} lambda_max(Kx))``. Feature learning raises the sharpness, so that
+    a smaller rate may still become unstable later.
+    """
+    initial = (limit.depth + 1) * limit.init_scale ** (2 * limit.depth) * modes.scales[0] ** 2
+    return float(2 * data.n_train / initial)
+
+
+def _engine(
+    limit: DeepLinear, data: Dataset, training: GradientDescent, options: SolveOptions
+) -> tuple[str, str]:
+    """The engine of a run, and why."""
+    responses = [name for name in RESPONSES if name in options.save]
+    if options.method == "growing" and responses:
+        raise ValueError(
+            f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
+        )
+    if options.method == "chain":
+        return "chain", "asked for"
+    if responses:
+        return "chain", f"the response {responses[0]} was asked for"
+    if limit.gamma == 0:
+        return "lazy", "gamma = 0 has a closed form"
+    if options.method == "growing":
+        return "growing", "asked for"
+    rows = (training.steps + 1) * data.n_outputs
+    if rows <= SHORT_RUN and options.tol is None:
+        return "chain", f"{rows} rows of time and output are few enough to be exact"
+    return "growing", f"the cost is linear in the {training.steps} steps"
+
+
+def _system(
+    engine: str,
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    modes: Modes,
+) -> LinearMarch:
+    lr_per_point = training.lr / data.n_train
+    loss_limit = DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300)
+    follow_ntk = limit.readout == "ntk"
+    if engine == "lazy":
+        return LazyMarch(
+            modes,
+            depth=limit.depth,
+            init_scale=limit.init_scale,
+            lr_per_point=lr_per_point,
+            loss_limit=loss_limit,
+        )
+    if engine == "growing":
+        return GrowingNetwork(
+            modes,
+            depth=limit.depth,
+            gamma=limit.gamma,
+            init_scale=limit.init_scale,
+            lr_per_point=lr_per_point,
+            tol=DEFAULT_TOL if options.tol is None else options.tol,
+            follow_ntk=follow_ntk,
+            loss_limit=loss_limit,
+        )
+    return ChainMarch(
+        modes,
+        depth=limit.depth,
+        gamma=limit.gamma,
+        init_scale=limit.init_scale,
+        lr_per_point=lr_per_point,
+        steps=training.steps,
+        follow_ntk=follow_ntk,
+        loss_limit=loss_limit,
+    )
+
+
+def memory_plan(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    engine: str,
+) -> Plan:
+    """Memory of a run, by part."""
+    points, outputs, depth = data.n_train + data.n_test, data.n_outputs, limit.depth
+    slots = len(options.schedule.kernel_times)
+    rows = (training.steps + 1) * outputs
+    saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
+    counts = {
+        "chain": HiddenChain.count(depth, training.steps, outputs) + rows * data.n_train
+        if engine == "chain"
+        else 0,
+        # The steps, and their concatenation.
+        "curves": 2 * len(options.schedule.times) * points * outputs,
+        "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
+        "two-time kernels": 2 * slots**2 * depth * sum(saved[name] for name in options.save),
+        "data": 4 * points**2,
+    }
+    return Plan({part: 8 * count for part, count in counts.items()})
+
+
+#: What to change when a part of the plan is the largest.
+_REMEDIES = {
+    "chain": "use method='growing', or fewer steps",
+    "curves": "pass fewer times",
+    "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
+    "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+    "data": "take fewer points",
+}
+
+
+def _curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, P + Q, K)."""
+    outputs = outputs.reshape(-1, data.n_train + data.n_test, data.n_outputs)
+    train, test = outputs[:, : data.n_train], outputs[:, data.n_train :]
+    axes = data.targets.shape[1:]
+    curves: dict[str, Any] = {
+        "outputs": train.reshape(*train.shape[:2], *axes),
+        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
+    }
+    curves["errors"] = data.targets - curves["outputs"]
+    if data.n_test:
+        curves["test_outputs"] = test.reshape(*test.shape[:2], *axes)
+    if data.test_targets is not None:
+        curves["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
+    return curves
+
+
+def _kernel_fields(
+    system: LinearMarch, data: Dataset, schedule: Schedule, save: tuple[str, ...]
+) -> dict[str, Any]:
+    """Kernel fields of a `Solution`."""
+    if len(schedule.kernel_times) == 0:
+        return {}
+    features, gradients = system.kernels()
+    train = slice(data.n_train)
+    eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
+    ntk = tangent_kernel([h[:, train, train] for h in features], [*gradients, eye])
+    fields: dict[str, Any] = {
+        "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
+        "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
+        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)},
+        "two_time": {},
+        "responses": {},
+    }
+    if "H" in save:
+        fields["two_time"]["H"] = _layers(system.two_time_features())
+    if "G" in save:
+        fields["two_time"]["G"] = _layers(system.two_time_gradients())
+    if isinstance(system, ChainMarch):
+        if "A" in save:
+            fields["responses"]["A"] = system.feature_responses()
+        if "B" in save:
+            targets = data.targets.reshape(data.n_train, -1)
+            fields["responses"]["B"] = system.gradient_responses(targets)
+    return fields
+
+
+def _layers(kernels: list[FloatArray]) -> Layers:
+    return dict(enumerate(kernels, start=1))
+
+
+def _worth(system: LinearMarch, options: SolveOptions) -> dict[str, Any]:
+    """What the answer of a march is worth."""
+    if isinstance(system, ChainMarch):
+        return {"residual": system.residual()}
+    if isinstance(system, GrowingNetwork):
+        return {
+            "tol": DEFAULT_TOL if options.tol is None else options.tol,
+            "neurons": system.neurons,
+            "multiply_adds": system.multiply_adds,
+        }
+    return {}
+
+
+def _warn_unstable(result: Solution, lr: float) -> None:
+    if result.sharpness is None:
+        return
+    unstable = np.flatnonzero(lr * result.sharpness > 2)
+    if unstable.size:
+        first = unstable[0]
+        warnings.warn(
+            f"lr * sharpness = {lr * result.sharpness[first]:.4g} exceeds 2 at step "
+            f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
+            "rounding and truncation, whatever tol; lower lr for reproducible digits",
+            StabilityWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,281 @@
+"""Three ways to march a deep linear network on a fixed data set.
+
+All are `dmftcore.march.March` and know their kernels at the stored steps: `GrowingNetwork` (of
+`dmftcore.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels, and
+`LazyMarch` is the closed form at gamma = 0. The data enter in the eigenbasis of the training Gram
+matrix (`dmftcore.modes`): the errors drive the hidden layers through h^0 = scales * Delta', and
+the hidden layers answer with a predictor F in input space, f = points @ F.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Protocol
+
+import numpy as np
+
+from dmftcore._validate import FloatArray
+from dmftcore.chain import HiddenChain, LiftedRows
+from dmftcore.march import March
+from dmftcore.modes import Modes
+from dmftcore.solution import IntArray, Layers
+
+__all__ = ["ChainMarch", "LazyMarch", "LinearMarch"]
+
+
+class LinearMarch(March, Protocol):
+    """A march of a deep linear network, with its kernels at the n stored steps."""
+
+    def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        """Equal-time H^0..H^L, each (n, P + Q, P + Q), and G^1..G^L, each (n, K, K)."""
+
+    def two_time_features(self) -> list[FloatArray]:
+        """H^1..H^L, each (n, P + Q, n, P + Q)."""
+
+    def two_time_gradients(self) -> list[FloatArray]:
+        """G^1..G^L, each (n, K, n, K)."""
+
+
+class LazyMarch:
+    """The branch gamma = 0: a linear recursion with a frozen kernel, in closed form.
+
+    ``Delta'(t) = (1 - (lr/P) (L + 1) sigma^{2L} scales^2)^t y'``, while H^l = sigma^{2l} Kx and
+    G^l = sigma^{2(L+1-l)} do not move.
+    """
+
+    def __init__(
+        self,
+        modes: Modes,
+        *,
+        depth: int,
+        init_scale: float,
+        lr_per_point: float,
+        loss_limit: float,
+    ) -> None:
+        self.step = 0
+        self._modes, self._depth, self._s2 = modes, depth, init_scale**2
+        self._factor = 1 - lr_per_point * (depth + 1) * self._s2**depth * modes.scales**2
+        self._loss_limit = loss_limit
+        self._stored = 0
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
+        predictors = []
+        for stop in stops.tolist():
+            errors = self._errors(stop)
+            if self._diverged(stop):
+                # |1 - ...|^t is convex in t, so the loss crosses its limit once.
+                self.step = bisect_left(range(stop), True, key=self._diverged)
+                break
+            self.step = stop
+            predictors.append((self._modes.targets - errors) / self._modes.scales)
+        rows = np.array(predictors).reshape(-1, *self._modes.targets.shape)
+        outputs: FloatArray = self._modes.points @ rows.swapaxes(1, 2)
+        return outputs
+
+    def store_kernels(self) -> None:
+        """Count the step; the kernels do not move."""
+        self._stored += 1
+
+    def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        """See `LinearMarch`."""
+        n = self._stored
+        features, gradients = self._frozen()
+        return [np.tile(h, (n, 1, 1)) for h in features], [np.tile(g, (n, 1, 1)) for g in gradients]
+
+    def two_time_features(self) -> list[FloatArray]:
+        """See `LinearMarch`."""
+        return [self._at_all_times(h) for h in self._frozen()[0][1:]]
+
+    def two_time_gradients(self) -> list[FloatArray]:
+        """See `LinearMarch`."""
+        return [self._at_all_times(g) for g in self._frozen()[1]]
+
+    def _frozen(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        kernel = self._modes.points @ self._modes.points.T + self._modes.rest
+        eye = np.eye(len(self._modes.targets))
+        levels = range(self._depth + 1)
+        features = [self._s2**level * kernel for level in levels]
+        return features, [self._s2 ** (self._depth - level) * eye for level in levels][:-1]
+
+    def _at_all_times(self, kernel: FloatArray) -> FloatArray:
+        return np.tile(kernel[None, :, None, :], (self._stored, 1, self._stored, 1))
+
+    def _errors(self, step: int) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self._factor**step * self._modes.targets)
+
+    def _diverged(self, step: int) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return not np.sum(self._errors(step) ** 2) <= self._loss_limit
+
+
+class ChainMarch:
+    """The hidden chain of two-time kernels, driven by the errors on a fixed data set.
+
+    At each step: the backward rows of the chain; the predictor ``F(t) = D^0[t,:] h^0``, sum over
+    earlier steps; the errors; ``H^0[t,s] = h^0(t) . h^0(s)``; the forward rows of the chain.
+    """
+
+    def __init__(
+        self,
+        modes: Modes,
+        *,
+        depth: int,
+        gamma: float,
+        init_scale: float,
+        lr_per_point: float,
+        steps: int,
+        follow_ntk: bool,
+        loss_limit: float,
+    ) -> None:
+        outputs, rank = modes.targets.shape
+        self._modes = modes
+        self._lr_per_point = lr_per_point
+        self._follow_ntk = follow_ntk
+        self._loss_limit = loss_limit
+        self._chain = HiddenChain(
+            depth=depth,
+            steps=steps,
+            outputs=outputs,
+            lr_per_point=lr_per_point,
+            gamma=gamma,
+            init_scale=init_scale,
+        )
+        self._h0 = np.zeros(((steps + 1) * outputs, rank))
+        self._predictor = np.zeros((outputs, rank))
+        self._stored: list[int] = []
+        self._stored_outputs: list[FloatArray] = []
+
+    @property
+    def step(self) -> int:
+        return self._chain.step
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
+        rows: list[FloatArray] = []
+        for stop in stops.tolist():
+            while self.step < stop:
+                if not self._next_step():
+                    return self._as_outputs(rows)
+            rows.append(self._outputs())
+        return self._as_outputs(rows)
+
+    def store_kernels(self) -> None:
+        """Keep the outputs of the step; the kernels stay in the chain."""
+        self._stored.append(self.step)
+        self._stored_outputs.append(self._outputs())
+
+    def residual(self, largest_size: int = 200) -> float:
+        """Relative violation of the chain's equations; see `HiddenChain.residual`."""
+        return self._chain.residual(largest_size)
+
+    def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        """See `LinearMarch`."""
+        by_step = []
+        for step in self._stored:
+            rows = self._lift(self._modes.points, step, step)
+            by_step.append([self._input_kernel(), *self._full_features(rows)])
+        features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
+        gradients = [
+            np.stack([g[self._rows(step), self._rows(step)] for step in self._stored])
+            for g in self._chain.g.values()
+        ]
+        return features, gradients
+
+    def two_time_features(self) -> list[FloatArray]:
+        """See `LinearMarch`."""
+        n, points = len(self._stored), len(self._modes.points)
+        kernels = self._full_features(self._lift_stored())
+        return [kernel.reshape(n, points, n, points) for kernel in kernels]
+
+    def two_time_gradients(self) -> list[FloatArray]:
+        """See `LinearMarch`."""
+        return [self._at_stored(self._chain.gradients(layer)) for layer in self._chain.g]
+
+    def feature_responses(self) -> Layers:
+        """Responses A^l (n, P + Q, n, K) of h^l to its backward source, l = 1..L."""
+        n, points = len(self._stored), len(self._modes.points)
+        return {
+            layer: a.reshape(n, points, -1, self._chain.outputs)[:, :, self._stored]
+            for layer, a in enumerate(self._lift_stored().a, start=1)
+        }
+
+    def gradient_responses(self, targets: FloatArray) -> Layers:
+        """Responses B^l (n, K, n, P) of g^{l+1} to its forward source, l = 0..L-1.
+
+        ``B^l[(t,k),(s,mu)] = sum_k' B^l[(t,k),(s,k')] Delta[s,mu,k']``; targets are (P, K).
+        """
+        errors = targets - np.stack(self._stored_outputs)[:, : len(targets)]
+        return {
+            layer: np.einsum("tksj,smj->tksm", self._at_stored(b), errors)
+            for layer, b in self._chain.b.items()
+        }
+
+    def _next_step(self) -> bool:
+        """Move by one step; False if the loss at the new one has diverged."""
+        if self._follow_ntk and self.step >= 0:
+            self._predictor = self._predictor + self._lr_per_point * self._ntk_times_errors()
+        response = self._chain.backward()
+        now = self._rows(self.step)
+        if not self._follow_ntk:
+            self._predictor = response[:, : now.start] @ self._h0[: now.start]
+        errors = self._modes.targets - self._modes.scales * self._predictor
+        if not np.sum(errors**2) <= self._loss_limit:
+            return False
+        self._h0[now] = self._modes.scales * errors
+        self._chain.forward(self._h0[now] @ self._h0[: now.stop].T)
+        return True
+
+    def _ntk_times_errors(self) -> FloatArray:
+        """sum_l G^{l+1}(t,t) (H^l(t,t) Delta(t)) in input space, (K, r)."""
+        now = self._rows(self.step)
+        rows = self._lift(np.eye(len(self._modes.scales)), self.step, self.step)
+        gradients = [g[now, now] for g in self._chain.g.values()] + [np.eye(self._chain.outputs)]
+        product: FloatArray = np.sum(
+            [g @ h[:, now].T for h, g in zip(rows.h, gradients, strict=True)], axis=0
+        )
+        return product
+
+    def _lift(self, vectors: FloatArray, step: int, last: int) -> LiftedRows:
+        """Chain rows at `step`, on the columns up to step `last`, of vectors (m, r)."""
+        return self._chain.lift(vectors @ self._h0[: self._rows(last).stop].T, step)
+
+    def _lift_stored(self) -> LiftedRows:
+        """Chain rows of all points at all stored steps, one step below the other."""
+        rows = [self._lift(self._modes.points, step, self.step) for step in self._stored]
+        return LiftedRows(
+            *(
+                [np.concatenate(layer) for layer in zip(*kind, strict=True)]
+                for kind in zip(*((r.h, r.c, r.q, r.v, r.a) for r in rows), strict=True)
+            )
+        )
+
+    def _full_features(self, rows: LiftedRows) -> list[FloatArray]:
+        """H^1, ..., H^L among lifted rows of all points."""
+        times = rows.h[0].shape[0] // len(self._modes.points)
+        kernel = np.tile(self._input_kernel(), (times, times))
+        return [
+            self._chain.s2**layer * kernel + learned
+            for layer, learned in enumerate(self._chain.features(rows, rows), start=1)
+        ]
+
+    def _input_kernel(self) -> FloatArray:
+        """H^0 = Kx over all points."""
+        return self._modes.points @ self._modes.points.T + self._modes.rest
+
+    def _at_stored(self, kernel: FloatArray) -> FloatArray:
+        """(n, K, n, K) from a kernel over (t, k)."""
+        k = self._chain.outputs
+        size = (self.step + 1) * k
+        by_step = kernel[:size, :size].reshape(self.step + 1, k, self.step + 1, k)
+        return by_step[self._stored][:, :, self._stored]
+
+    def _rows(self, step: int) -> slice:
+        return slice(step * self._chain.outputs, (step + 1) * self._chain.outputs)
+
+    def _outputs(self) -> FloatArray:
+        return self._modes.points @ self._predictor.T
+
+    def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
+        return np.array(rows).reshape(-1, len(self._modes.points), self._chain.outputs)
