@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -21,7 +22,7 @@ from dmftcore._simulate import simulate
 from dmftcore._solve import solve
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
-from dmftcore.errors import CudaError, DivergenceError
+from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
 from dmftcore.march import Progress
 from dmftcore.solution import Solution
 
@@ -341,9 +342,12 @@ def _check_picture(path: Path, inputs: list[Path]) -> None:
 
 @contextmanager
 def _errors(traceback: bool) -> Iterator[None]:
-    """Turn errors that a user can act on into one line and exit status 1."""
+    """Turn warnings, and errors that a user can act on, into one line; errors exit with 1."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", StabilityWarning)
+            warnings.showwarning = _show_warning
+            yield
     except KeyboardInterrupt as error:
         _complain("interrupted", error)
         raise typer.Exit(130) from None
@@ -352,6 +356,10 @@ def _errors(traceback: bool) -> Iterator[None]:
             raise
         _complain(str(error) or type(error).__name__, error)
         raise typer.Exit(1) from None
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"dmftcore: warning: {message}", err=True)
 
 
 def _complain(text: str, error: BaseException) -> None:

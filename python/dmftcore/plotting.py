@@ -124,7 +124,8 @@ def _spread(times: IntArray, log_time: bool) -> list[int]:
         return list(range(len(times)))
     position = np.log1p(times) if log_time else times
     wanted = np.linspace(position[0], position[-1], POINTS)
-    return np.unique(np.searchsorted(position, wanted).clip(max=len(times) - 1)).tolist()
+    indices = np.unique(np.searchsorted(position, wanted).clip(max=len(times) - 1))
+    return [int(index) for index in indices]
 
 
 def _time_axis(ax: Axes, log_time: bool) -> None:
@@ -132,7 +133,10 @@ def _time_axis(ax: Axes, log_time: bool) -> None:
     if log_time:
         # Logarithmic from step 1 on, with room for step 0.
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-        ax.set_xlim(left=-0.15, right=1.2 * ax.dataLim.x1)
+        ax.set_xlim(left=-0.15, right=1.2 * max(ax.dataLim.x1, 1))
+    else:
+        ticker = optional_import("matplotlib.ticker", extra="plot", purpose="plotting")
+        ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
 
 
 def plot_losses(ax: Axes, solutions: Mapping[str, Solution]) -> None:
@@ -214,12 +218,14 @@ def alignment(kernels: FloatArray, targets: FloatArray) -> FloatArray:
     y = targets.reshape(len(targets), -1)
     overlap = np.einsum("mk,tmn,nk->t", y, kernels, y, optimize=True)
     norms = np.linalg.norm(kernels, axis=(1, 2)) * np.linalg.norm(y.T @ y)
-    return np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
+    aligned: FloatArray = np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
+    return aligned
 
 
 def _targets(solution: Solution) -> FloatArray:
     """Training targets; errors of the square loss are y - f."""
-    return solution.outputs[0] + solution.errors[0]
+    targets: FloatArray = solution.outputs[0] + solution.errors[0]
+    return targets
 
 
 def _layers(solution: Solution, name: str) -> list[int]:
@@ -288,14 +294,15 @@ def plot_sharpness(ax: Axes, solutions: Mapping[str, Solution]) -> None:
     if not curves:
         raise ValueError("no solution holds the sharpness")
     log_time = _log_time(curves)
-    rates = set()
+    rates: set[float] = set()
     for curve in curves:
         times, values = curve.solution.kernel_times, curve.solution.sharpness
         assert values is not None
         style = curve.style(times, log_time)
         ax.plot(times, values, color=curve.colour, label=curve.label, **style)
-        rates.add((curve.solution.config.get("training") or {}).get("lr"))
-    for rate in sorted(rates - {None}):
+        if "lr" in curve.solution.config.get("training", {}):
+            rates.add(float(curve.solution.config["training"]["lr"]))
+    for rate in sorted(rates):
         ax.axhline(2 / rate, color="0.4", linewidth=1, linestyle=(0, (5, 2)))
         ax.annotate(
             f"$2/\\mathrm{{lr}} = {2 / rate:.3g}$",
@@ -355,8 +362,9 @@ def plot_kernel_pair(
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ticks = [centre for centre, _ in blocks]
-        ax.set_xticks(ticks, [f"$y={value:+g}$" for _, value in blocks])
-        ax.set_yticks(ticks, ax.get_xticklabels(), rotation=90, va="center")
+        names = [f"$y={value:+g}$" for _, value in blocks]
+        ax.set_xticks(ticks, names)
+        ax.set_yticks(ticks, names, rotation=90, va="center")
         if not blocks:
             ax.set_xlabel("training point")
     return image
@@ -482,7 +490,7 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
     width = 10.5 if len(heights) > 1 else max(3.5 * len(panels), 4.5)
     with matplotlib.rc_context(STYLE):
         figure: Figure = figures.Figure(figsize=(width, sum(heights)), layout="constrained")
-        rows = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+        rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for ax, draw in zip(
             rows[0].subplots(1, len(panels), squeeze=False)[0], panels, strict=True
         ):
@@ -506,7 +514,7 @@ def _kernel_row(row: SubFigure, curves: Sequence[_Curve], scale: float) -> None:
     layer = _layers(curves[0].solution, "H")[-1]
     bar = row.colorbar(image, ax=list(axes[: 2 * len(curves)]), shrink=0.8, pad=0.01)
     bar.set_label(f"$H^{{{layer}}}_{{\\mu\\nu}}(t,t)$")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _map_row(row: SubFigure, maps: Sequence[tuple[_Curve, str]]) -> None:
@@ -517,4 +525,4 @@ def _map_row(row: SubFigure, maps: Sequence[tuple[_Curve, str]]) -> None:
         mesh = plot_two_time(ax, curve.solution, name=name)
         ax.set_title(f"{curve.label}: {ax.get_title()}")
         bar = row.colorbar(mesh, ax=ax, shrink=0.8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
