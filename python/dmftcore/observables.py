@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -19,7 +20,7 @@ def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
     return summed / (2 * len(targets))
 
 
-def curves(data: Dataset, outputs: FloatArray) -> dict[str, FloatArray]:
+def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
     """Outputs and losses as fields of a `Solution`, from outputs (..., P + Q, K).
 
     Outputs of a single-output problem lose their last axis. What concerns test points is there
@@ -27,7 +28,7 @@ def curves(data: Dataset, outputs: FloatArray) -> dict[str, FloatArray]:
     """
     train, test = outputs[..., : data.n_train, :], outputs[..., data.n_train :, :]
     k = data.targets.shape[1:]
-    fields = {
+    fields: dict[str, Any] = {
         "outputs": train.reshape(*train.shape[:-1], *k),
         "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
     }
