@@ -144,9 +144,7 @@ def uncontracted_march(p: Problem) -> Referee:
             a[layer][ip:ep, :ik] = row @ s[layer][:ik, :ik]
             cg = row @ g[layer][:ik, :ek]
             left = q[layer][ip:ep, :ik] + cg[:, :ik]
-            new = s2 * below + g2 * (
-                row @ q[layer][:ep, :ik].T + left @ cc[layer][:ep, :ik].T
-            )
+            new = s2 * below + g2 * (row @ q[layer][:ep, :ik].T + left @ cc[layer][:ep, :ik].T)
             h[layer][ip:ep, :ep] = new
             h[layer][:ep, ip:ep] = new.T
         delta[t] = p.targets - (q[p.depth][ip:ep, ik:ek] + cg[:, ik:ek])

@@ -22,7 +22,8 @@ def test_start(engine):
     """t = 0: H^l = sigma^{2l} Kx, G^l = sigma^{2(L+1-l)}, f = 0."""
     gram, sigma = random_gram(0, 3), 0.8
     data = dc.Dataset(gram=gram, targets=np.ones((3, 2)))
-    solution = dc.solve(dc.DeepLinear(3, init_scale=sigma), data, dc.GradientDescent(0.1, 0), **engine)
+    limit = dc.DeepLinear(3, init_scale=sigma)
+    solution = dc.solve(limit, data, dc.GradientDescent(0.1, 0), **engine)
     assert np.abs(solution.outputs).max() < 1e-15
     for layer in (1, 2, 3):
         np.testing.assert_allclose(solution.kernel("H", layer, 0, 0), sigma ** (2 * layer) * gram)
@@ -138,12 +139,9 @@ def test_whitened_data_is_one_scalar_problem(engine):
     y = np.array([1.0, -2.0, 0.5])
     size = np.linalg.norm(y)
     limit, steps = dc.DeepLinear(3, gamma=1.2), 15
-    full = dc.solve(
-        limit, dc.Dataset(gram=0.7 * np.eye(3), targets=y), dc.GradientDescent(0.15, steps), **engine
-    )
-    scalar = dc.solve(
-        limit, dc.Dataset(gram=[[0.7]], targets=[size]), dc.GradientDescent(0.05, steps), **engine
-    )
+    data, reduced = dc.Dataset(gram=0.7 * np.eye(3), targets=y), dc.Dataset([[0.7**0.5]], [size])
+    full = dc.solve(limit, data, dc.GradientDescent(0.15, steps), **engine)
+    scalar = dc.solve(limit, reduced, dc.GradientDescent(0.05, steps), **engine)
     np.testing.assert_allclose(full.errors, scalar.errors * y / size, atol=1e-13)
     np.testing.assert_allclose(full.equal_time["G"][1], scalar.equal_time["G"][1], rtol=1e-12)
 
@@ -158,9 +156,8 @@ def test_whitened_data_with_outputs_splits_into_singular_modes(engine):
     )
     rotated = left.T @ full.errors @ right.T
     for mode, value in enumerate(values):
-        scalar = dc.solve(
-            limit, dc.Dataset(gram=[[1.0]], targets=[value]), dc.GradientDescent(0.1, steps), **engine
-        )
+        reduced = dc.Dataset(gram=[[1.0]], targets=[value])
+        scalar = dc.solve(limit, reduced, dc.GradientDescent(0.1, steps), **engine)
         np.testing.assert_allclose(rotated[:, mode, mode], scalar.errors[:, 0], atol=1e-13)
     np.testing.assert_allclose(rotated[:, 0, 1], 0, atol=1e-13)
 

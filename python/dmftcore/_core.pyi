@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from numpy import float32, float64
+from numpy import float32, float64, int64
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", float64, float32)
@@ -42,3 +42,36 @@ def rows_congruence(
 def rows_low_rank(
     x: NDArray[_Float], u: NDArray[_Float], v: NDArray[_Float]
 ) -> NDArray[_Float]: ...
+
+# bind_growing.cpp
+
+class GrowingNetwork:
+    def __init__(
+        self,
+        *,
+        scales: NDArray[float64],
+        targets: NDArray[float64],
+        depth: int,
+        rate: float,
+        gamma: float,
+        sigma: float,
+        tol: float,
+        floor: float,
+        max_neurons: int,
+        ntk_rate: float,
+        loss_limit: float,
+    ) -> None: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def multiply_adds(self) -> float: ...
+    @property
+    def neurons(self) -> list[int]: ...
+    def advance(self, stops: NDArray[int64]) -> NDArray[float64]: ...
+    def weights(self, link: int) -> NDArray[float64]: ...
+    def forward_basis(self, link: int) -> NDArray[float64]: ...
+    def forward_neurons(self, link: int) -> list[int]: ...
+    def features(self, layer: int) -> NDArray[float64]: ...
+    def gradients(self, layer: int) -> NDArray[float64]: ...

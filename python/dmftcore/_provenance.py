@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -18,11 +19,17 @@ __all__ = ["describe", "provenance"]
 
 def provenance() -> dict[str, str]:
     """Versions and platform, as stored with every result."""
-    versions = {name: metadata.version(name) for name in ("dmftcore", "numpy", "scipy")}
-    versions["python"] = platform.python_version()
-    versions["platform"] = platform.platform()
-    versions["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-    return versions
+    return {**_versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # Cached: reading package metadata takes longer than a small solve.
+    return {
+        **{name: metadata.version(name) for name in ("dmftcore", "numpy", "scipy")},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 def describe(value: Any) -> Any:

@@ -51,8 +51,8 @@ def solve(
     save : {"H", "G", "A", "B", "all"} or sequence of these
         Two-time kernels (H, G) and responses (A, B) to keep, at `kernel_times`.
     tol : float, optional
-        Truncation of the growing network, 1e-8 by default: the relative error of the loss is
-        about a fifth of it, as long as lr * sharpness < 2.
+        Truncation of the growing network, 1e-8 by default: the relative error of the loss is of
+        its order, as long as lr * sharpness < 2.
     method : {"growing", "chain"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
@@ -86,8 +86,9 @@ def solve(
         raise TypeError(f"data must be a Dataset, not {data!r}")
     if not isinstance(training, GradientDescent):
         raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
-        schedule=Schedule.of(training.steps, times, kernel_times),
+        schedule=schedule,
         save=_fields(save),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
@@ -98,8 +99,8 @@ def solve(
         "data": describe(data),
         "training": describe(training),
         "solve": {
-            "times": None if times is None else options.schedule.times.tolist(),
-            "kernel_times": None if kernel_times is None else options.schedule.kernel_times.tolist(),
+            "times": None if times is None else schedule.times.tolist(),
+            "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,

@@ -146,8 +146,11 @@ class HiddenChain:
         for layer in range(1, self.depth + 1):
             c = self.s2 * a + self.rate * self._strict(h, step)
             h, a, q, v = self._next_layer(layer, h, c)
-            for stored, row in zip((rows.h, rows.c, rows.q, rows.v, rows.a), (h, c, q, v, a)):
-                stored.append(row)
+            rows.h.append(h)
+            rows.c.append(c)
+            rows.q.append(q)
+            rows.v.append(v)
+            rows.a.append(a)
         return rows
 
     def _next_layer(

@@ -130,19 +130,20 @@ class Dataset:
     @cached_property
     def kernel(self) -> FloatArray:
         """Gram matrix Kx of all P + Q points, training points first."""
-        if self.inputs is None:
-            matrix: FloatArray = self.full_gram if self.full_gram is not None else self.gram
-            return (matrix + matrix.T) / 2
-        points = self.points
-        return points @ points.T
+        if self.points is not None:
+            return self.points @ self.points.T
+        matrix: FloatArray = self.full_gram if self.full_gram is not None else self.gram
+        return (matrix + matrix.T) / 2
 
     @cached_property
     def points(self) -> FloatArray | None:
         """Inputs of all points divided by sqrt(D), so that Kx = points points^T; or None."""
         if self.inputs is None:
             return None
-        rows = self.inputs if self.test_inputs is None else np.vstack([self.inputs, self.test_inputs])
-        return rows / np.sqrt(rows.shape[1])
+        given = [self.inputs] if self.test_inputs is None else [self.inputs, self.test_inputs]
+        rows = np.concatenate(given)
+        scaled: FloatArray = rows / np.sqrt(rows.shape[1])
+        return scaled
 
 
 def _check_gram(name: str, matrix: FloatArray) -> None:

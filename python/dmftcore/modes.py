@@ -8,6 +8,7 @@ coefficient per eigendirection, whatever the number of points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,12 +21,14 @@ __all__ = ["Modes"]
 EIGENVALUE_CUTOFF = 1e-14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Modes:
     """Eigenmodes of the training Gram matrix.
 
     Attributes
     ----------
+    data : Dataset
+        What the modes were taken from.
     scales : (r,) array
         Square roots of the eigenvalues, decreasing.
     targets : (K, r) array
@@ -33,19 +36,16 @@ class Modes:
     points : (P + Q, r) array
         Coordinates of all points along the eigendirections: ``f = points @ predictor``; for
         training points ``U diag(scales)``.
-    rest : (P + Q, P + Q) array
-        What ``points points^T`` lacks to the full Gram matrix: the parts of test points outside
-        the span of the training points.
     """
 
+    data: Dataset
     scales: FloatArray
     targets: FloatArray
     points: FloatArray
-    rest: FloatArray
 
     @classmethod
     def of(cls, data: Dataset) -> Modes:
-        """The modes of `data`, from its inputs where it has them, else from its Gram matrix.
+        """The modes of `data`.
 
         Raises
         ------
@@ -53,9 +53,8 @@ class Modes:
             If the training Gram matrix is zero.
         """
         n_train = data.n_train
-        if not np.any(data.kernel[:n_train, :n_train]):
-            raise ValueError("the Gram matrix of the training points is zero: nothing can be learned")
-        if data.points is not None:
+        if data.points is not None and 2 * data.points.shape[1] < n_train:
+            # Fewer dimensions than points: no P x P matrix is needed.
             vectors, scales, directions = np.linalg.svd(data.points[:n_train], full_matrices=False)
             kept = scales**2 > EIGENVALUE_CUTOFF * scales[0] ** 2
             vectors, scales = vectors[:, kept], scales[kept]
@@ -66,6 +65,21 @@ class Modes:
             kept = values > EIGENVALUE_CUTOFF * values[0]
             vectors, scales = vectors[:, kept], np.sqrt(values[kept])
             outside = data.kernel[n_train:, :n_train] @ vectors / scales
+        if scales.size == 0:
+            raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
         points = np.vstack([vectors * scales, outside])
         targets = np.ascontiguousarray((vectors.T @ data.targets.reshape(n_train, -1)).T)
-        return cls(np.ascontiguousarray(scales), targets, points, data.kernel - points @ points.T)
+        return cls(data, np.ascontiguousarray(scales), targets, points)
+
+    @property
+    def kernel(self) -> FloatArray:
+        """Gram matrix Kx of all points."""
+        return self.data.kernel
+
+    @cached_property
+    def rest(self) -> FloatArray:
+        """What ``points points^T`` lacks to Kx, (P + Q, P + Q).
+
+        The parts of test points outside the span of the training points.
+        """
+        return self.data.kernel - self.points @ self.points.T

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from dmftcore._simulate.options import Options
+from dmftcore._simulate.records import Records, curves
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
@@ -28,7 +29,8 @@ from dmftcore.march import (
     check_memory,
     march,
 )
-from dmftcore.solution import IntArray, Layers, Solution
+from dmftcore.observables import square_loss
+from dmftcore.solution import IntArray, Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["KERNELS", "Networks", "Weights", "factor", "initial_weights", "train"]
@@ -170,7 +172,7 @@ class Networks:
         return outputs
 
     def _losses(self) -> FloatArray:
-        return losses(self._outputs[:, : len(self._targets)], self._targets)
+        return square_loss(self._outputs[:, : len(self._targets)], self._targets)
 
     def _update(self) -> None:
         # The gradient of the loss by W^l is the sum over patterns and outputs of
@@ -200,117 +202,6 @@ def _add_outer(matrices: FloatArray, scale: float, left: FloatArray, right: Floa
         blas.dgemm(scale, b.T, a.T, beta=1.0, c=matrix.T, trans_b=True, overwrite_c=True)
 
 
-def losses(outputs: FloatArray, targets: FloatArray) -> FloatArray:
-    """Mean over points of sum_k (y - f)^2 / 2: (..., points, K) outputs, (points, K) targets."""
-    summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
-    return summed / (2 * len(targets))
-
-
-class Records:
-    """Kernels of the networks at the kernel times passed so far: means and standard errors."""
-
-    def __init__(self, limit: DeepLinear, data: Dataset, options: Options) -> None:
-        self._depth = limit.depth
-        self._width = options.width
-        self._n_train = data.n_train
-        self._kernel = data.kernel[: data.n_train, : data.n_train]
-        self._with_error = options.seeds > 1
-        self._count = 0
-        slots, points, outputs = (
-            len(options.schedule.kernel_times),
-            len(data.kernel),
-            data.n_outputs,
-        )
-        layers = range(1, limit.depth + 1)
-        patterns = data.targets.shape
-        self._equal: dict[str, Layers] = {
-            "H": {layer: np.empty((slots, points, points)) for layer in layers},
-            "G": {layer: np.empty((slots, outputs, outputs)) for layer in layers},
-        }
-        self._means = {
-            "ntk": np.empty((slots, *patterns, *patterns)),
-            "sharpness": np.empty(slots),
-        }
-        self._errors = {
-            name: np.empty_like(mean) for name, mean in self._means.items() if self._with_error
-        }
-        # Vectors at all kernel times: two-time kernels are their products, taken at the end.
-        rows = {"H": points, "G": outputs}
-        self._vectors: dict[str, Layers] = {
-            name: {
-                layer: np.empty((options.seeds, slots, rows[name], options.width))
-                for layer in layers
-            }
-            for name in options.save
-        }
-
-    def store(self, features: Iterator[FloatArray], gradients: list[FloatArray]) -> None:
-        """Add one step: features of all points and gradients, layer by layer."""
-        tangent = np.zeros(())
-        below: FloatArray = self._kernel[None]
-        for layer, (h, g) in enumerate(zip(features, gradients, strict=True), start=1):
-            tangent = tangent + _outer(below, self._store_layer("G", layer, g))
-            below = self._store_layer("H", layer, h)[:, : self._n_train, : self._n_train]
-        tangent = tangent + _outer(below, np.eye(gradients[0].shape[1])[None])
-        self._store_tangent(tangent)
-        self._count += 1
-
-    def _store_layer(self, name: str, layer: int, vectors: FloatArray) -> FloatArray:
-        """Store kernel `name` of one layer; its values (S, rows, rows) in every network."""
-        products: FloatArray = vectors @ vectors.swapaxes(1, 2) / self._width
-        self._equal[name][layer][self._count] = products.mean(axis=0)
-        if name in self._vectors:
-            self._vectors[name][layer][:, self._count] = vectors
-        return products
-
-    def _store_tangent(self, tangent: FloatArray) -> None:
-        """Tangent kernel (S, P, K, P, K) and its largest eigenvalue."""
-        seeds, size = len(tangent), self._n_train * tangent.shape[2]
-        largest = np.linalg.eigvalsh(tangent.reshape(seeds, size, size))[:, -1]
-        for name, values in (("ntk", tangent), ("sharpness", largest / self._n_train)):
-            mean = self._means[name][self._count]
-            self._means[name][self._count] = values.mean(axis=0).reshape(mean.shape)
-            if self._with_error:
-                self._errors[name][self._count] = standard_error(values).reshape(mean.shape)
-
-    def fields(self) -> dict[str, Any]:
-        """The kernel fields of a `Solution`."""
-        count = self._count
-        return {
-            **{name: mean[:count] for name, mean in self._means.items()},
-            "equal_time": {
-                name: {layer: values[:count] for layer, values in layers.items()}
-                for name, layers in self._equal.items()
-            },
-            "two_time": {
-                name: {layer: self._two_time(values[:, :count]) for layer, values in layers.items()}
-                for name, layers in self._vectors.items()
-            },
-            "standard_errors": {name: error[:count] for name, error in self._errors.items()},
-        }
-
-    def _two_time(self, vectors: FloatArray) -> FloatArray:
-        """Mean over networks of the products of vectors (S, times, rows, N)."""
-        seeds, times, rows, width = vectors.shape
-        total = np.zeros((times * rows, times * rows))
-        for network in vectors.reshape(seeds, times * rows, width):
-            total += network @ network.T
-        total /= seeds * width
-        return total.reshape(times, rows, times, rows)
-
-
-def _outer(points: FloatArray, outputs: FloatArray) -> FloatArray:
-    """Product kernel (S, P, K, P, K) of (S, P, P) and (S, K, K)."""
-    product: FloatArray = points[:, :, None, :, None] * outputs[:, None, :, None, :]
-    return product
-
-
-def standard_error(values: FloatArray) -> FloatArray:
-    """Standard error of the mean over the first axis."""
-    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
-    return error
-
-
 def train(
     limit: DeepLinear,
     data: Dataset,
@@ -332,12 +223,12 @@ def train(
         seeds=options.seeds,
         seed=options.seed,
     )
-    records = Records(limit, data, options)
+    records = Records(limit.depth, data, options)
     networks = Networks(limit, data, training, weights, points, records)
     targets = data.targets.reshape(data.n_train, -1)
 
     def mean_loss(outputs: FloatArray) -> float:
-        return float(losses(outputs[:, : data.n_train], targets).mean())
+        return float(square_loss(outputs[:, : data.n_train], targets).mean())
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         diagnostics = {
@@ -348,12 +239,12 @@ def train(
             "wall_seconds": watch.seconds(),
         }
         kernels = records.fields()
-        curves = _curves(data, outputs.reshape(len(schedule.times), *networks.shape))
-        errors = {**curves.pop("standard_errors"), **kernels.pop("standard_errors")}
+        fields = curves(data, outputs.reshape(len(schedule.times), *networks.shape))
+        errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
         return Solution(
             schedule.times,
             schedule.kernel_times,
-            **curves,
+            **fields,
             **kernels,
             standard_errors=errors,
             diagnostics=diagnostics,
@@ -384,31 +275,6 @@ def _check_limit(limit: DeepLinear) -> None:
         )
 
 
-def _curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
-    """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
-    by_seed = outputs.swapaxes(0, 1)
-    train, test = by_seed[:, :, : data.n_train], by_seed[:, :, data.n_train :]
-    output_axis = data.targets.shape[1:]
-    per_seed = {
-        "outputs": train.reshape(*train.shape[:3], *output_axis),
-        "train_loss": losses(train, data.targets.reshape(data.n_train, -1)),
-    }
-    if data.n_test:
-        per_seed["test_outputs"] = test.reshape(*test.shape[:3], *output_axis)
-    if data.test_targets is not None:
-        per_seed["test_loss"] = losses(test, data.test_targets.reshape(data.n_test, -1))
-    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
-    several = len(by_seed) > 1
-    return {
-        **means,
-        "errors": data.targets - means["outputs"],
-        "per_seed": per_seed,
-        "standard_errors": {
-            name: standard_error(values) for name, values in per_seed.items() if several
-        },
-    }
-
-
 def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int) -> Plan:
     """Memory of a run, by part."""
     seeds, width, depth = options.seeds, options.width, limit.depth
@@ -419,13 +285,17 @@ def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int
     saved = [rows[name] for name in options.save]
     counts = {
         "weights": seeds * (width * (rank + outputs) + (depth - 1) * width**2),
-        # The steps, and their concatenation.
-        "curves": 2 * seeds * len(options.schedule.times) * points * outputs,
+        # Outputs of every network, twice while they are put together, and the temporaries of the
+        # losses; mean outputs, errors and standard errors.
+        "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,
         "kernels": slots * (depth * (points**2 + outputs**2) + 2 * tangent),
-        # Features of one layer and the next, tangent kernels of all networks with a summand each.
-        "work": 2 * seeds * (width * points + tangent),
+        # Features of one layer and the next; kernels of all networks, and their tangent kernel with
+        # a summand.
+        "work": seeds * (2 * width * points + depth * points**2 + 2 * tangent),
         "two-time kernels": sum(
-            depth * (seeds * slots * width * count + (slots * count) ** 2) for count in saved
+            # The products of one network beside their sum.
+            depth * seeds * slots * width * count + (depth + 1) * (slots * count) ** 2
+            for count in saved
         ),
     }
     return Plan({part: 8 * count for part, count in counts.items()})

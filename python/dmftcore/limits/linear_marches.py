@@ -92,7 +92,7 @@ class LazyMarch:
         return [self._at_all_times(g) for g in self._frozen()[1]]
 
     def _frozen(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        kernel = self._modes.points @ self._modes.points.T + self._modes.rest
+        kernel = self._modes.kernel
         eye = np.eye(len(self._modes.targets))
         levels = range(self._depth + 1)
         features = [self._s2**level * kernel for level in levels]
@@ -175,7 +175,7 @@ class ChainMarch:
         by_step = []
         for step in self._stored:
             rows = self._lift(self._modes.points, step, step)
-            by_step.append([self._input_kernel(), *self._full_features(rows)])
+            by_step.append([self._modes.kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
         gradients = [
             np.stack([g[self._rows(step), self._rows(step)] for step in self._stored])
@@ -254,15 +254,11 @@ class ChainMarch:
     def _full_features(self, rows: LiftedRows) -> list[FloatArray]:
         """H^1, ..., H^L among lifted rows of all points."""
         times = rows.h[0].shape[0] // len(self._modes.points)
-        kernel = np.tile(self._input_kernel(), (times, times))
+        kernel = np.tile(self._modes.kernel, (times, times))
         return [
             self._chain.s2**layer * kernel + learned
             for layer, learned in enumerate(self._chain.features(rows, rows), start=1)
         ]
-
-    def _input_kernel(self) -> FloatArray:
-        """H^0 = Kx over all points."""
-        return self._modes.points @ self._modes.points.T + self._modes.rest
 
     def _at_stored(self, kernel: FloatArray) -> FloatArray:
         """(n, K, n, K) from a kernel over (t, k)."""

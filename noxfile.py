@@ -1,0 +1,101 @@
+"""Development tasks: `nox -l` lists them, `nox -s NAME` runs one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "venv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+
+#: Tests that spend their time in the compiled core.
+CORE_TESTS = ("test_twotime*.py", "test_linear*.py", "test_solve.py")
+
+
+def requirements(*extras: str) -> list[str]:
+    """Dependencies of the package and of some of its extras, without the package itself."""
+    found = list(PROJECT["dependencies"])
+    for extra in extras:
+        for requirement in PROJECT["optional-dependencies"][extra]:
+            name, _, inner = requirement.partition("[")
+            if name == PROJECT["name"]:
+                found += requirements(*inner.rstrip("]").split(","))
+            else:
+                found.append(requirement)
+    return sorted(set(found))
+
+
+def pinned(*tools: str) -> list[str]:
+    """The requirements of development tools, with their versions."""
+    by_name = {r.partition("==")[0]: r for r in PROJECT["optional-dependencies"]["dev"]}
+    return [by_name[tool] for tool in tools]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting and lint of Python, C++ and CMake."""
+    session.install(*pinned("ruff", "clang-format", "gersemi"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    suffixes = {".cpp", ".hpp", ".cu", ".cuh"}
+    sources = [p for p in sorted(Path("csrc").rglob("*")) if p.suffix in suffixes]
+    session.run("clang-format", "--dry-run", "-Werror", *map(str, sources))
+    session.run("gersemi", "--check", "CMakeLists.txt")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types of the package."""
+    session.install(*pinned("mypy"), *requirements("cli"))
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests that take seconds."""
+    session.install(".[test]")
+    session.run("pytest", "-n", "auto", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """All tests, the slow ones included."""
+    session.install(".[test]")
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The tests of the compiled core under the address and undefined-behaviour sanitizers."""
+    flags = (
+        "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
+    )
+    session.install(
+        ".[test]",
+        "-Cbuild-dir=build/sanitize",
+        "-Ccmake.define.DMFTCORE_CUDA=OFF",
+        env={"CXXFLAGS": flags},
+    )
+    runtime = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    chosen = [str(path) for pattern in CORE_TESTS for path in Path("tests").glob(pattern)]
+    session.run(
+        "pytest",
+        "-m",
+        "not slow",
+        *(session.posargs or chosen),
+        # The interpreter is not instrumented: the runtime comes first, and its leaks are not ours.
+        env={"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"},
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks behind docs/performance."""
+    session.install(".[demo]")
+    session.run("python", "-m", "bench", *session.posargs)

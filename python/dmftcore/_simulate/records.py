@@ -1,0 +1,129 @@
+"""What is kept of the networks of a run: fields of a `Solution`, with their standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dmftcore import observables
+from dmftcore._simulate.options import Options
+from dmftcore._validate import FloatArray
+from dmftcore.data import Dataset
+from dmftcore.observables import sharpness, tangent_kernel
+from dmftcore.solution import Layers
+
+__all__ = ["Records", "curves", "standard_error"]
+
+
+class Records:
+    """Kernels of the networks at the kernel times passed so far: means and standard errors."""
+
+    def __init__(self, depth: int, data: Dataset, options: Options) -> None:
+        self._width = options.width
+        self._n_train = data.n_train
+        self._kernel = data.kernel
+        self._with_error = options.seeds > 1
+        self._count = 0
+        slots = len(options.schedule.kernel_times)
+        points, outputs = len(data.kernel), data.n_outputs
+        layers = range(1, depth + 1)
+        patterns = data.targets.shape
+        self._equal: dict[str, Layers] = {
+            "H": {layer: np.empty((slots, points, points)) for layer in layers},
+            "G": {layer: np.empty((slots, outputs, outputs)) for layer in layers},
+        }
+        self._means = {
+            "ntk": np.empty((slots, *patterns, *patterns)),
+            "sharpness": np.empty(slots),
+        }
+        self._errors = {
+            name: np.empty_like(mean) for name, mean in self._means.items() if self._with_error
+        }
+        # Vectors at all kernel times: two-time kernels are their products, taken at the end.
+        rows = {"H": points, "G": outputs}
+        self._vectors: dict[str, Layers] = {
+            name: {
+                layer: np.empty((options.seeds, slots, rows[name], options.width))
+                for layer in layers
+            }
+            for name in options.save
+        }
+
+    def store(self, features: Iterable[FloatArray], gradients: list[FloatArray]) -> None:
+        """Add one step: features of all points and gradients, layer by layer."""
+        patterns = slice(self._n_train)
+        h_side = [self._kernel[None, patterns, patterns]]
+        for layer, h in enumerate(features, start=1):
+            h_side.append(self._store_layer("H", layer, h)[:, patterns, patterns])
+        g_side = [self._store_layer("G", layer, g) for layer, g in enumerate(gradients, start=1)]
+        g_side.append(np.eye(gradients[0].shape[1])[None])
+        self._store_tangent(tangent_kernel(h_side, g_side))
+        self._count += 1
+
+    def _store_layer(self, name: str, layer: int, vectors: FloatArray) -> FloatArray:
+        """Store kernel `name` of one layer; its values (S, rows, rows) in every network."""
+        products: FloatArray = vectors @ vectors.swapaxes(1, 2) / self._width
+        self._equal[name][layer][self._count] = products.mean(axis=0)
+        if name in self._vectors:
+            self._vectors[name][layer][:, self._count] = vectors
+        return products
+
+    def _store_tangent(self, tangent: FloatArray) -> None:
+        """Store the tangent kernels (S, P, K, P, K) and their sharpness."""
+        largest = np.array([sharpness(kernel) for kernel in tangent])
+        for name, values in (("ntk", tangent), ("sharpness", largest)):
+            mean = self._means[name][self._count]
+            self._means[name][self._count] = values.mean(axis=0).reshape(mean.shape)
+            if self._with_error:
+                self._errors[name][self._count] = standard_error(values).reshape(mean.shape)
+
+    def fields(self) -> dict[str, Any]:
+        """The kernel fields of a `Solution`."""
+        count = self._count
+        return {
+            **{name: mean[:count] for name, mean in self._means.items()},
+            "equal_time": {
+                name: {layer: values[:count] for layer, values in layers.items()}
+                for name, layers in self._equal.items()
+            },
+            "two_time": {
+                name: {
+                    layer: two_time_kernel(values[:, :count]) for layer, values in layers.items()
+                }
+                for name, layers in self._vectors.items()
+            },
+            "standard_errors": {name: error[:count] for name, error in self._errors.items()},
+        }
+
+
+def standard_error(values: FloatArray) -> FloatArray:
+    """Standard error of the mean over the first axis."""
+    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    return error
+
+
+def two_time_kernel(vectors: FloatArray) -> FloatArray:
+    """Mean over networks of the products of vectors (S, times, rows, N)."""
+    seeds, times, rows, width = vectors.shape
+    total = np.zeros((times * rows, times * rows))
+    for network in vectors.reshape(seeds, times * rows, width):
+        total += network @ network.T
+    total /= seeds * width
+    return total.reshape(times, rows, times, rows)
+
+
+def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
+    per_seed = observables.curves(data, outputs.swapaxes(0, 1))
+    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
+    several = outputs.shape[1] > 1
+    return {
+        **means,
+        "errors": data.targets - means["outputs"],
+        "per_seed": per_seed,
+        "standard_errors": {
+            name: standard_error(values) for name, values in per_seed.items() if several
+        },
+    }

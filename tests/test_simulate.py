@@ -1,0 +1,476 @@
+"""The finite networks: their training rule, their kernels, and what a run reports."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dmftcore import march
+from dmftcore._simulate import linear, simulate
+from dmftcore.data import Dataset
+from dmftcore.errors import DivergenceError
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.training import GradientDescent
+
+WIDTH = 5
+P, Q, D = 3, 2, 4
+
+
+def make_data(outputs=None, *, test=True, dimension=D):
+    rng = np.random.default_rng(7)
+    inputs = rng.normal(size=(P + Q, dimension))
+    targets = rng.normal(size=(P + Q,) if outputs is None else (P + Q, outputs))
+    return Dataset(
+        inputs=inputs[:P],
+        targets=targets[:P],
+        test_inputs=inputs[P:] if test else None,
+        test_targets=targets[P:] if test else None,
+    )
+
+
+# -- the reference: derivatives by the complex step, from the definition of f alone -----------
+
+
+def reference_features(parameters, x, width):
+    """h^1..h^L of one input, from the definition of the network."""
+    *matrices, _ = parameters
+    features = [matrices[0] @ x]
+    for matrix in matrices[1:]:
+        features.append(matrix @ features[-1] / np.sqrt(width))
+    return features
+
+
+def reference_outputs(parameters, points, gamma, width):
+    rows = [
+        parameters[-1] @ reference_features(parameters, x, width)[-1] / (gamma * width)
+        for x in points
+    ]
+    return np.array(rows)
+
+
+def derivatives(function, parameters):
+    """d function / d parameter, one array per parameter: (*parameter shape, *function shape).
+
+    The complex step has no subtraction and no truncation error: exact to rounding, and it needs
+    nothing but the function.
+    """
+    step = 1e-30
+    gradient = []
+    for which, parameter in enumerate(parameters):
+        slots = []
+        for index in np.ndindex(parameter.shape):
+            moved = [p.astype(complex) for p in parameters]
+            moved[which][index] += 1j * step
+            slots.append(np.imag(function(moved)) / step)
+        gradient.append(np.reshape(slots, parameter.shape + np.shape(slots[0])))
+    return gradient
+
+
+def reference_training(limit, training, parameters, points, targets):
+    """Parameters and outputs f - f(0) at every step of gradient descent on f - f(0)."""
+    width = parameters[-1].shape[1]
+    start = reference_outputs(parameters, points, limit.gamma, width)
+
+    def loss(moved):
+        outputs = reference_outputs(moved, points[: len(targets)], limit.gamma, width)
+        return np.sum((targets - (outputs - start[: len(targets)])) ** 2) / (2 * len(targets))
+
+    states, outputs = [parameters], [np.zeros_like(start)]
+    for _ in range(training.steps):
+        gradient = derivatives(loss, parameters)
+        parameters = [
+            p - training.lr * limit.gamma**2 * width * g
+            for p, g in zip(parameters, gradient, strict=True)
+        ]
+        states.append(parameters)
+        outputs.append(reference_outputs(parameters, points, limit.gamma, width) - start)
+    return states, np.array(outputs)
+
+
+def weights_of(limit, data, *, seeds, seed, width=WIDTH):
+    """What `simulate` starts from: the parameters of every network, and the rows they act on."""
+    points = linear.factor(data)
+    weights = linear.initial_weights(
+        limit,
+        width=width,
+        rank=points.shape[1],
+        outputs=data.n_outputs,
+        seeds=seeds,
+        seed=seed,
+    )
+    networks = [
+        [weights.first[s], *(matrix[s] for matrix in weights.hidden), weights.readout[s]]
+        for s in range(seeds)
+    ]
+    return networks, points
+
+
+CASES = list(itertools.product((1, 2, 3), (None, 1, 2)))
+
+
+@pytest.mark.parametrize(("depth", "outputs"), CASES)
+def test_training_is_gradient_descent(depth, outputs):
+    limit = DeepLinear(depth=depth, gamma=1.3, init_scale=1.1)
+    training = GradientDescent(lr=1.0, steps=4)
+    data = make_data(outputs)
+    targets = data.targets.reshape(P, -1)
+    result = simulate(limit, data, training, width=WIDTH, seeds=2, seed=3)
+    networks, points = weights_of(limit, data, seeds=2, seed=3)
+    for s, parameters in enumerate(networks):
+        _, expected = reference_training(limit, training, parameters, points, targets)
+        found = np.concatenate(
+            [result.per_seed["outputs"][s], result.per_seed["test_outputs"][s]], axis=1
+        )
+        assert found.shape == (5, P + Q) if outputs is None else (5, P + Q, outputs)
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-11, atol=1e-13)
+        assert np.abs(expected[-1]).max() > 0.05
+
+
+@pytest.mark.parametrize(("depth", "outputs"), [(1, None), (2, 2), (3, None)])
+def test_kernels_are_those_of_the_networks(depth, outputs):
+    limit = DeepLinear(depth=depth, gamma=1.3, init_scale=0.8)
+    training = GradientDescent(lr=0.3, steps=3)
+    data = make_data(outputs)
+    width, k = WIDTH, data.n_outputs
+    result = simulate(limit, data, training, width=width, seeds=2, seed=3, save="all")
+    networks, points = weights_of(limit, data, seeds=2, seed=3)
+    features, gradients, tangents = [], [], []
+    for parameters in networks:
+        states, _ = reference_training(
+            limit, training, parameters, points, data.targets.reshape(P, -1)
+        )
+        features.append([[reference_features(state, x, width) for x in points] for state in states])
+        gradients.append([reference_gradients(state, width) for state in states])
+        tangents.append([reference_tangent(state, points[:P], limit, width) for state in states])
+    features = np.moveaxis(np.array(features), 3, 0)  # layer, seed, time, point, neuron
+    gradients = np.moveaxis(np.array(gradients), 2, 0)  # layer, seed, time, output, neuron
+    for name, vectors in (("H", features), ("G", gradients)):
+        for layer in range(1, depth + 1):
+            kernel = np.einsum("stai,subi->taub", vectors[layer - 1], vectors[layer - 1])
+            kernel /= 2 * width
+            np.testing.assert_allclose(result.kernel(name, layer), kernel, rtol=1e-11, atol=1e-13)
+            for t in result.kernel_times:
+                np.testing.assert_allclose(
+                    result.equal_time[name][layer][t], kernel[t, :, t], rtol=1e-11, atol=1e-13
+                )
+    tangents = np.array(tangents)
+    shape = (P, P) if outputs is None else (P, k, P, k)
+    assert result.ntk.shape == (4, *shape)
+    np.testing.assert_allclose(result.ntk.reshape(4, P * k, P * k), tangents.mean(axis=0), 1e-11)
+    sharpness = np.linalg.eigvalsh(tangents)[..., -1] / P
+    np.testing.assert_allclose(result.sharpness, sharpness.mean(axis=0), 1e-11)
+    deviation = np.abs(sharpness[0] - sharpness[1]) / 2  # standard error of the mean of two
+    np.testing.assert_allclose(result.stderr("sharpness"), deviation, 1e-7)
+    deviation = np.abs(tangents[0] - tangents[1]) / 2
+    np.testing.assert_allclose(result.stderr("ntk").reshape(deviation.shape), deviation, 1e-7)
+
+
+def reference_gradients(parameters, width):
+    """g^1..g^L of all outputs: N gamma df_k / dh^l, by back-propagation of w_k."""
+    *matrices, readout = parameters
+    gradients = [readout]
+    for matrix in reversed(matrices[1:]):
+        gradients.insert(0, np.array([matrix.T @ g for g in gradients[0]]) / np.sqrt(width))
+    return gradients
+
+
+def reference_tangent(parameters, points, limit, width):
+    """gamma^2 N sum over parameters of df df', patterns and outputs as one index."""
+
+    def outputs(moved):
+        return reference_outputs(moved, points, limit.gamma, width).ravel()
+
+    columns = [slope.reshape(-1, slope.shape[-1]) for slope in derivatives(outputs, parameters)]
+    jacobian = np.concatenate(columns)
+    return limit.gamma**2 * width * jacobian.T @ jacobian
+
+
+def test_losses_and_errors_follow_from_the_outputs():
+    data = make_data(2)
+    result = simulate(DeepLinear(depth=2), data, GradientDescent(0.2, 6), width=WIDTH, seeds=3)
+    for name, targets in (("", data.targets), ("test_", data.test_targets)):
+        outputs = result.per_seed[name + "outputs"]
+        expected = 0.5 * np.sum((targets - outputs) ** 2, axis=-1).mean(axis=-1)
+        kind = "test_loss" if name else "train_loss"
+        np.testing.assert_allclose(result.per_seed[kind], expected)
+        np.testing.assert_allclose(getattr(result, kind), expected.mean(axis=0))
+        spread = np.sqrt(((expected - expected.mean(axis=0)) ** 2).sum(axis=0) / 2)
+        np.testing.assert_allclose(result.stderr(kind), spread / np.sqrt(3), atol=1e-16)
+        np.testing.assert_allclose(
+            result.stderr(name + "outputs"), outputs.std(axis=0, ddof=1) / np.sqrt(3), atol=1e-16
+        )
+    np.testing.assert_array_equal(result.outputs[0], 0)
+    np.testing.assert_allclose(result.errors, data.targets - result.outputs)
+
+
+# -- the data ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimension", [2, 9])
+def test_a_gram_matrix_stands_for_its_inputs(dimension, monkeypatch):
+    data = make_data(dimension=dimension)
+    by_gram = Dataset(full_gram=data.kernel, targets=data.targets, test_targets=data.test_targets)
+    rows, points = linear.factor(by_gram), linear.factor(data)
+    assert rows.shape == (P + Q, min(dimension, P + Q))
+    np.testing.assert_allclose(rows @ rows.T, data.kernel, rtol=1e-12, atol=1e-14)
+
+    limit, training = DeepLinear(depth=2), GradientDescent(0.2, 5)
+    options = {"width": WIDTH, "seeds": 2, "save": "all"}
+    expected = simulate(limit, by_gram, training, **options)
+    # The first layer that acts on the inputs as that of the Gram network does on its factor.
+    rotation = np.linalg.pinv(points) @ rows
+    draw = linear.initial_weights
+
+    def rotated(*args, rank, **keywords):
+        weights = draw(*args, rank=rows.shape[1], **keywords)
+        return linear.Weights(weights.first @ rotation.T, weights.hidden, weights.readout)
+
+    monkeypatch.setattr(linear, "initial_weights", rotated)
+    found = simulate(limit, data, training, **options)
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.test_loss, expected.test_loss, rtol=1e-10)
+    np.testing.assert_allclose(found.kernel("H"), expected.kernel("H"), rtol=1e-10, atol=1e-12)
+
+
+def test_test_points_do_not_change_the_training():
+    limit, training = DeepLinear(depth=2), GradientDescent(0.2, 5)
+    alone = simulate(limit, make_data(test=False), training, width=WIDTH)
+    beside = simulate(limit, make_data(), training, width=WIDTH)
+    np.testing.assert_allclose(alone.outputs, beside.outputs, rtol=1e-12)
+    np.testing.assert_allclose(alone.ntk, beside.ntk, rtol=1e-12)
+    assert alone.test_outputs is None
+    assert alone.test_loss is None
+
+
+def test_test_points_without_targets_have_outputs_and_no_loss():
+    given = make_data()
+    data = Dataset(inputs=given.inputs, targets=given.targets, test_inputs=given.test_inputs)
+    result = simulate(DeepLinear(depth=1), data, GradientDescent(0.2, 2), width=WIDTH, seeds=2)
+    assert result.test_outputs.shape == (3, Q)
+    assert result.test_loss is None
+    with pytest.raises(KeyError, match="test_loss"):
+        result.stderr("test_loss")
+
+
+def test_small_gamma_is_the_lazy_limit():
+    limit, data, training = DeepLinear(depth=2, gamma=1e-5), make_data(), GradientDescent(0.3, 8)
+    result = simulate(limit, data, training, width=WIDTH, kernel_times=[0])
+    outputs = np.zeros(P)
+    for found in result.outputs:
+        np.testing.assert_allclose(found, outputs, atol=1e-4)
+        outputs = outputs + 0.3 / P * result.ntk[0] @ (data.targets - outputs)
+
+
+# -- random numbers ---------------------------------------------------------------------------
+
+
+def test_initial_weights_are_independent_normals():
+    limit = DeepLinear(depth=3, init_scale=0.7)
+    weights = linear.initial_weights(limit, width=40, rank=40, outputs=40, seeds=2, seed=5)
+    layers = np.array([weights.first, *weights.hidden, weights.readout]).reshape(8, -1)
+    count = layers.shape[1]
+    np.testing.assert_allclose(layers.mean(axis=1), 0, atol=5 * 0.7 / np.sqrt(count))
+    covariance = np.cov(layers) / 0.7**2
+    np.testing.assert_allclose(covariance, np.eye(8), atol=5 * np.sqrt(2 / count))
+
+
+def test_a_network_does_not_depend_on_the_networks_beside_it():
+    limit, data, training = DeepLinear(depth=3), make_data(), GradientDescent(0.2, 5)
+    many = simulate(limit, data, training, width=20, seeds=4, seed=11).per_seed["outputs"]
+    few = simulate(limit, data, training, width=20, seeds=2, seed=11).per_seed["outputs"]
+    other = simulate(limit, data, training, width=20, seeds=2, seed=12).per_seed["outputs"]
+    np.testing.assert_allclose(many[:2], few, rtol=1e-12)
+    distinct = np.concatenate([many, other])[:, -1, 0]
+    assert len(np.unique(distinct.round(6))) == len(distinct)
+
+
+# -- what is stored ---------------------------------------------------------------------------
+
+
+def test_stored_steps_are_those_of_the_full_run():
+    limit, data, training = DeepLinear(depth=2), make_data(), GradientDescent(0.2, 9)
+    full = simulate(limit, data, training, width=WIDTH, seeds=2)
+    part = simulate(
+        limit, data, training, width=WIDTH, seeds=2, times=[1, 4], kernel_times=[0, 4, 7], save="G"
+    )
+    assert part.times.tolist() == [1, 4]
+    np.testing.assert_array_equal(part.outputs, full.outputs[[1, 4]])
+    np.testing.assert_array_equal(part.test_loss, full.test_loss[[1, 4]])
+    np.testing.assert_array_equal(part.ntk, full.ntk[[0, 4, 7]])
+    np.testing.assert_array_equal(part.kernel("G", 1, 7, 7), full.kernel("G", 1, 7, 7))
+    assert list(part.two_time) == ["G"]
+    assert not full.two_time
+
+
+@pytest.mark.parametrize("empty", ["times", "kernel_times"])
+def test_nothing_need_be_stored(empty):
+    keywords = {empty: []}
+    result = simulate(
+        DeepLinear(depth=1), make_data(), GradientDescent(0.2, 3), width=WIDTH, save="H", **keywords
+    )
+    assert len(result.train_loss) == (0 if empty == "times" else 4)
+    assert len(result.ntk) == (0 if empty == "kernel_times" else 4)
+
+
+def test_a_single_network_has_no_standard_errors():
+    result = simulate(DeepLinear(depth=1), make_data(), GradientDescent(0.2, 2), width=WIDTH)
+    assert not result.standard_errors
+    with pytest.raises(KeyError, match="seeds >= 2"):
+        result.stderr("train_loss")
+
+
+def test_progress_reports_the_mean_loss():
+    seen = []
+    result = simulate(
+        DeepLinear(depth=1),
+        make_data(),
+        GradientDescent(0.2, 150),
+        width=WIDTH,
+        seeds=2,
+        kernel_times=[0],
+        progress=lambda step, loss: seen.append((step, loss)),
+    )
+    assert seen[-1][0] == 150
+    assert len(seen) >= 3
+    for step, loss in seen:
+        assert loss == pytest.approx(result.train_loss[step], rel=1e-12)
+
+
+def test_the_result_says_what_it_is():
+    limit, data, training = DeepLinear(depth=2), make_data(), GradientDescent(0.2, 3)
+    result = simulate(limit, data, training, width=WIDTH, seeds=2, seed=4, save=["G", "H"])
+    stored = json.loads(json.dumps(result.config))
+    assert stored["limit"]["type"] == "DeepLinear"
+    assert stored["limit"]["depth"] == 2
+    assert stored["training"] == {"type": "GradientDescent", "lr": 0.2, "steps": 3}
+    assert stored["data"]["inputs"]["shape"] == [P, D]
+    assert stored["simulate"] == {
+        "width": WIDTH,
+        "seeds": 2,
+        "seed": 4,
+        "times": None,
+        "kernel_times": None,
+        "save": ["H", "G"],
+    }
+    assert "numpy" in stored["versions"]
+    assert result.diagnostics["engine"] == "simulate"
+    assert (result.diagnostics["width"], result.diagnostics["seeds"]) == (WIDTH, 2)
+    assert result.diagnostics["memory"] > 0
+    assert result.diagnostics["wall_seconds"] > 0
+
+
+def test_the_result_survives_storage(tmp_path):
+    pytest.importorskip("h5netcdf")
+    data = make_data(2)
+    result = simulate(
+        DeepLinear(depth=2), data, GradientDescent(0.2, 3), width=WIDTH, seeds=2, save="all"
+    )
+    result.save(tmp_path / "run.nc")
+    again = type(result).load(tmp_path / "run.nc")
+    np.testing.assert_array_equal(again.kernel("H"), result.kernel("H"))
+    np.testing.assert_array_equal(again.per_seed["test_outputs"], result.per_seed["test_outputs"])
+    np.testing.assert_array_equal(again.stderr("ntk"), result.stderr("ntk"))
+    assert again.config == result.config
+
+
+# -- runs that cannot be made -----------------------------------------------------------------
+
+
+def test_divergence_stops_the_run_and_keeps_what_came_before():
+    limit, data = DeepLinear(depth=2), make_data()
+    keywords = {"width": WIDTH, "seeds": 3, "save": "H"}
+    with pytest.raises(DivergenceError, match="lower lr") as caught:
+        simulate(limit, data, GradientDescent(lr=50.0, steps=100), **keywords)
+    step, partial = caught.value.step, caught.value.partial
+    assert 1 <= step < 20
+    assert partial.times.tolist() == list(range(step))
+    assert partial.kernel_times.tolist() == list(range(step))
+    before = simulate(limit, data, GradientDescent(lr=50.0, steps=step - 1), **keywords)
+    np.testing.assert_allclose(partial.outputs, before.outputs, rtol=1e-12)
+    np.testing.assert_allclose(partial.kernel("H"), before.kernel("H"), rtol=1e-12)
+    np.testing.assert_allclose(partial.ntk, before.ntk, rtol=1e-12)
+    for values in (partial.outputs, partial.ntk, partial.sharpness, partial.kernel("H")):
+        assert np.isfinite(values).all()
+    assert partial.per_seed["train_loss"].max() <= 1e8 * partial.train_loss[0]
+    assert partial.config["simulate"]["seeds"] == 3
+
+
+def test_one_diverging_network_is_enough():
+    # At this learning rate some of the networks are stable and some are not.
+    limit, data = DeepLinear(depth=2), make_data()
+    training, keywords = GradientDescent(lr=2.5, steps=400), {"width": WIDTH, "kernel_times": []}
+    with pytest.raises(DivergenceError) as caught:
+        simulate(limit, data, training, seeds=8, **keywords)
+    final = caught.value.partial.per_seed["train_loss"][:, -1]
+    assert final.max() > 1e3
+    assert final.min() < 1
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(monkeypatch):
+    def never(*args, **keywords):
+        raise AssertionError("weights were drawn")
+
+    monkeypatch.setattr(linear, "initial_weights", never)
+    monkeypatch.setattr(march, "_available_memory", lambda: 10**6)
+    data, training = make_data(), GradientDescent(0.1, 100)
+    with pytest.raises(MemoryError, match=r"weights 8\.\d+ MB.*1 MB.*lower width or seeds"):
+        simulate(DeepLinear(depth=2), data, training, width=1000)
+    with pytest.raises(MemoryError, match=r"two-time kernels .*fewer kernel_times"):
+        simulate(DeepLinear(depth=2), data, training, width=100, save="H")
+
+
+@pytest.mark.parametrize(
+    ("width", "steps", "options"),
+    [
+        (400, 3, {"kernel_times": []}),
+        (20, 5_000, {"kernel_times": [], "times": np.arange(5_001)}),
+        (50, 100, {"save": "all"}),
+    ],
+)
+def test_the_memory_plan_covers_what_is_used(width, steps, options):
+    tracemalloc.start()
+    try:
+        result = simulate(
+            DeepLinear(depth=3),
+            make_data(),
+            GradientDescent(1e-3, steps),
+            width=width,
+            seeds=2,
+            **options,
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * peak < result.diagnostics["memory"] < 2 * peak
+
+
+GOOD = {"limit": DeepLinear(depth=2), "training": GradientDescent(0.1, 3), "width": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"limit": DeepLinear(depth=2, gamma=0.0)}, ValueError, r"gamma > 0.*gamma=1e-2"),
+        ({"limit": DeepLinear(depth=2, readout="ntk")}, ValueError, "readout='gd'"),
+        ({"limit": "DeepLinear"}, TypeError, "limit"),
+        ({"data": np.eye(3)}, TypeError, "data must be a Dataset"),
+        ({"training": 0.1}, TypeError, "training must be a GradientDescent"),
+        ({"width": None}, ValueError, "width is missing"),
+        ({"width": 0}, ValueError, "width must be an integer >= 1"),
+        ({"width": 10.5}, TypeError, "width must be an integer"),
+        ({"seeds": 0}, ValueError, "seeds must be an integer >= 1"),
+        ({"seed": -1}, ValueError, "seed must be an integer >= 0"),
+        ({"save": "A"}, ValueError, "save must be one of 'H', 'G', 'all'"),
+        ({"save": ("H", "Phi")}, ValueError, "not 'Phi'"),
+        ({"times": [0, 4]}, ValueError, r"times must increase strictly within 0\.\.3"),
+        ({"kernel_times": [0.5]}, TypeError, "kernel_times"),
+    ],
+)
+def test_bad_arguments_are_named(change, error, text):
+    arguments = {**GOOD, "data": make_data(), **change}
+    with pytest.raises(error, match=text):
+        simulate(**arguments)
