@@ -60,7 +60,10 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 def real_array(name: str, value: Any, ndim: int | tuple[int, ...]) -> FloatArray:
     """`value` as a read-only, finite, C-contiguous float64 array of `ndim` axes."""
-    found = np.asarray(value)
+    try:
+        found = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
     if found.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, not dtype {found.dtype}")
     wanted = (ndim,) if isinstance(ndim, int) else ndim

@@ -45,7 +45,7 @@ class Modes:
 
     @classmethod
     def of(cls, data: Dataset) -> Modes:
-        """The modes of `data`, from its inputs where it has them, else from its Gram matrix.
+        """The modes of `data`.
 
         Raises
         ------
@@ -53,7 +53,8 @@ class Modes:
             If the training Gram matrix is zero.
         """
         n_train = data.n_train
-        if data.points is not None:
+        if data.points is not None and 2 * data.points.shape[1] < n_train:
+            # Fewer dimensions than points: no P x P matrix is needed.
             vectors, scales, directions = np.linalg.svd(data.points[:n_train], full_matrices=False)
             kept = scales**2 > EIGENVALUE_CUTOFF * scales[0] ** 2
             vectors, scales = vectors[:, kept], scales[kept]

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from dmftcore._validate import FloatArray
+from dmftcore.data import Dataset
 
-__all__ = ["sharpness", "square_loss", "tangent_kernel"]
+__all__ = ["curves", "sharpness", "square_loss", "tangent_kernel"]
 
 
 def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
     """Mean over points of ``sum_k (y - f)^2 / 2``: outputs (..., P, K), targets (P, K)."""
     summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
     return summed / (2 * len(targets))
+
+
+def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
+    """Outputs and losses as fields of a `Solution`, from outputs (..., P + Q, K).
+
+    Outputs of a single-output problem lose their last axis. What concerns test points is there
+    if `data` has them.
+    """
+    train, test = outputs[..., : data.n_train, :], outputs[..., data.n_train :, :]
+    k = data.targets.shape[1:]
+    fields: dict[str, Any] = {
+        "outputs": train.reshape(*train.shape[:-1], *k),
+        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
+    }
+    if data.n_test:
+        fields["test_outputs"] = test.reshape(*test.shape[:-1], *k)
+    if data.test_targets is not None:
+        fields["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
+    return fields
 
 
 def tangent_kernel(features: Sequence[FloatArray], gradients: Sequence[FloatArray]) -> FloatArray:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -267,27 +268,35 @@ class Solution:
         path : path
             Replaced if it exists, unless `group` is given.
         group : str, optional
-            Write into this group and keep what else the file holds.
+            Write into this group, in place of what it held, and keep the rest of the file.
 
         Raises
         ------
         ImportError
-            If xarray or h5netcdf is not installed.
+            If xarray, h5netcdf or h5py is not installed.
         """
         optional_import("h5netcdf", extra="io", purpose="Solution.save")
+        storage = optional_import("h5py", extra="io", purpose="Solution.save")
         dataset, path = self.to_xarray(), Path(path)
         encoding = {
             name: {"zlib": True, "complevel": 2, "shuffle": True}
             for name, variable in dataset.data_vars.items()
             if variable.ndim > 0
         }
-        if group is not None and path.exists():
-            dataset.to_netcdf(path, mode="a", group=group, engine="h5netcdf", encoding=encoding)
-            return
         # Written beside and renamed: an interrupted write leaves an older result whole.
         draft = path.with_name(path.name + ".part")
-        dataset.to_netcdf(draft, mode="w", group=group, engine="h5netcdf", encoding=encoding)
-        draft.replace(path)
+        mode: Literal["w", "a"] = "w"
+        if group is not None and path.exists():
+            mode = "a"
+            shutil.copyfile(path, draft)
+            with storage.File(draft, "a") as file:
+                if group in file:
+                    del file[group]
+        try:
+            dataset.to_netcdf(draft, mode=mode, group=group, engine="h5netcdf", encoding=encoding)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], group: str | None = None) -> Solution:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dmftcore import observables
 from dmftcore._simulate.options import Options
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
-from dmftcore.observables import sharpness, square_loss, tangent_kernel
+from dmftcore.observables import sharpness, tangent_kernel
 from dmftcore.solution import Layers
 
 __all__ = ["Records", "curves", "standard_error"]
@@ -115,19 +116,9 @@ def two_time_kernel(vectors: FloatArray) -> FloatArray:
 
 def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
     """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
-    by_seed = outputs.swapaxes(0, 1)
-    train, test = by_seed[:, :, : data.n_train], by_seed[:, :, data.n_train :]
-    output_axis = data.targets.shape[1:]
-    per_seed = {
-        "outputs": train.reshape(*train.shape[:3], *output_axis),
-        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
-    }
-    if data.n_test:
-        per_seed["test_outputs"] = test.reshape(*test.shape[:3], *output_axis)
-    if data.test_targets is not None:
-        per_seed["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
+    per_seed = observables.curves(data, outputs.swapaxes(0, 1))
     means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
-    several = len(by_seed) > 1
+    several = outputs.shape[1] > 1
     return {
         **means,
         "errors": data.targets - means["outputs"],

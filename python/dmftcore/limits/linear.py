@@ -29,7 +29,7 @@ from dmftcore.march import (
     march,
 )
 from dmftcore.modes import Modes
-from dmftcore.observables import sharpness, square_loss, tangent_kernel
+from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 
@@ -111,10 +111,12 @@ def solve_deep_linear(
             "memory": plan.total,
             "stability_bound": bound,
         }
+        fields = curves(data, outputs.reshape(-1, len(modes.points), data.n_outputs))
         result = Solution(
             schedule.times,
             schedule.kernel_times,
-            **_curves(data, outputs),
+            **fields,
+            errors=data.targets - fields["outputs"],
             **_kernel_fields(system, data, schedule, options.save),
             diagnostics=diagnostics,
             config=config,
@@ -246,23 +248,6 @@ _REMEDIES = {
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
     "data": "take fewer points",
 }
-
-
-def _curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
-    """Curve fields of a `Solution` from outputs (n_times, P + Q, K)."""
-    outputs = outputs.reshape(-1, data.n_train + data.n_test, data.n_outputs)
-    train, test = outputs[:, : data.n_train], outputs[:, data.n_train :]
-    axes = data.targets.shape[1:]
-    curves: dict[str, Any] = {
-        "outputs": train.reshape(*train.shape[:2], *axes),
-        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
-    }
-    curves["errors"] = data.targets - curves["outputs"]
-    if data.n_test:
-        curves["test_outputs"] = test.reshape(*test.shape[:2], *axes)
-    if data.test_targets is not None:
-        curves["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
-    return curves
 
 
 def _kernel_fields(

@@ -1,0 +1,263 @@
+"""Configuration files: the nouns and the options of the verbs as TOML.
+
+Sections are ``[limit]``, ``[data]``, ``[training]``, ``[solve]``, ``[simulate]`` and ``[plot]``.
+The first three hold one noun each, named by ``type``; the next two hold keyword arguments of
+`solve` and `simulate`. Any array may be a list in the file or a reference to another file,
+``"digits.npz:inputs"`` or ``"inputs.npy"``, relative to the folder of the TOML file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import os
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmftcore._optional import optional_import
+from dmftcore._simulate import simulate
+from dmftcore._solve import solve
+from dmftcore._validate import integer
+from dmftcore.data import Dataset
+from dmftcore.demo import digits
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.march import Schedule
+from dmftcore.training import GradientDescent
+
+__all__ = ["Config", "ConfigError", "read_config", "write_config"]
+
+#: What `type` may say in the section of each noun.
+NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
+    "limit": {"DeepLinear": DeepLinear},
+    "data": {"Dataset": Dataset, "Digits": digits},
+    "training": {"GradientDescent": GradientDescent},
+}
+#: Keyword arguments of the verbs that a file cannot express.
+_NOT_IN_FILES = {"progress"}
+
+
+def _options(verb: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(verb).parameters.values()
+    keywords = (p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+    return tuple(name for name in keywords if name not in _NOT_IN_FILES)
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "solve": _options(solve),
+    "simulate": _options(simulate),
+    "plot": ("output",),
+}
+SECTIONS = (*NOUNS, *OPTIONS)
+
+#: Options that are counts, with their smallest value.
+_COUNTS = {"width": 1, "seeds": 1, "seed": 0}
+
+
+class ConfigError(ValueError):
+    """A configuration file that cannot be used; the text names the file, the place, the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Config:
+    """One configuration file.
+
+    Attributes
+    ----------
+    limit, data, training : nouns
+    solve : mapping
+        Keyword arguments for `solve`.
+    simulate : mapping or None
+        Keyword arguments for `simulate`; None asks for no experiment.
+    plot : mapping
+        ``output``, the name of a picture to be made beside the result.
+    """
+
+    limit: Any
+    data: Any
+    training: Any
+    solve: Mapping[str, Any] = field(default_factory=dict)
+    simulate: Mapping[str, Any] | None = None
+    plot: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_config(path: str | os.PathLike[str]) -> Config:
+    """Read the nouns and options of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If the file, or one it refers to, is missing or malformed; for unknown sections, types
+        or keys; and for values that the nouns reject.
+    """
+    path = Path(path)
+    table = _read_toml(path)
+    for section, entries in table.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"{path}: {_unknown('section', section, SECTIONS)}")
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: {section!r} must be a section, written [{section}]")
+    nouns = {section: _read_noun(path, section, table) for section in NOUNS}
+    steps = nouns["training"].steps
+    options = {section: _read_options(path, section, table, steps) for section in OPTIONS}
+    return Config(
+        **nouns,
+        solve=options["solve"] or {},
+        simulate=options["simulate"],
+        plot=options["plot"] or {},
+    )
+
+
+def write_config(config: Config, path: str | os.PathLike[str]) -> None:
+    """Write `config` as TOML, the arrays of its nouns to an ``.npz`` file beside it.
+
+    `read_config` gives back equal nouns and options. Both files are replaced if they exist.
+
+    Raises
+    ------
+    ImportError
+        If tomli-w is not installed.
+    ConfigError
+        For a noun that no `type` names.
+    """
+    writer = optional_import("tomli_w", extra="cli", purpose="write_config")
+    path = Path(path)
+    arrays: dict[str, Any] = {}
+    table: dict[str, dict[str, Any]] = {}
+    for section, types in NOUNS.items():
+        noun = getattr(config, section)
+        if type(noun).__name__ not in types:
+            raise ConfigError(
+                f"[{section}] cannot hold a {type(noun).__name__}; it holds {', '.join(types)}"
+            )
+        table[section] = {"type": type(noun).__name__}
+        for entry in dataclasses.fields(noun):
+            value = getattr(noun, entry.name)
+            if isinstance(value, np.ndarray):
+                arrays[entry.name] = value
+                value = f"{path.stem}.npz:{entry.name}"
+            if value is not None:
+                table[section][entry.name] = value
+    for section in OPTIONS:
+        options = getattr(config, section)
+        if options or (section == "simulate" and options is not None):
+            table[section] = {
+                key: _plain(value) for key, value in options.items() if value is not None
+            }
+    if arrays:
+        np.savez(path.with_name(f"{path.stem}.npz"), **arrays)
+    path.write_text(writer.dumps(table), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple | range) else value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _read_noun(path: Path, section: str, table: Mapping[str, Any]) -> Any:
+    types = NOUNS[section]
+    where = f"{path}: [{section}]"
+    if section not in table:
+        raise ConfigError(f'{where} is missing: add it with type = "{next(iter(types))}"')
+    entries = dict(table[section])
+    kind = entries.pop("type", None)
+    if kind is None:
+        raise ConfigError(f"{where} type is missing: one of {', '.join(types)}")
+    if kind not in types:
+        raise ConfigError(f"{where} {_unknown('type', kind, types)}")
+    factory = types[kind]
+    parameters = inspect.signature(factory).parameters
+    _check_keys(f"{where} of type {kind}:", entries, parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in entries:
+            raise ConfigError(f"{where} of type {kind}: the key {name!r} is missing")
+    values = {key: _value(path, f"{where} {key}", value) for key, value in entries.items()}
+    try:
+        return factory(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where} {error}") from error
+
+
+def _read_options(
+    path: Path, section: str, table: Mapping[str, Any], steps: int
+) -> dict[str, Any] | None:
+    if section not in table:
+        return None
+    where = f"{path}: [{section}]"
+    _check_keys(f"{where}:", table[section], OPTIONS[section])
+    options = {key: _value(path, f"{where} {key}", v) for key, v in table[section].items()}
+    try:
+        # Checked here and not only by the verb: the experiment starts when the theory is done.
+        for key, smallest in _COUNTS.items():
+            if key in options:
+                integer(key, options[key], at_least=smallest)
+        Schedule.of(steps, options.get("times"), options.get("kernel_times"))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where} {error}") from error
+    return options
+
+
+def _check_keys(where: str, entries: Iterable[str], known: Iterable[str]) -> None:
+    for key in entries:
+        if key not in known:
+            raise ConfigError(f"{where} {_unknown('key', key, known)}")
+
+
+def _unknown(what: str, found: object, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(str(found), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {what} {found!r}; {hint}({what}s: {', '.join(names)})"
+
+
+def _value(path: Path, where: str, value: Any) -> Any:
+    """`value`, or the array that it refers to."""
+    if not isinstance(value, str):
+        return value
+    name, colon, key = value.rpartition(":")
+    if colon and name.endswith(".npz"):
+        return _load_npz(path.parent / name, key, where)
+    if value.endswith(".npz"):
+        return _load_npz(path.parent / value, "", where)
+    if value.endswith(".npy"):
+        return _load(path.parent / value, where)
+    return value
+
+
+def _load_npz(file: Path, key: str, where: str) -> Any:
+    with _load(file, where) as arrays:
+        if key not in arrays:
+            raise ConfigError(
+                f"{where}: name an array of {file} as {file.name}:KEY; "
+                f"{_unknown('key', key, arrays.files)}"
+            )
+        try:
+            return arrays[key]
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{where}: {key!r} of {file} cannot be read ({error})") from None
+
+
+def _load(file: Path, where: str) -> Any:
+    try:
+        return np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: there is no file {file}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{where}: {file} cannot be read as a numpy file ({error})") from None
