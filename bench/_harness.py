@@ -134,6 +134,7 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     import numpy
     import scipy
+
     from dmftcore import _core
 
     def git(*command: str) -> str:

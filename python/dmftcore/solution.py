@@ -169,7 +169,9 @@ class Solution:
     def _kernel_index(self, step: int) -> int:
         found = np.flatnonzero(self.kernel_times == step)
         if found.size == 0:
-            raise KeyError(f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]")
+            raise KeyError(
+                f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]"
+            )
         return int(found[0])
 
     @staticmethod
@@ -233,9 +235,16 @@ class Solution:
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:
         """Inverse of `to_xarray`."""
-        fields: dict[str, Any] = {"times": dataset["time"].values, "kernel_times": dataset["t"].values}
+        fields: dict[str, Any] = {
+            "times": dataset["time"].values,
+            "kernel_times": dataset["t"].values,
+        }
         grouped: dict[str, dict[str, Any]] = {
-            "equal_time": {}, "two_time": {}, "responses": {}, "per_seed": {}, "standard_errors": {}
+            "equal_time": {},
+            "two_time": {},
+            "responses": {},
+            "per_seed": {},
+            "standard_errors": {},
         }
         for key, variable in dataset.data_vars.items():
             name, values = str(key), variable.values
