@@ -15,8 +15,9 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc python -type f -not -
 demo: $(VENV)/.demo
 	$(BIN)/dmftcore demo
 
+# One process per core, so one thread of linear algebra in each.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST)
 
 # Formatting, lint and types, with the versions pinned in pyproject.toml.
 lint: $(VENV)/.nox

@@ -12,6 +12,9 @@ nox.options.default_venv_backend = "venv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 
+#: The tests run in one process per core, with one thread of linear algebra in each.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+
 #: Tests that spend their time in the compiled core.
 CORE_TESTS = ("test_twotime*.py", "test_linear*.py", "test_solve.py")
 
@@ -58,14 +61,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests that take seconds."""
     session.install(".[test]")
-    session.run("pytest", "-n", "auto", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", "not slow", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """All tests, the slow ones included."""
     session.install(".[test]")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", "-n", "auto", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -26,12 +26,30 @@ template <class T> vec<T> load(const T* p) {
 
 template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
 
-template <class T> T sum(vec<T> v) {
-  T lanes[LANES<T>];
-  __builtin_memcpy(lanes, &v, sizeof v);
-  for (int width = LANES<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-  return lanes[0];
+template <class T> struct selection_of {
+  typedef decltype(vec<T>{} < vec<T>{}) type;
+};
+
+// z[r] += the sum of the lanes of v[r]. Adding the even to the odd lanes of two vectors halves
+// their number and keeps the lanes of one row together.
+template <class T, int N> inline void add_sums(vec<T>* v, T* z) {
+  typename selection_of<T>::type even, odd;
+  for (int l = 0; l < LANES<T>; ++l) {
+    even[l] = 2 * l;
+    odd[l] = 2 * l + 1;
+  }
+  int count = N, lanes = LANES<T>; // vectors left, and lanes of each row in them
+  for (; count > 1 && lanes > 1; count /= 2, lanes /= 2)
+    for (int i = 0; i < count / 2; ++i)
+      v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) +
+             __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
+  T parts[LANES<T> * N];
+  for (int i = 0; i < count; ++i) store(parts + i * LANES<T>, v[i]);
+  for (int r = 0; r < N; ++r) {
+    for (int width = lanes / 2; width > 0; width /= 2)
+      for (int l = 0; l < width; ++l) parts[r * lanes + l] += parts[r * lanes + l + width];
+    z[r] += parts[r * lanes];
+  }
 }
 
 // y[j] += sum_r x[r] a[r, j];  z[r] += sum_j w[j] a[r, j];  for N rows and `columns` columns.
@@ -55,8 +73,7 @@ inline void rectangle(index columns, const T* a, index lda, const T* x, T* y, co
       if constexpr (SCATTER) y[j] += x[r] * a[r * lda + j];
       if constexpr (GATHER) z[r] += w[j] * a[r * lda + j];
     }
-  if constexpr (GATHER)
-    for (int r = 0; r < N; ++r) z[r] += sum<T>(sums[r]);
+  if constexpr (GATHER) add_sums<T, N>(sums, z);
 }
 
 // N rows from row i on, all vectors: the columns that all N rows have, then what later rows have

@@ -1,6 +1,7 @@
 // K is cut into panels. For each, the panel of the right factor is packed once; then row panels of
 // the left factor are packed and multiplied, tile by tile, by whichever thread is free. A tile
 // skips the k for which its rows of the left factor or its columns of the right one are zero.
+// With a single row panel each sliver of the right factor is used once, right after it is packed.
 #include "cpu/product.hpp"
 
 #include <algorithm>
@@ -113,21 +114,23 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
   const index panel_rows = std::clamp(round_up(m / wanted, MR), 4 * MR, round_up(PANEL_ROWS, MR));
   const index row_panels = (m + panel_rows - 1) / panel_rows;
 
-  Scratch<T> packed_right(std::min(DEPTH, k) * std::min(round_up(n, NR), PANEL_COLUMNS));
+  const bool pack_first = row_panels > 1;
+
+  Scratch<T> packed_right(pack_first ? std::min(DEPTH, k) * std::min(round_up(n, NR), PANEL_COLUMNS)
+                                     : 0);
   for (index j_panel = 0; j_panel < n; j_panel += PANEL_COLUMNS) {
     const index slivers = (std::min(PANEL_COLUMNS, n - j_panel) + NR - 1) / NR;
     const index column_chunks = std::clamp<index>(wanted / row_panels, 1, (slivers + 3) / 4);
     for (index k0 = 0; k0 == 0 || k0 < k; k0 += DEPTH) {
       const index k1 = std::min(k, k0 + DEPTH);
-      const auto sliver_at = [&](index s) { return packed_right.data() + s * NR * (k1 - k0); };
-
-      loop(slivers, [&](index s) {
+      const auto pack_sliver = [&](index s, T* to) {
         const index j0 = j_panel + s * NR, columns = std::min(NR, n - j0);
         const Range range = nonzero(b, k, j0, columns);
         const index begin = std::max(k0, range.begin), end = std::min(k1, range.end);
-        if (begin < end)
-          pack_right(kernels, b, j0, columns, begin, end, sliver_at(s) + (begin - k0) * NR);
-      });
+        if (begin < end) pack_right(kernels, b, j0, columns, begin, end, to + (begin - k0) * NR);
+      };
+      const auto sliver_at = [&](index s) { return packed_right.data() + s * NR * (k1 - k0); };
+      if (pack_first) loop(slivers, [&](index s) { pack_sliver(s, sliver_at(s)); });
 
       loop(row_panels * column_chunks, [&](index task) {
         // The last rows first: of a triangle they are the longest.
@@ -136,6 +139,7 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
         const index i_begin = panel * panel_rows, i_end = std::min(m, i_begin + panel_rows);
 
         Scratch<T> packed_left(panel_rows * (k1 - k0));
+        Scratch<T> packed_sliver(pack_first ? 0 : NR * (k1 - k0));
         for (index i0 = i_begin; i0 < i_end; i0 += MR) {
           const index rows = std::min(MR, i_end - i0);
           const index end = std::min(k1, a.support.limit(i0 + rows - 1));
@@ -148,6 +152,8 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
           const index j0 = j_panel + s * NR, columns = std::min(NR, n - j0);
           const Range range = nonzero(b, k, j0, columns);
           const index begin = std::max(k0, range.begin);
+          T* const right = pack_first ? sliver_at(s) : packed_sliver.data();
+          if (!pack_first) pack_sliver(s, right);
           for (index i0 = i_begin; i0 < i_end; i0 += MR) {
             const index rows = std::min(MR, i_end - i0);
             if (j0 >= c.support.limit(i0 + rows - 1)) continue;
@@ -158,8 +164,7 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
             if (begin >= end && !empty) continue;
             write_tile(kernels, std::max<index>(0, end - begin),
                        packed_left.data() + (i0 - i_begin) * (k1 - k0) + (begin - k0) * MR,
-                       sliver_at(s) + (begin - k0) * NR, c, i0, rows, j0, columns,
-                       begin == range.begin);
+                       right + (begin - k0) * NR, c, i0, rows, j0, columns, begin == range.begin);
           }
         }
       });

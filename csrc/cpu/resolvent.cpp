@@ -11,7 +11,7 @@
 namespace dmftcore::cpu {
 namespace {
 
-constexpr index BASE = 64;
+constexpr index BASE = 24;
 
 // Row by row:  R[i, :] = 1 + sum_k A[i, k] R[k, :]  over the k of earlier blocks.
 template <class T> void by_rows(index n, index block, const T* a, index lda, T* r, index ldr) {

@@ -1,37 +1,27 @@
 // Memory for packed panels and intermediate matrices: aligned and not initialised.
 #pragma once
 
-#include <sys/mman.h>
-
-#include <cstdlib>
-#include <new>
-
 #include "ops.hpp"
 
 namespace dmftcore::cpu {
 
+// Every thread keeps a few blocks for reuse: fresh pages cost as much as the packing itself.
+void* acquire_scratch(std::size_t bytes, std::size_t& capacity);
+void release_scratch(void* data, std::size_t capacity) noexcept;
+
 template <class T> class Scratch {
 public:
-  explicit Scratch(index count) {
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-    const std::size_t alignment = bytes < HUGE ? LINE : HUGE_PAGE;
-    const std::size_t whole = (bytes / alignment + 1) * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, whole));
-    if (!data_) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    if (bytes >= HUGE) madvise(data_, whole, MADV_HUGEPAGE);
-#endif
-  }
-  ~Scratch() { std::free(data_); }
+  explicit Scratch(index count)
+      : data_(static_cast<T*>(
+            acquire_scratch(static_cast<std::size_t>(count) * sizeof(T), capacity_))) {}
+  ~Scratch() { release_scratch(data_, capacity_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
   T* data() { return data_; }
 
 private:
-  static constexpr std::size_t LINE = 64;
-  static constexpr std::size_t HUGE_PAGE = std::size_t(1) << 21;
-  static constexpr std::size_t HUGE = 2 * HUGE_PAGE; // from here on huge pages spare page faults
+  std::size_t capacity_ = 0; // in bytes; before data_, which sets it
   T* data_;
 };
 

@@ -14,9 +14,14 @@ struct Support {
   index block;
   index reach;
 
-  index limit(index i) const { return (block == 1 ? i : i / block * block) + reach; }
+  // Always inline, as they serve files compiled for one instruction set (isa.hpp).
+  [[gnu::always_inline]] index limit(index i) const {
+    return (block == 1 ? i : i / block * block) + reach;
+  }
   // The first row whose limit exceeds column j.
-  index first_row(index j) const { return j < reach ? 0 : (j - reach + block) / block * block; }
+  [[gnu::always_inline]] index first_row(index j) const {
+    return j < reach ? 0 : (j - reach + block) / block * block;
+  }
 };
 
 constexpr Support ALL{1, PTRDIFF_MAX / 2};

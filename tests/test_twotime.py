@@ -1,0 +1,587 @@
+"""Operations on two-time kernels against their definitions, on every backend.
+
+Each argument is filled with NaN wherever the operation must not read. The tolerance is the error
+bound of the algorithm: a multiple of n eps times the operation on absolute values.
+"""
+
+import functools
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import reference
+from dmftcore import _core, twotime
+from dmftcore.errors import CudaError
+
+DTYPES = [np.float64, np.float32]
+
+# A backend runs an operation on numpy arrays and returns numpy arrays. A further one (emulated,
+# cuda) joins here.
+BACKENDS: dict[str, Callable] = {
+    "cpu": lambda name, *arrays, **options: getattr(twotime, name)(*arrays, **options),
+}
+
+
+def available_isas():
+    levels = []
+    before = _core.isa()
+    for level in ["baseline", "v3", "v4"]:
+        try:
+            _core.set_isa(level)
+        except ValueError:
+            continue
+        levels.append(level)
+    _core.set_isa(before)
+    return levels
+
+
+ISAS = available_isas()
+
+
+@pytest.fixture(autouse=True)
+def _restore_core():
+    isa, threads = _core.isa(), _core.get_num_threads()
+    yield
+    _core.set_isa(isa)
+    _core.set_num_threads(threads)
+
+
+# What the definitions are, seen as dense matrix algebra in float64: for sizes where loops are slow.
+
+
+def causal(a, block=1):
+    i = np.arange(a.shape[-2])[:, None] // block
+    j = np.arange(a.shape[-1]) // block
+    return np.where(j <= i, a, 0).astype(float)
+
+
+def strictly_causal(a, block=1):
+    i = np.arange(a.shape[-2])[:, None] // block
+    j = np.arange(a.shape[-1]) // block
+    return np.where(j < i, a, 0).astype(float)
+
+
+def symmetric(c):
+    lower = np.tril(np.where(np.tri(c.shape[-1], dtype=bool), c, 0)).astype(float)
+    return lower + np.swapaxes(np.tril(lower, -1), -1, -2)
+
+
+def transposed(a):
+    return np.swapaxes(a, -1, -2)
+
+
+def dense_resolvent(a, block=1):
+    strict = strictly_causal(a, block)
+    identity = np.eye(a.shape[-1])
+    return strictly_causal(np.linalg.inv(identity - strict), block) + identity
+
+
+class dense:
+    """The operations as dense algebra, same names as in `reference`."""
+
+    @staticmethod
+    def causal_matmul(a, b, *, block=1):
+        return causal(a, block) @ causal(b, block)
+
+    @staticmethod
+    def causal_solve(a, b, dense=False, *, block=1):
+        return dense_resolvent(a, block) @ (b if dense else causal(b, block))
+
+    @staticmethod
+    def resolvent(a, *, block=1):
+        return dense_resolvent(a, block)
+
+    @staticmethod
+    def congruence(r, c, *, block=1):
+        return causal(r, block) @ symmetric(c) @ transposed(causal(r, block))
+
+    @staticmethod
+    def causal_apply(k, g, strict=True, *, block=1):
+        kernel = (strictly_causal if strict else causal)(k, block)
+        return (kernel @ g.reshape(*k.shape[:-1], -1).astype(float)).reshape(g.shape)
+
+    @staticmethod
+    def rows_causal(x, a):
+        n = x.shape[1]
+        return x @ causal(a[:n, :n])
+
+    @staticmethod
+    def rows_causal_transposed(x, a):
+        n = x.shape[1]
+        return x @ causal(a[:n, :n]).T
+
+    @staticmethod
+    def rows_causal_pair(x, w, a):
+        return dense.rows_causal(x, a), dense.rows_causal_transposed(w, a)
+
+    @staticmethod
+    def rows_symmetric(x, c):
+        n = x.shape[1]
+        return x @ symmetric(c[:n, :n])
+
+    @staticmethod
+    def rows_congruence(x, c, r):
+        y = dense.rows_symmetric(x, c)
+        return y, dense.rows_causal_transposed(y, r)
+
+    @staticmethod
+    def rows_low_rank(x, u, v):
+        n = x.shape[1]
+        return (x @ u[:n].astype(float)) @ v[:n].T.astype(float)
+
+
+class Cornered:
+    """`reference`, with the leading n x n corner of a history."""
+
+    def __getattr__(self, name):
+        def function(x, *others):
+            n = x.shape[1]
+            square = name != "rows_low_rank"
+            return getattr(reference, name)(
+                x,
+                *(
+                    other if other.shape == x.shape else other[:n, :n] if square else other[:n]
+                    for other in others
+                ),
+            )
+
+        return function
+
+
+cornered = Cornered()
+
+
+# Arguments by kind; NaN outside of what may be read.
+
+
+@dataclass(frozen=True)
+class Case:
+    n: int
+    block: int = 1
+    batch: tuple[int, ...] = ()
+    trailing: tuple[int, ...] = (3,)
+    rows: int = 1
+
+    def __str__(self):
+        return f"n{self.n}-block{self.block}-batch{self.batch}-{self.trailing}-rows{self.rows}"
+
+
+def make(kind, case, rng, dtype):
+    n, scale = case.n, 1 / np.sqrt(case.n + 1)
+    blocks = np.arange(n) // case.block
+    square = rng.standard_normal((*case.batch, n, n)) * scale
+    stored = rng.standard_normal((n + 3, n + 3)) * scale
+    corner = np.zeros((n + 3, n + 3), dtype=bool)
+    corner[:n, :n] = np.tri(n, dtype=bool)
+    factor = rng.standard_normal((n + 3, 5)) * scale
+    factor[n:] = np.nan
+    return {
+        "causal": lambda: np.where(blocks[:, None] >= blocks, square, np.nan),
+        "strict": lambda: np.where(blocks[:, None] > blocks, square, np.nan),
+        "symmetric": lambda: np.where(np.tri(n, dtype=bool), square, np.nan),
+        "functions": lambda: rng.standard_normal((*case.batch, n, *case.trailing)),
+        "columns": lambda: rng.standard_normal((*case.batch, n, int(np.prod(case.trailing)))),
+        "rows": lambda: rng.standard_normal((case.rows, n)),
+        "history": lambda: np.where(corner, stored, np.nan),
+        "factor": lambda: factor,
+    }[kind]().astype(dtype)
+
+
+@dataclass(frozen=True)
+class Operation:
+    function: str
+    kinds: tuple[str, ...]
+    options: tuple[tuple[str, object], ...] = ()
+    result: str = "full"  # what is exact: zeros of a causal result, symmetry
+    blocks: bool = True
+
+    def keywords(self, case):
+        return dict(self.options) | ({"block": case.block} if self.blocks else {})
+
+
+OPERATIONS = {
+    "causal_matmul": Operation("causal_matmul", ("causal", "causal"), result="causal"),
+    "causal_solve": Operation("causal_solve", ("strict", "causal"), result="causal"),
+    "causal_solve_dense": Operation(
+        "causal_solve", ("strict", "columns"), options=(("dense", True),)
+    ),
+    "resolvent": Operation("resolvent", ("strict",), result="causal"),
+    "congruence": Operation("congruence", ("causal", "symmetric"), result="symmetric"),
+    "causal_apply": Operation("causal_apply", ("strict", "functions")),
+    "causal_apply_equal_time": Operation(
+        "causal_apply", ("causal", "functions"), options=(("strict", False),)
+    ),
+    "rows_causal": Operation("rows_causal", ("rows", "history"), blocks=False),
+    "rows_causal_transposed": Operation(
+        "rows_causal_transposed", ("rows", "history"), blocks=False
+    ),
+    "rows_causal_pair": Operation("rows_causal_pair", ("rows", "rows", "history"), blocks=False),
+    "rows_symmetric": Operation("rows_symmetric", ("rows", "history"), blocks=False),
+    "rows_congruence": Operation("rows_congruence", ("rows", "history", "history"), blocks=False),
+    "rows_low_rank": Operation("rows_low_rank", ("rows", "factor", "factor"), blocks=False),
+}
+WHOLE = [name for name, operation in OPERATIONS.items() if operation.blocks]
+ROWS = [name for name, operation in OPERATIONS.items() if not operation.blocks]
+
+
+def arguments(name, case, dtype, seed=0):
+    rng = np.random.default_rng([seed, case.n, case.block])
+    return tuple(make(kind, case, rng, dtype) for kind in OPERATIONS[name].kinds)
+
+
+def as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def evaluate(definition, name, case, arrays):
+    """The operation by `definition`, over the batch."""
+    operation = OPERATIONS[name]
+    function = getattr(definition, operation.function)
+    keywords = operation.keywords(case)
+    if not case.batch:
+        return as_tuple(function(*arrays, **keywords))
+    items = math.prod(case.batch)
+    flat = [array.reshape(items, *array.shape[len(case.batch) :]) for array in arrays]
+    results = [function(*item, **keywords) for item in zip(*flat, strict=True)]
+    return (np.array(results).reshape(arrays[-1].shape),)
+
+
+def bound(definition, name, case, arrays):
+    """Error of the operation in units of n eps, to first order, elementwise.
+
+    Products: the operation on absolute values. Solves: |x - x'| <= M (1 + |a|) M |b| with
+    M = (1 - |a|)^-1, for substitution and for inverted diagonal blocks alike.
+    """
+    sizes = [np.abs(array) for array in arrays]
+    if OPERATIONS[name].function in ("resolvent", "causal_solve"):
+        a = strictly_causal(sizes[0], case.block)
+        inverse = dense_resolvent(sizes[0], case.block)
+        if len(sizes) == 1:
+            right = np.eye(case.n)
+        else:
+            right = sizes[1] if "dense" in name else causal(sizes[1], case.block)
+        return (inverse @ (np.eye(case.n) + a) @ inverse @ right,)
+    return evaluate(definition, name, case, sizes)
+
+
+@functools.cache
+def expected(name, case, dtype, definition):
+    arrays = arguments(name, case, dtype)
+    return (
+        arrays,
+        evaluate(definition, name, case, arrays),
+        bound(definition, name, case, arrays),
+    )
+
+
+def check(backend, name, case, dtype, definition):
+    operation = OPERATIONS[name]
+    arrays, results, bounds = expected(name, case, np.dtype(dtype), definition)
+    # Fresh results are likely to lie where these NaN were: what is not written shows.
+    poison = [np.full(result.shape, np.nan, dtype) for result in results for _ in range(2)]
+    del poison
+    computed = as_tuple(BACKENDS[backend](operation.function, *arrays, **operation.keywords(case)))
+    assert len(computed) == len(results)
+    for one, result, size in zip(computed, results, bounds, strict=True):
+        assert one.dtype == dtype
+        assert one.shape == result.shape
+        assert one.flags.c_contiguous
+        # 4: several roundings per term, and two products in a row.
+        tolerance = 4 * (case.n + 4) * np.finfo(dtype).eps * size
+        # Not (error > tolerance), which a NaN would pass.
+        assert (np.abs(one - result) <= tolerance).all()
+        if operation.result == "causal":
+            np.testing.assert_array_equal(one, causal(one, case.block))
+        if operation.result == "symmetric":
+            np.testing.assert_array_equal(one, transposed(one))
+
+
+SMALL = [
+    Case(0),
+    Case(0, batch=(2,)),
+    Case(4, batch=(0,)),
+    Case(1),
+    Case(2, trailing=()),
+    Case(7, trailing=(0,)),
+    Case(9, batch=(2, 2), trailing=(2, 3)),
+    Case(12, block=4, batch=(2,)),
+    Case(15, block=5, trailing=(17,)),
+    Case(16, block=16),
+    Case(25, trailing=(31,)),
+]
+SMALL_ROWS = [Case(n, rows=m) for m, n in [(0, 3), (1, 0), (1, 1), (1, 2), (1, 29), (3, 17)]] + [
+    Case(26, rows=20)
+]
+# Across every boundary of the blocking: panels of 240, bases of 64, chunks of rows from 1024 on,
+# strips of the result, the change from vectors to packed panels.
+LARGE = [
+    Case(243, trailing=(5,)),
+    Case(300, block=3, trailing=(50,)),
+    Case(520, block=130, trailing=(2, 8)),
+    Case(601, batch=(2,), trailing=(15,)),
+    Case(90, batch=(60,)),
+]
+WIDE = [Case(30, trailing=(4200,)), Case(1100, trailing=(2,))]
+LARGE_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 601), (250, 530), (1, 1203), (7, 1100)]]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(name, case) for name in WHOLE for case in SMALL]
+    + [(name, case) for name in ROWS for case in SMALL_ROWS],
+    ids=str,
+)
+def test_definition(backend, name, case, dtype, isa):
+    _core.set_isa(isa)
+    history = {"history", "factor"} & set(OPERATIONS[name].kinds)
+    check(backend, name, case, dtype, cornered if history else reference)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(name, case) for name in WHOLE for case in LARGE]
+    + [(name, case) for name in WHOLE if "apply" in name or "dense" in name for case in WIDE]
+    + [(name, case) for name in ROWS for case in LARGE_ROWS],
+    ids=str,
+)
+def test_large(backend, name, case, dtype, isa):
+    _core.set_isa(isa)
+    check(backend, name, case, dtype, dense)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    "case", [Case(500, rows=1), Case(60, batch=(40,), rows=40), Case(1500, rows=1)], ids=str
+)
+def test_bits_do_not_depend_on_threads(name, case):
+    if case.n > 1000 and name not in ROWS:
+        case = Case(1500, block=500, trailing=(1,)) if "apply" in name else Case(800)
+    operation = OPERATIONS[name]
+    arrays = arguments(name, case, np.float64)
+
+    def compute(threads):
+        _core.set_num_threads(threads)
+        result = BACKENDS["cpu"](operation.function, *arrays, **operation.keywords(case))
+        return b"".join(one.tobytes() for one in as_tuple(result))
+
+    one = compute(1)
+    assert all(compute(threads) == one for threads in (2, 3, 7))
+
+
+def test_repeated_calls_agree():
+    # Reused scratch memory must not leak from one call into the next.
+    first = arguments("congruence", Case(150), np.float64)
+    other = arguments("congruence", Case(200), np.float64, seed=1)
+    before = twotime.congruence(*first)
+    twotime.congruence(*other)
+    np.testing.assert_array_equal(twotime.congruence(*first), before)
+
+
+def test_read_only_arguments_are_accepted_and_unchanged():
+    for name, operation in OPERATIONS.items():
+        arrays = arguments(name, Case(20), np.float64)
+        copies = [array.copy() for array in arrays]
+        for array in arrays:
+            array.flags.writeable = False
+        getattr(twotime, operation.function)(*arrays, **operation.keywords(Case(20)))
+        for array, copy in zip(arrays, copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
+
+
+def test_other_python_threads_run_meanwhile():
+    _core.set_num_threads(1)
+    a, b = arguments("causal_matmul", Case(1500), np.float64)
+    beats, stop = [], threading.Event()
+
+    def beat():
+        while not stop.wait(0.002):
+            beats.append(time.perf_counter())
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        begin = time.perf_counter()
+        while time.perf_counter() < begin + 0.01:
+            pass  # the other thread is up
+        spans = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            twotime.causal_matmul(a, b)
+            spans.append((begin, time.perf_counter()))
+    finally:
+        stop.set()
+        thread.join()
+    # Well inside a call: a thread that waits for the GIL could still beat at its two ends.
+    inside = [
+        beat
+        for beat in beats
+        for begin, end in spans
+        if begin + 0.25 * (end - begin) < beat < end - 0.25 * (end - begin)
+    ]
+    assert inside
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_child_computes():
+    _core.set_num_threads(3)
+    a, b = arguments("causal_matmul", Case(400), np.float64)
+    here = twotime.causal_matmul(a, b)  # the pool has its threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fork with threads: that is the point
+        child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # a child that hangs fails
+        same = np.array_equal(twotime.causal_matmul(a, b), here)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(twotime.causal_matmul(a, b), here)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_number_of_threads_is_positive(count):
+    with pytest.raises(ValueError, match=f"at least 1, not {count}"):
+        _core.set_num_threads(count)
+
+
+# Rejections. Each case changes the last argument of an operation.
+
+NOT_ARRAYS = {
+    "list": (lambda a: a.tolist(), r"must be a numpy array, not list; pass numpy.asarray\("),
+    "none": (lambda a: None, "must be a numpy array, not NoneType"),
+    "fortran": (
+        lambda a: np.asfortranarray(np.broadcast_to(a, (2, *a.shape)).copy()),
+        "C-contiguous, but is Fortran-ordered .* pass numpy.ascontiguousarray",
+    ),
+    "strided": (
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+        r"C-contiguous, but is strided .* pass numpy.ascontiguousarray\(",
+    ),
+    "integer": (lambda a: np.ones(a.shape, dtype=int), "float64 or float32, not int64"),
+    "float16": (lambda a: a.astype(np.float16), "float64 or float32, not float16"),
+    "big-endian": (lambda a: a.astype(">f8"), "float64 or float32, not >f8"),
+    "complex": (lambda a: a.astype(complex), "not complex128; pass .*.real and .*.imag"),
+}
+
+
+def call(name, arrays, case):
+    operation = OPERATIONS[name]
+    return getattr(twotime, operation.function)(*arrays, **operation.keywords(case))
+
+
+@pytest.mark.parametrize("fault", NOT_ARRAYS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_wrong_type_is_refused(name, fault):
+    case = Case(6)
+    *rest, last = arguments(name, case, np.float64)
+    change, message = NOT_ARRAYS[fault]
+    with pytest.raises(TypeError, match=message):
+        call(name, (*rest, change(np.nan_to_num(last))), case)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "resolvent"])
+def test_mixed_dtypes_are_refused(name):
+    case = Case(6)
+    *rest, last = arguments(name, case, np.float64)
+    with pytest.raises(TypeError, match=r"is float64 but .* is float32; .*pass \w+\.astype"):
+        call(name, (*rest, last.astype(np.float32)), case)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_device_arrays_are_refused_with_the_way_out(name):
+    class OnDevice:
+        __cuda_array_interface__ = None
+
+    case = Case(6)
+    *rest, _ = arguments(name, case, np.float64)
+    with pytest.raises(CudaError, match=r"OnDevice on a CUDA device.*asnumpy"):
+        call(name, (*rest, OnDevice()), case)
+
+
+def zeros(*shape):
+    return np.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays", "message"),
+    [
+        ("causal_matmul", (zeros(3), zeros(3)), r"a must be \(\*batch, n, n\), not \(3,\)"),
+        ("causal_matmul", (zeros(3, 2), zeros(3, 2)), r"a must be .* not \(3, 2\)"),
+        ("causal_matmul", (zeros(2, 3, 3), zeros(3, 3)), r"b must have the shape .* broadcast"),
+        ("causal_matmul", (zeros(3, 3), zeros(4, 4)), r"b must have the shape \(3, 3\) of a"),
+        ("congruence", (zeros(3, 3), zeros(3, 4)), "c must have the shape"),
+        ("causal_solve", (zeros(3, 3), zeros(3, 2)), "b must have the shape"),
+        ("resolvent", (zeros(0),), r"a must be \(\*batch, n, n\)"),
+        ("causal_apply", (zeros(3, 3), zeros(4, 3)), r"g must be \(3, \*trailing\) .* \(4, 3\)"),
+        ("causal_apply", (zeros(2, 3, 3), zeros(3, 3)), r"g must be \(2, 3, \*trailing\)"),
+        ("rows_causal", (zeros(3), zeros(3, 3)), r"x must be \(m, n\), .* pass x\[None, :\]"),
+        ("rows_causal", (zeros(1, 3), zeros(2, 2)), "a has 2 times, fewer than the 3 of x"),
+        ("rows_causal", (zeros(1, 3), zeros(4, 3)), r"a must be a square matrix .* \(4, 3\)"),
+        ("rows_causal_transposed", (zeros(1, 3), zeros(2, 2)), "a has 2 times"),
+        ("rows_causal_pair", (zeros(1, 3), zeros(1, 2), zeros(3, 3)), r"shape \(1, 3\) of x"),
+        ("rows_symmetric", (zeros(1, 3), zeros(1, 3, 3)), "c must be a square matrix"),
+        ("rows_congruence", (zeros(1, 3), zeros(3, 3), zeros(2, 2)), "r has 2 times"),
+        ("rows_low_rank", (zeros(1, 3), zeros(2, 4), zeros(3, 4)), r"u must be \(N, k\) .* 3"),
+        ("rows_low_rank", (zeros(1, 3), zeros(3, 4), zeros(3, 5)), "u has 4 columns but v has 5"),
+    ],
+)
+def test_wrong_shape_is_refused(function, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(twotime, function)(*arrays)
+
+
+def test_wrong_dense_right_hand_side_is_refused():
+    with pytest.raises(ValueError, match=r"b must be \(3, m\) .* b\[\.\.\., None\]"):
+        twotime.causal_solve(zeros(3, 3), zeros(3), dense=True)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    ("block", "error", "message"),
+    [
+        (4, ValueError, "n = 6, which is not a multiple of block = 4"),
+        (0, ValueError, "block must be at least 1, not 0"),
+        (-2, ValueError, "block must be at least 1, not -2"),
+        (2.0, TypeError, "block must be an integer, not float"),
+        (True, TypeError, "block must be an integer, not bool"),
+    ],
+)
+def test_wrong_block_is_refused(name, block, error, message):
+    operation = OPERATIONS[name]
+    arrays = arguments(name, Case(6), np.float64)
+    with pytest.raises(error, match=message):
+        getattr(twotime, operation.function)(*arrays, **dict(operation.options), block=block)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_compiled_functions_refuse_by_themselves(name):
+    # The last line of defence behind the messages: never read what is not there.
+    operation = OPERATIONS[name]
+    arrays = arguments(name, Case(6), np.float64)
+    keywords = operation.keywords(Case(6))
+    if operation.function == "causal_solve":
+        keywords = {"dense": False} | keywords
+    if operation.function == "causal_apply":
+        keywords = {"strict": True} | keywords
+    function = getattr(_core, operation.function)
+    function(*arrays, **keywords)
+    *rest, last = arrays
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        function(*rest, np.asfortranarray(np.broadcast_to(last, (2, *last.shape))), **keywords)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        function(*rest, np.ones(last.shape, dtype=int), **keywords)
+    with pytest.raises(ValueError, match=r"must|fit"):
+        function(*rest, np.ascontiguousarray(last[..., :4, :]), **keywords)
