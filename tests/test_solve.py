@@ -20,9 +20,8 @@ class TestEngine:
     @pytest.mark.parametrize(
         ("limit", "steps", "options", "engine"),
         [
-            (LIMIT, 20, {}, "chain"),
+            (LIMIT, 20, {}, "growing"),
             (LIMIT, 2000, {}, "growing"),
-            (LIMIT, 20, {"tol": 1e-6}, "growing"),
             (LIMIT, 400, {"save": "A"}, "chain"),
             (LIMIT, 400, {"save": "all"}, "chain"),
             (LIMIT, 400, {"save": ("H", "G")}, "growing"),
@@ -41,6 +40,15 @@ class TestEngine:
     def test_growing_has_no_responses(self):
         with pytest.raises(ValueError, match=r"'A'.*method='chain'"):
             dc.solve(LIMIT, DATA, TRAINING, method="growing", save="A")
+
+    def test_short_runs_are_exact_by_default(self):
+        chain = dc.solve(LIMIT, DATA, TRAINING, method="chain")
+        default = dc.solve(LIMIT, DATA, TRAINING)
+        np.testing.assert_allclose(default.outputs, chain.outputs, atol=1e-13)
+        assert (
+            default.diagnostics["tol"]
+            < dc.solve(LIMIT, DATA, dc.GradientDescent(0.05, 1000)).diagnostics["tol"]
+        )
 
     def test_tolerance_controls_the_error(self):
         """The relative error of the loss is of the order of tol, and falls with it."""

@@ -51,13 +51,13 @@ def solve(
     save : {"H", "G", "A", "B", "all"} or sequence of these
         Two-time kernels (H, G) and responses (A, B) to keep, at `kernel_times`.
     tol : float, optional
-        Truncation of the growing network, 1e-8 by default: the relative error of the loss is of
-        its order, as long as lr * sharpness < 2.
+        Truncation of the growing network: the relative error of the loss is of its order, as
+        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
     method : {"growing", "chain"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
-        O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain for short runs and when
-        responses are asked for, else the growing network; ``diagnostics["reason"]`` tells.
+        O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
+        for, else the growing network; ``diagnostics["reason"]`` tells.
     progress : callable, optional
         Called with (step, training loss).
 

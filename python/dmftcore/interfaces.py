@@ -79,6 +79,7 @@ class GrowingNetwork:
         follow_ntk: bool,
         loss_limit: float,
     ) -> None:
+        self.tol = tol
         self._modes = modes
         self._depth = depth
         self._variance = init_scale**2
