@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def cmake_list(name):
     text = (ROOT / "CMakeLists.txt").read_text()
-    return re.search(rf"set\({name}\s+([^)]*)\)", text)[1].split()
+    return re.search(rf"set\(\s*{name}\s+([^)]*)\)", text)[1].split()
 
 
 SOURCES = cmake_list("isa_sources")

@@ -6,14 +6,16 @@
 #include <memory>
 #include <new>
 
-#include "cpu/micro_network.hpp"
+#include "cpu/micro.hpp"
 
 namespace dmftcore::cpu {
+
+constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
 // Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero. ld is the padded
 // number of columns and no more, so that small matrices stay dense in cache.
 class Matrix {
- public:
+public:
   Matrix() = default;
   Matrix(index rows, index cols) { resize(rows, cols); }
 
@@ -40,7 +42,7 @@ class Matrix {
     cols_ = cols;
   }
 
- private:
+private:
   struct Free {
     void operator()(double* p) const { std::free(p); }
   };
