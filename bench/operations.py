@@ -2,10 +2,10 @@
 
 import numpy as np
 import scipy.linalg
-from dmftcore import _core, twotime
 
 from bench import _blas
 from bench._harness import Report, restart_on_one_core
+from dmftcore import _core, twotime
 
 N = 2048
 

@@ -29,7 +29,10 @@ GrowingNetwork create(const Doubles& scales, const Doubles& targets, index depth
   if (targets.ndim() != 2 || targets.shape(1) != scales.shape(0))
     throw py::value_error("targets must have shape (outputs, rank)");
   if (depth < 1) throw py::value_error("depth must be at least 1");
-  return {scales.data(), targets.data(), scales.shape(0), targets.shape(0),
+  return {scales.data(),
+          targets.data(),
+          scales.shape(0),
+          targets.shape(0),
           {depth, rate, gamma, sigma, tol, floor, max_neurons, ntk_rate, loss_limit}};
 }
 
@@ -85,31 +88,36 @@ void register_growing(py::module_& m) {
                                for (index l = 0; l <= n.depth(); ++l) sizes.push_back(n.neurons(l));
                                return sizes;
                              })
-      .def("weights",
-           [](const GrowingNetwork& n, index link) {
-             return copy(n.weights(checked(link, 0, n.depth() - 1, "link")));
-           },
-           py::arg("link"), "W^l at the current step, (neurons[l + 1], neurons[l]).")
-      .def("forward_basis",
-           [](const GrowingNetwork& n, index link) {
-             return copy(n.forward_basis(checked(link, 0, n.depth() - 1, "link")));
-           },
-           py::arg("link"), "Orthonormal visited directions of W^l as rows.")
-      .def("forward_neurons",
-           [](const GrowingNetwork& n, index link) {
-             return n.forward_neurons(checked(link, 0, n.depth() - 1, "link"));
-           },
-           py::arg("link"), "For each visited direction of W^l its neuron in layer l + 1.")
-      .def("features",
-           [](const GrowingNetwork& n, index layer) {
-             return copy(n.features(checked(layer, 0, n.depth(), "layer")));
-           },
-           py::arg("layer"), "h^l contracted with the errors, (outputs, neurons[l]).")
-      .def("gradients",
-           [](const GrowingNetwork& n, index layer) {
-             return copy(n.gradients(checked(layer, 1, n.depth(), "layer")));
-           },
-           py::arg("layer"), "g^l, (outputs, neurons[l]).");
+      .def(
+          "weights",
+          [](const GrowingNetwork& n, index link) {
+            return copy(n.weights(checked(link, 0, n.depth() - 1, "link")));
+          },
+          py::arg("link"), "W^l at the current step, (neurons[l + 1], neurons[l]).")
+      .def(
+          "forward_basis",
+          [](const GrowingNetwork& n, index link) {
+            return copy(n.forward_basis(checked(link, 0, n.depth() - 1, "link")));
+          },
+          py::arg("link"), "Orthonormal visited directions of W^l as rows.")
+      .def(
+          "forward_neurons",
+          [](const GrowingNetwork& n, index link) {
+            return n.forward_neurons(checked(link, 0, n.depth() - 1, "link"));
+          },
+          py::arg("link"), "For each visited direction of W^l its neuron in layer l + 1.")
+      .def(
+          "features",
+          [](const GrowingNetwork& n, index layer) {
+            return copy(n.features(checked(layer, 0, n.depth(), "layer")));
+          },
+          py::arg("layer"), "h^l contracted with the errors, (outputs, neurons[l]).")
+      .def(
+          "gradients",
+          [](const GrowingNetwork& n, index layer) {
+            return copy(n.gradients(checked(layer, 1, n.depth(), "layer")));
+          },
+          py::arg("layer"), "g^l, (outputs, neurons[l]).");
 }
 
 } // namespace dmftcore

@@ -48,8 +48,9 @@ void register_runtime(py::module_& m) {
   m.def("cuda_status", &cuda_status,
         "Number of usable CUDA devices, and the reason when it is zero.");
   m.def("cuda_compiler", &cuda_compiler, "Version of nvcc at build time, or None.");
-  m.def("isa", [] { return cpu::isa_name(cpu::isa()); },
-        "Instruction set of the CPU kernels in use: 'baseline', 'v3' or 'v4' (x86-64 levels).");
+  m.def(
+      "isa", [] { return cpu::isa_name(cpu::isa()); },
+      "Instruction set of the CPU kernels in use: 'baseline', 'v3' or 'v4' (x86-64 levels).");
   m.def("set_isa", &set_isa, py::arg("name"), "Select the instruction set (for tests).");
 }
 

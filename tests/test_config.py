@@ -179,7 +179,7 @@ def test_errors_name_file_place_and_remedy(tmp_path, parts, text):
 
 
 def test_errors_of_the_file_itself(tmp_path):
-    with pytest.raises(ConfigError, match="absent.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
         read_config(tmp_path / "absent.toml")
     (tmp_path / "top.toml").write_text("limit = 3\n")
     with pytest.raises(ConfigError, match=r"must be a section, written \[limit\]"):

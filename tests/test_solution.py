@@ -168,7 +168,7 @@ def test_responses_say_what_was_saved(chain):
 
 
 def test_standard_errors_exist_for_measurements_only(chain):
-    with pytest.raises(KeyError, match="there are none.*deterministic"):
+    with pytest.raises(KeyError, match=r"there are none.*deterministic"):
         chain.stderr("train_loss")
     measured = dc.simulate(LIMIT, dataset(), TRAINING, width=8, seeds=3)
     curves = measured.per_seed["train_loss"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import reference
+
 from dmftcore import _core, twotime
 from dmftcore.errors import CudaError
 

@@ -45,8 +45,8 @@ void add(double a, const double* x, double* y, index n) {
 
 GrowingNetwork::GrowingNetwork(const double* scales, const double* targets, index rank,
                                index outputs, const Parameters& parameters)
-    : p_(parameters), rank_(rank), outputs_(outputs), kernels_(network_kernels()),
-      scales_(1, rank), targets_(outputs, rank), predictor_(outputs, rank), error_(outputs, rank) {
+    : p_(parameters), rank_(rank), outputs_(outputs), kernels_(network_kernels()), scales_(1, rank),
+      targets_(outputs, rank), predictor_(outputs, rank), error_(outputs, rank) {
   std::copy_n(scales, rank, scales_.data());
   for (index k = 0; k < outputs; ++k) std::copy_n(targets + k * rank, rank, targets_.row(k));
 

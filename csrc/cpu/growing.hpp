@@ -14,17 +14,17 @@
 namespace dmftcore::cpu {
 
 class GrowingNetwork {
- public:
+public:
   struct Parameters {
-    index depth;        // L hidden layers
-    double rate;        // a = eta gamma_0 / P
-    double gamma;       // gamma_0 > 0
-    double sigma;       // standard deviation of the initial weights
-    double tol;         // a direction is dropped while its part of the vector is below tol
-    double floor;       // vectors are never measured against less than floor x their largest norm
-    index max_neurons;  // of a layer
-    double ntk_rate;    // eta / P if the outputs follow the tangent kernel, else 0
-    double loss_limit;  // on the sum of squared errors
+    index depth;       // L hidden layers
+    double rate;       // a = eta gamma_0 / P
+    double gamma;      // gamma_0 > 0
+    double sigma;      // standard deviation of the initial weights
+    double tol;        // a direction is dropped while its part of the vector is below tol
+    double floor;      // vectors are never measured against less than floor x their largest norm
+    index max_neurons; // of a layer
+    double ntk_rate;   // eta / P if the outputs follow the tangent kernel, else 0
+    double loss_limit; // on the sum of squared errors
   };
   enum class Status { running, diverged, full };
 
@@ -56,14 +56,14 @@ class GrowingNetwork {
   const Matrix& features(index layer) const { return h_[at(layer)]; }
   const Matrix& gradients(index layer) const { return g_[at(layer)]; }
 
- private:
+private:
   // Orthonormal directions visited by one map, and the neuron that each of them created.
   struct Basis {
     Matrix directions;
     std::vector<std::int64_t> neurons;
-    double largest = 0;        // norm seen so far
-    std::int64_t gap = 1;      // steps between two checks
-    std::int64_t next = 0;     // step of the next check
+    double largest = 0;    // norm seen so far
+    std::int64_t gap = 1;  // steps between two checks
+    std::int64_t next = 0; // step of the next check
   };
 
   static std::size_t at(index i) { return static_cast<std::size_t>(i); }

@@ -13,7 +13,7 @@ namespace dmftcore::cpu {
 // Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero. ld is the padded
 // number of columns and no more, so that small matrices stay dense in cache.
 class Matrix {
- public:
+public:
   Matrix() = default;
   Matrix(index rows, index cols) { resize(rows, cols); }
 
@@ -40,7 +40,7 @@ class Matrix {
     cols_ = cols;
   }
 
- private:
+private:
   struct Free {
     void operator()(double* p) const { std::free(p); }
   };

@@ -136,4 +136,4 @@ namespace dmftcore::cpu::DMFTCORE_JOIN(isa_, DMFTCORE_ISA) {
 extern const NetworkKernels network_kernels;
 const NetworkKernels network_kernels{&apply, &apply_transposed, &rank_one,
                                      &rank_one_apply_transposed};
-} // namespace dmftcore::cpu::DMFTCORE_JOIN(isa_, DMFTCORE_ISA)
+} // namespace dmftcore::cpu::DMFTCORE_JOIN(isa_,DMFTCORE_ISA)

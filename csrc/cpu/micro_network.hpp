@@ -10,7 +10,8 @@
 namespace dmftcore::cpu {
 
 constexpr index PAD = 8;
-constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
+// static: the copy of each instruction set stays in its own object file (isa.hpp).
+static constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
 struct NetworkKernels {
   // y = W x. Reads padded(rows) rows of W and writes padded(rows) entries of y.

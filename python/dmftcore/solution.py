@@ -130,8 +130,9 @@ class Solution:
         else:
             raise KeyError(f"no kernel named {name!r}; there are {self._names(self.equal_time)}")
         if layer is None:
-            return np.stack([values[index] for values in layers.values()])
-        return _layer(name, layers, layer)[index]
+            return np.stack([kernel[index] for kernel in layers.values()])
+        values: FloatArray = _layer(name, layers, layer)[index]
+        return values
 
     def response(self, name: str, layer: int | None = None) -> FloatArray:
         """Response `name` over (times, ., times, .) at `kernel_times`; layers as in `kernel`.
@@ -169,7 +170,9 @@ class Solution:
     def _kernel_index(self, step: int) -> int:
         found = np.flatnonzero(self.kernel_times == step)
         if found.size == 0:
-            raise KeyError(f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]")
+            raise KeyError(
+                f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]"
+            )
         return int(found[0])
 
     @staticmethod
@@ -224,19 +227,22 @@ class Solution:
                 coordinates[layer] = list(layers)
                 if suffix:
                     coordinates["s"] = self.kernel_times
-        return xr.Dataset(
+        dataset: xarray.Dataset = xr.Dataset(
             variables,
             coordinates,
             {"config": json.dumps(self.config), "diagnostics": json.dumps(self.diagnostics)},
         )
+        return dataset
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:
         """Inverse of `to_xarray`."""
-        fields: dict[str, Any] = {"times": dataset["time"].values, "kernel_times": dataset["t"].values}
-        grouped: dict[str, dict[str, Any]] = {
-            "equal_time": {}, "two_time": {}, "responses": {}, "per_seed": {}, "standard_errors": {}
+        fields: dict[str, Any] = {
+            "times": dataset["time"].values,
+            "kernel_times": dataset["t"].values,
         }
+        families = ("equal_time", "two_time", "responses", "per_seed", "standard_errors")
+        grouped: dict[str, Any] = {name: {} for name in families}
         for key, variable in dataset.data_vars.items():
             name, values = str(key), variable.values
             if name in _CURVES:
