@@ -78,7 +78,7 @@ class Report:
         traffic: float | None = None,
         rounds: int = 9,
         calls: int = 1,
-    ) -> None:
+    ) -> dict[str, Any]:
         """Time competitors; the first is ours, and the ratios are times relative to it.
 
         Times are CPU times of the process: with one thread the wall time of a quiet machine, whose
@@ -119,6 +119,7 @@ class Report:
         if rates:
             print(f"{'':34} {', '.join(rates)}", flush=True)
         self.cases.append(record)
+        return record
 
     def write(self) -> Path:
         facts = machine()
@@ -133,6 +134,7 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     import numpy
     import scipy
+
     from dmftcore import _core
 
     def git(*command: str) -> str:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from referees import Problem, dense_fixed_point, uncontracted_march
 
 import dmftcore as dc
+from referees import Problem, dense_fixed_point, uncontracted_march
 
 CASES = {
     "one layer": Problem(1, 0.3, 1.0, 1.0, 9, np.eye(4), np.zeros((4, 1)), 4),

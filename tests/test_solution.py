@@ -70,6 +70,16 @@ def test_files_give_back_every_field(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["result.nc"]
 
 
+def test_files_give_back_fields_that_other_theories_fill(chain, tmp_path):
+    extended = dataclasses.replace(
+        chain,
+        overlap=np.linspace(0, 1, STEPS + 1),
+        order_parameters={"S_mean": np.eye(3), "V_mean": np.arange(4.0)},
+    )
+    extended.save(tmp_path / "result.nc")
+    assert_same(fields(dc.Solution.load(tmp_path / "result.nc")), fields(extended))
+
+
 def test_xarray_names_the_axes(chain):
     table = chain.to_xarray()
     assert table["outputs"].dims == ("time", "pattern")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import reference
 
+import reference
 from dmftcore import _core, twotime
 from dmftcore.errors import CudaError
 

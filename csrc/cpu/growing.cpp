@@ -5,21 +5,6 @@
 
 namespace dmftcore::cpu {
 
-const NetworkKernels& network_kernels() {
-  switch (isa()) {
-#ifdef DMFTCORE_HAS_ISA_v4
-  case Isa::v4:
-    return isa_v4::network_kernels;
-#endif
-#ifdef DMFTCORE_HAS_ISA_v3
-  case Isa::v3:
-    return isa_v3::network_kernels;
-#endif
-  default:
-    return isa_baseline::network_kernels;
-  }
-}
-
 namespace {
 
 constexpr std::int64_t LONGEST_GAP = 64;
@@ -216,8 +201,8 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
     if (coefficients_.cols() < count || coefficients_.ld() < padded(n))
       coefficients_.resize(2, std::max(count, n));
     double *c = coefficients_.row(0), *back = coefficients_.row(1);
-    kernels_.apply(q.data(), q.ld(), count, n, x, c);
-    kernels_.apply_transposed(q.data(), q.ld(), count, n, c, back);
+    kernels_.apply(q.data(), padded(count), q.ld(), x, c);
+    kernels_.apply_transposed(q.data(), count, q.ld(), c, back);
     add(-1, back, x, n);
     multiply_adds_ += 2.0 * static_cast<double>(n * count);
   }
@@ -226,13 +211,13 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
 
 void GrowingNetwork::apply(const Matrix& w, const Matrix& x, Matrix& y) {
   for (index k = 0; k < outputs_; ++k)
-    kernels_.apply(w.data(), w.ld(), w.rows(), w.cols(), x.row(k), y.row(k));
+    kernels_.apply(w.data(), padded(w.rows()), w.ld(), x.row(k), y.row(k));
   multiply_adds_ += static_cast<double>(outputs_ * w.rows() * w.cols());
 }
 
 void GrowingNetwork::apply_transposed(const Matrix& w, const Matrix& g, Matrix& y) {
   for (index k = 0; k < outputs_; ++k)
-    kernels_.apply_transposed(w.data(), w.ld(), w.rows(), w.cols(), g.row(k), y.row(k));
+    kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), y.row(k));
   multiply_adds_ += static_cast<double>(outputs_ * w.rows() * w.cols());
 }
 
@@ -242,11 +227,11 @@ void GrowingNetwork::update_and_apply_transposed(index link, const Matrix& g, Ma
   const Matrix &left = g_before_[at(link + 1)], &right = h_[at(link)];
   // All updates of W come before its first use.
   for (index k = 1; k < outputs_; ++k)
-    kernels_.rank_one(w.data(), w.ld(), w.rows(), w.cols(), p_.rate, left.row(k), right.row(k));
-  kernels_.rank_one_apply_transposed(w.data(), w.ld(), w.rows(), w.cols(), p_.rate, left.row(0),
-                                     right.row(0), g.row(0), y.row(0));
+    kernels_.rank_one(w.data(), w.rows(), w.ld(), p_.rate, left.row(k), right.row(k));
+  kernels_.rank_one_apply_transposed(w.data(), w.rows(), w.ld(), p_.rate, left.row(0), right.row(0),
+                                     g.row(0), y.row(0));
   for (index k = 1; k < outputs_; ++k)
-    kernels_.apply_transposed(w.data(), w.ld(), w.rows(), w.cols(), g.row(k), y.row(k));
+    kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), y.row(k));
   multiply_adds_ += 2.0 * static_cast<double>(outputs_ * w.rows() * w.cols());
 }
 

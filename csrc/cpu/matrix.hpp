@@ -6,9 +6,11 @@
 #include <memory>
 #include <new>
 
-#include "cpu/micro_network.hpp"
+#include "cpu/micro.hpp"
 
 namespace dmftcore::cpu {
+
+constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
 // Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero. ld is the padded
 // number of columns and no more, so that small matrices stay dense in cache.

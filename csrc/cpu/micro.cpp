@@ -8,6 +8,7 @@ namespace dmftcore::cpu {
   extern const RowKernels<float> rows_float;                                                       \
   extern const ProductKernels<double> product_double;                                              \
   extern const ProductKernels<float> product_float;                                                \
+  extern const NetworkKernels network;                                                             \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -46,5 +47,6 @@ template <> const ProductKernels<double>& product_kernels() {
 template <> const ProductKernels<float>& product_kernels() {
   return DMFTCORE_CHOOSE(product_float);
 }
+const NetworkKernels& network_kernels() { return DMFTCORE_CHOOSE(network); }
 
 } // namespace dmftcore::cpu

@@ -51,8 +51,28 @@ template <class T> struct ProductKernels {
                index ld_add);
 };
 
+// Matrix-vector products of the growing network, whose matrices fit into the first cache levels.
+// W is row-major with rows of `width` doubles on 64-byte boundaries. Widths, and the rows of
+// `apply`, are multiples of PAD, the rest being filled with zeros: no kernel has a tail.
+constexpr index PAD = 8;
+
+struct NetworkKernels {
+  // y = W x
+  void (*apply)(const double* w, index rows, index width, const double* x, double* y);
+  // y = W^T g
+  void (*apply_transposed)(const double* w, index rows, index width, const double* g, double* y);
+  // W += scale left right^T
+  void (*rank_one)(double* w, index rows, index width, double scale, const double* left,
+                   const double* right);
+  // The two before in one pass over W: W += scale left right^T, then y = W^T g.
+  void (*rank_one_apply_transposed)(double* w, index rows, index width, double scale,
+                                    const double* left, const double* right, const double* g,
+                                    double* y);
+};
+
 // The tables of the level in use (isa.hpp).
 template <class T> const RowKernels<T>& row_kernels();
 template <class T> const ProductKernels<T>& product_kernels();
+const NetworkKernels& network_kernels();
 
 } // namespace dmftcore::cpu

@@ -1,5 +1,5 @@
-// Compiled once per instruction set; see isa.hpp for what may not be used here.
-#include "cpu/micro_network.hpp"
+// Matrix-vector products in cache: as many vectors of a row as possible stay in registers.
+#include "cpu/micro.hpp"
 
 namespace {
 
@@ -46,14 +46,13 @@ V sums(const V* s) {
 #endif
 }
 
-void apply(const double* w, index ld, index rows, index cols, const double* x, double* y) {
-  const index width = dmftcore::cpu::padded(cols);
-  for (index i = 0; i < dmftcore::cpu::padded(rows); i += N) {
+void apply(const double* w, index rows, index width, const double* x, double* y) {
+  for (index i = 0; i < rows; i += N) {
     V s[N] = {};
-    const double* row = w + i * ld;
+    const double* row = w + i * width;
     for (index j = 0; j < width; j += N) {
       const V xj = at(x + j);
-      for (int k = 0; k < N; ++k) s[k] += at(row + k * ld + j) * xj;
+      for (int k = 0; k < N; ++k) s[k] += at(row + k * width + j) * xj;
     }
     at(y + i) = sums(s);
   }
@@ -97,43 +96,41 @@ void block_of(int count, double* w, index ld, index rows, double scale, const do
 }
 
 template <bool UPDATE, bool APPLY>
-void sweep(double* w, index ld, index rows, index cols, double scale, const double* left,
+void sweep(double* w, index rows, index width, double scale, const double* left,
            const double* right, const double* g, double* y) {
   constexpr int WIDE = WIDEST<UPDATE>;
-  const index vectors = dmftcore::cpu::padded(cols) / N;
+  const index vectors = width / N;
   const index blocks = (vectors + WIDE - 1) / WIDE;
   // Blocks of equal width: a narrow last one would wait for the latency of a single sum.
   for (index b = 0; b < blocks; ++b) {
     const index begin = b * vectors / blocks, end = (b + 1) * vectors / blocks;
     const index j = begin * N;
-    block_of<WIDE, UPDATE, APPLY>(static_cast<int>(end - begin), w + j, ld, rows, scale, left,
+    block_of<WIDE, UPDATE, APPLY>(static_cast<int>(end - begin), w + j, width, rows, scale, left,
                                   UPDATE ? right + j : right, g, APPLY ? y + j : y);
   }
 }
 
-void apply_transposed(const double* w, index ld, index rows, index cols, const double* g,
-                      double* y) {
-  sweep<false, true>(const_cast<double*>(w), ld, rows, cols, 0, nullptr, nullptr, g, y);
+void apply_transposed(const double* w, index rows, index width, const double* g, double* y) {
+  // Without UPDATE nothing is written.
+  sweep<false, true>(const_cast<double*>(w), rows, width, 0, nullptr, nullptr, g, y);
 }
 
-void rank_one(double* w, index ld, index rows, index cols, double scale, const double* left,
+void rank_one(double* w, index rows, index width, double scale, const double* left,
               const double* right) {
-  sweep<true, false>(w, ld, rows, cols, scale, left, right, nullptr, nullptr);
+  sweep<true, false>(w, rows, width, scale, left, right, nullptr, nullptr);
 }
 
-void rank_one_apply_transposed(double* w, index ld, index rows, index cols, double scale,
-                               const double* left, const double* right, const double* g,
-                               double* y) {
-  sweep<true, true>(w, ld, rows, cols, scale, left, right, g, y);
+void rank_one_apply_transposed(double* w, index rows, index width, double scale, const double* left,
+                               const double* right, const double* g, double* y) {
+  sweep<true, true>(w, rows, width, scale, left, right, g, y);
 }
 
 } // namespace
 
-#define DMFTCORE_JOIN_(a, b) a##b
-#define DMFTCORE_JOIN(a, b) DMFTCORE_JOIN_(a, b)
+namespace dmftcore::cpu::DMFTCORE_ISA {
 
-namespace dmftcore::cpu::DMFTCORE_JOIN(isa_, DMFTCORE_ISA) {
-extern const NetworkKernels network_kernels;
-const NetworkKernels network_kernels{&apply, &apply_transposed, &rank_one,
-                                     &rank_one_apply_transposed};
-} // namespace dmftcore::cpu::DMFTCORE_JOIN(isa_,DMFTCORE_ISA)
+extern const NetworkKernels network;
+
+const NetworkKernels network = {apply, apply_transposed, rank_one, rank_one_apply_transposed};
+
+} // namespace dmftcore::cpu::DMFTCORE_ISA

@@ -302,7 +302,7 @@ def _read_results(paths: list[Path]) -> dict[str, Solution]:
                 names = [name] if len(paths) > 1 or group is None else []
                 label = " ".join([*names, *([group] if group else [])])
                 solutions[label] = Solution.load(path, group=group)
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a result of dmftcore ({error})") from error
     return solutions
 

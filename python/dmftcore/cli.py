@@ -15,10 +15,11 @@ def main() -> None:
     try:
         from dmftcore._commands import app
     except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
+        package = (error.name or "").partition(".")[0]
+        if package not in _NEEDED:
             raise
         print(
-            f"dmftcore: error: the command line needs {error.name}, which is not installed: "
+            f"dmftcore: error: the command line needs {package}, which is not installed: "
             'pip install "dmftcore[cli]"',
             file=sys.stderr,
         )

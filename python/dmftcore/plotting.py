@@ -39,6 +39,8 @@ LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D")
 #: An experiment is drawn with about this many points.
 POINTS = 24
+#: Up to this many classes are named beside a kernel.
+MAX_CLASSES = 6
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -268,7 +270,8 @@ def plot_alignment(ax: Axes, solutions: Mapping[str, Solution], name: str = "H")
                 **curve.style(curve.solution.kernel_times, log_time),
             )
     ax.set_ylim(top=1)
-    ax.set_ylabel(f"alignment of ${name}^\\ell(t,t)$ with $y y^\\top$")
+    which = r"\ell" if single else "L"
+    ax.set_ylabel(f"alignment of ${name}^{which}(t,t)$ with $y y^\\top$")
     _time_axis(ax, log_time)
     handles, labels = ax.get_legend_handles_labels()
     # Experiments repeat the layers of the theory: one entry each.
@@ -362,7 +365,7 @@ def plot_kernel_pair(
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ticks = [centre for centre, _ in blocks]
-        names = [f"$y={value:+g}$" for _, value in blocks]
+        names = [class_name for _, class_name in blocks]
         ax.set_xticks(ticks, names)
         ax.set_yticks(ticks, names, rotation=90, va="center")
         if not blocks:
@@ -375,19 +378,21 @@ def _scale(solution: Solution, name: str, layer: int) -> float:
     return float(np.quantile(np.abs(kernels), 0.995)) or 1.0
 
 
-def _by_class(targets: FloatArray) -> tuple[npt.NDArray[np.intp], list[tuple[float, float]]]:
-    """Order of the points by target, and (centre, target) of each block of equal targets."""
+def _by_class(targets: FloatArray) -> tuple[npt.NDArray[np.intp], list[tuple[float, str]]]:
+    """Order of the points by target, and (centre, name) of each block of equal class.
+
+    Points of one output are sorted by decreasing target, those of several by their largest one.
+    """
     values = targets.reshape(len(targets), -1)
-    rank = values.argmax(axis=1) if values.shape[1] > 1 else -values[:, 0]
+    single = values.shape[1] == 1
+    rank = np.round(-values[:, 0], 9) if single else values.argmax(axis=1)
     order = np.argsort(rank, kind="stable")
-    if values.shape[1] > 1:
+    levels, counts = np.unique(rank, return_counts=True)
+    if len(levels) > MAX_CLASSES:
         return order, []
-    levels, counts = np.unique(np.round(-rank[order], 9), return_counts=True)
-    if len(levels) > 6:
-        return order, []
-    levels, counts = levels[::-1], counts[::-1]
     centres = np.cumsum(counts) - (counts + 1) / 2
-    return order, list(zip(centres.tolist(), levels.tolist(), strict=True))
+    names = [f"$y={-level:+g}$" if single else f"class {level + 1}" for level in levels]
+    return order, list(zip(centres.tolist(), names, strict=True))
 
 
 def plot_two_time(
@@ -445,9 +450,12 @@ def plot_two_time(
         ax.set_yscale("symlog", linthresh=1, linscale=0.4)
     ax.set(xlabel="step $s$", ylabel="step $t$", box_aspect=1)
     ax.set(xlim=(times[0], times[-1]), ylim=(times[0], times[-1]))
-    index = r"\mu\mu" if pair is None else f"{pair[0]},{pair[1]}"
-    mean = r"\frac{1}{P}\sum_\mu " if pair is None and name == "H" else ""
-    ax.set_title(f"${mean}{name}^{{{layer}}}_{{{index}}}(t, s)$")
+    if pair is not None:
+        quantity = f"{name}^{{{layer}}}_{{{pair[0]},{pair[1]}}}"
+    else:
+        index = "kk" if name == "G" else r"\mu\mu"
+        quantity = rf"\langle {name}^{{{layer}}}_{{{index}}}\rangle"
+    ax.set_title(f"${quantity}(t, s)$")
     return mesh
 
 
@@ -478,7 +486,12 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
     figures = optional_import("matplotlib.figure", extra="plot", purpose="plotting")
     curves = _curves(solutions)
     pictured = [c for c in curves if _layers(c.solution, "H")]
-    two_time = [(c, name) for c in curves for name in sorted(c.solution.two_time)]
+    two_time = [
+        (curve, name)
+        for curve in curves
+        for name in sorted(curve.solution.two_time)
+        if len(curve.solution.kernel_times) > 1
+    ]
     panels = [plot_losses]
     if pictured:
         panels.append(plot_alignment)
@@ -486,15 +499,16 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
         panels.append(plot_sharpness)
     kernel_rows = -(-len(pictured) // 2)
     map_rows = -(-len(two_time) // 4)
-    heights = [2.9] + [2.8] * (kernel_rows + map_rows)
+    heights = [2.9] + [2.9] * kernel_rows + [3.1] * map_rows
     width = 10.5 if len(heights) > 1 else max(3.5 * len(panels), 4.5)
     with matplotlib.rc_context(STYLE):
         figure: Figure = figures.Figure(figsize=(width, sum(heights)), layout="constrained")
         rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for ax, draw in zip(
-            rows[0].subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        axes = rows[0].subplots(1, len(panels), squeeze=False)[0]
+        for ax, draw in zip(axes, panels, strict=True):
             draw(ax, solutions)
+        if not _one_family(curves):
+            _share_legend(rows[0], axes)
         if pictured:
             scale = max(_scale(c.solution, "H", _layers(c.solution, "H")[-1]) for c in pictured)
         for row in range(kernel_rows):
@@ -502,6 +516,16 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
         for row in range(map_rows):
             _map_row(rows[1 + kernel_rows + row], two_time[4 * row : 4 * row + 4])
     return figure
+
+
+def _share_legend(row: SubFigure, axes: Sequence[Axes]) -> None:
+    """One legend above panels that tell the same curves apart by the same colours."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    for ax in axes:
+        legend = ax.get_legend()
+        if legend is not None:
+            legend.remove()
+    row.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
 
 
 def _kernel_row(row: SubFigure, curves: Sequence[_Curve], scale: float) -> None:

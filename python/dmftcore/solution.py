@@ -33,7 +33,10 @@ SIDES = {
     "B": ("output", "pattern"),
 }
 
-_CURVES = ("train_loss", "test_loss", "outputs", "test_outputs", "errors", "ntk", "sharpness")
+#: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.
+_SEED, _ERROR, _ORDER = "per_seed_", "stderr_", "order_parameter_"
+_PREFIXES = {_SEED: "per_seed", _ERROR: "standard_errors", _ORDER: "order_parameters"}
+_SUFFIXES = {"_two_time": "two_time", "_response": "responses", "": "equal_time"}
 
 
 @dataclass
@@ -130,9 +133,9 @@ class Solution:
         else:
             raise KeyError(f"no kernel named {name!r}; there are {self._names(self.equal_time)}")
         if layer is None:
-            return np.stack([kernel[index] for kernel in layers.values()])
-        values: FloatArray = _layer(name, layers, layer)[index]
-        return values
+            return np.stack([values[index] for values in layers.values()])
+        chosen: FloatArray = _layer(name, layers, layer)[index]
+        return chosen
 
     def response(self, name: str, layer: int | None = None) -> FloatArray:
         """Response `name` over (times, ., times, .) at `kernel_times`; layers as in `kernel`.
@@ -193,8 +196,42 @@ class Solution:
             If xarray is not installed.
         """
         xr = optional_import("xarray", extra="io", purpose="Solution.to_xarray")
+        axes = self._axes()
+        variables = {
+            name: (axes[name], getattr(self, name))
+            for name in axes
+            if getattr(self, name) is not None
+        }
+        for name, values in self.per_seed.items():
+            variables[_SEED + name] = (("seed", *axes[name]), values)
+        for name, values in self.standard_errors.items():
+            variables[_ERROR + name] = (axes[name], values)
+        for name, values in self.order_parameters.items():
+            # Their axes have no names in common: those of each are its own.
+            named = tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
+            variables[_ORDER + name] = (named, values)
+        coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
+        for suffix, group in _SUFFIXES.items():
+            for name, layers in getattr(self, group).items():
+                first, second = SIDES[name]
+                second = f"{second}_" if second == first else second
+                times = ("t", first, "s", second) if suffix else ("t", first, second)
+                layer = f"layer_{name}{suffix}"
+                variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
+                coordinates[layer] = list(layers)
+                if suffix:
+                    coordinates["s"] = self.kernel_times
+        table: xarray.Dataset = xr.Dataset(
+            variables,
+            coordinates,
+            {"config": json.dumps(self.config), "diagnostics": json.dumps(self.diagnostics)},
+        )
+        return table
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of the fields that are single arrays."""
         output = ("output",) if self.outputs.ndim == 3 else ()
-        axes = {
+        return {
             "train_loss": ("time",),
             "test_loss": ("time",),
             "outputs": ("time", "pattern", *output),
@@ -202,37 +239,8 @@ class Solution:
             "errors": ("time", "pattern", *output),
             "ntk": ("t", "pattern", *output, "pattern_", *(f"{k}_" for k in output)),
             "sharpness": ("t",),
+            "overlap": ("time",),
         }
-        variables = {
-            name: (axes[name], getattr(self, name))
-            for name in _CURVES
-            if getattr(self, name) is not None
-        }
-        for prefix, fields in (("per_seed", self.per_seed), ("stderr", self.standard_errors)):
-            for name, values in fields.items():
-                lead = ("seed",) if prefix == "per_seed" else ()
-                variables[f"{prefix}_{name}"] = ((*lead, *axes[name]), values)
-        coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
-        for suffix, families in (
-            ("", self.equal_time),
-            ("_two_time", self.two_time),
-            ("_response", self.responses),
-        ):
-            for name, layers in families.items():
-                first, second = SIDES[name]
-                second = f"{second}_" if second == first else second
-                times = ("t", first, second) if suffix == "" else ("t", first, "s", second)
-                layer = f"layer_{name}{suffix}"
-                variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
-                coordinates[layer] = list(layers)
-                if suffix:
-                    coordinates["s"] = self.kernel_times
-        dataset: xarray.Dataset = xr.Dataset(
-            variables,
-            coordinates,
-            {"config": json.dumps(self.config), "diagnostics": json.dumps(self.diagnostics)},
-        )
-        return dataset
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:
@@ -240,31 +248,23 @@ class Solution:
         fields: dict[str, Any] = {
             "times": dataset["time"].values,
             "kernel_times": dataset["t"].values,
+            "config": json.loads(dataset.attrs["config"]),
+            "diagnostics": json.loads(dataset.attrs["diagnostics"]),
         }
-        families = ("equal_time", "two_time", "responses", "per_seed", "standard_errors")
-        grouped: dict[str, Any] = {name: {} for name in families}
         for key, variable in dataset.data_vars.items():
             name, values = str(key), variable.values
-            if name in _CURVES:
-                fields[name] = values
-            elif name.startswith("per_seed_"):
-                grouped["per_seed"][name.removeprefix("per_seed_")] = values
-            elif name.startswith("stderr_"):
-                grouped["standard_errors"][name.removeprefix("stderr_")] = values
-            else:
-                family = name.partition("_")[0]
-                kind = name.removeprefix(family)
-                group = {"": "equal_time", "_two_time": "two_time", "_response": "responses"}[kind]
+            prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+            if prefix is not None:
+                fields.setdefault(_PREFIXES[prefix], {})[name.removeprefix(prefix)] = values
+            elif f"layer_{name}" in dataset.coords:
+                suffix = next(suffix for suffix in _SUFFIXES if name.endswith(suffix))
                 numbers = dataset[f"layer_{name}"].values
-                grouped[group][family] = {
+                fields.setdefault(_SUFFIXES[suffix], {})[name.removesuffix(suffix)] = {
                     int(n): layer for n, layer in zip(numbers, values, strict=True)
                 }
-        return cls(
-            **fields,
-            **grouped,
-            config=json.loads(dataset.attrs["config"]),
-            diagnostics=json.loads(dataset.attrs["diagnostics"]),
-        )
+            else:
+                fields[name] = values
+        return cls(**fields)
 
     def save(self, path: str | os.PathLike[str], group: str | None = None) -> None:
         """Write a netCDF-4 file.
