@@ -130,6 +130,24 @@ class TestSchedule:
         assert list(steps) == sorted(steps)
         assert losses[-1] == pytest.approx(solution.train_loss[-1], rel=1e-12)
 
+    @pytest.mark.parametrize("verb", ["solve", "simulate"])
+    def test_progress_is_even_where_few_steps_are_stored(self, verb):
+        steps = []
+        training = dc.GradientDescent(0.001, 20_000 if verb == "solve" else 400)
+        options = {"times": [0, training.steps], "kernel_times": []}
+        if verb == "simulate":
+            options["width"] = 10
+        getattr(dc, verb)(
+            LIMIT, DATA, training, progress=lambda step, _: steps.append(step), **options
+        )
+        assert np.diff(steps).max() <= training.steps / 100
+        assert len(steps) <= 250
+
+    @pytest.mark.parametrize("method", ["chain", "growing"])
+    def test_nothing_wanted_is_nothing_done(self, method):
+        solution = dc.solve(LIMIT, DATA, TRAINING, times=[], kernel_times=[], method=method)
+        assert len(solution.train_loss) == 0
+
     def test_an_interrupt_from_progress_passes_through(self):
         def interrupt(step, loss):
             raise KeyboardInterrupt

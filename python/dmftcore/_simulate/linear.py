@@ -256,7 +256,7 @@ def train(
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.lr:g}); DivergenceError.partial holds the steps before",
+            f"(now {training.lr:g})",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None

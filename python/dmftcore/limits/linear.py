@@ -133,7 +133,7 @@ def solve_deep_linear(
         raise DivergenceError(
             f"the training loss diverged at step {stop.step}: lr = {training.lr:g}, where "
             f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
-            "lower lr. DivergenceError.partial holds the steps before",
+            "lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
