@@ -64,12 +64,13 @@ class TestEngine:
     def test_reported_residual_sees_a_wrong_history(self):
         """The residual is small for the march, and large once a kernel is spoilt."""
         from dmftcore.limits.linear_marches import ChainMarch
-        from dmftcore.modes import Modes
+        from dmftcore.modes import LinearProblem, Modes
 
-        system = ChainMarch(
-            Modes.of(DATA), depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02, steps=30,
+        problem = LinearProblem(
+            Modes.of(DATA), depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02,
             follow_ntk=False, loss_limit=np.inf,
         )  # fmt: skip
+        system = ChainMarch(problem, steps=30)
         system.advance(np.array([30]))
         assert system.residual() < 1e-14
         for kind in ("b", "c", "g", "h"):

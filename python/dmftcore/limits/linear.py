@@ -28,7 +28,7 @@ from dmftcore.march import (
     check_memory,
     march,
 )
-from dmftcore.modes import Modes
+from dmftcore.modes import LinearProblem, Modes
 from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
@@ -189,38 +189,20 @@ def _system(
     options: SolveOptions,
     modes: Modes,
 ) -> LinearMarch:
-    lr_per_point = training.lr / data.n_train
-    loss_limit = DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300)
-    follow_ntk = limit.readout == "ntk"
-    if engine == "lazy":
-        return LazyMarch(
-            modes,
-            depth=limit.depth,
-            init_scale=limit.init_scale,
-            lr_per_point=lr_per_point,
-            loss_limit=loss_limit,
-        )
-    if engine == "growing":
-        return GrowingNetwork(
-            modes,
-            depth=limit.depth,
-            gamma=limit.gamma,
-            init_scale=limit.init_scale,
-            lr_per_point=lr_per_point,
-            tol=truncation(data, training, options),
-            follow_ntk=follow_ntk,
-            loss_limit=loss_limit,
-        )
-    return ChainMarch(
+    problem = LinearProblem(
         modes,
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        lr_per_point=lr_per_point,
-        steps=training.steps,
-        follow_ntk=follow_ntk,
-        loss_limit=loss_limit,
+        lr_per_point=training.lr / data.n_train,
+        follow_ntk=limit.readout == "ntk",
+        loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
+    if engine == "lazy":
+        return LazyMarch(problem)
+    if engine == "growing":
+        return GrowingNetwork(problem, truncation(data, training, options))
+    return ChainMarch(problem, training.steps)
 
 
 def memory_plan(
