@@ -177,8 +177,15 @@ class Plan:
         return f"{_readable(self.total)} ({sizes})"
 
 
-def check_memory(plan: Plan, remedy: str) -> None:
+def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
     """Log the plan of a run, and refuse one that cannot fit into the available memory.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the run needs.
+    remedies : mapping
+        For every part of the plan, what to change if it is the largest.
 
     Raises
     ------
@@ -188,6 +195,7 @@ def check_memory(plan: Plan, remedy: str) -> None:
     _log.info("planned memory: %s", plan)
     available = _available_memory()
     if plan.total > available:
+        remedy = remedies[max(plan.parts, key=lambda part: plan.parts[part])]
         raise MemoryError(
             f"this run needs {plan}, but {_readable(available)} of memory are available; {remedy}"
         )

@@ -214,7 +214,7 @@ def train(
     watch = Stopwatch()
     points = factor(data)
     plan = memory_plan(limit, data, options, rank=points.shape[1])
-    check_memory(plan, remedy(plan))
+    check_memory(plan, _REMEDIES)
     weights = initial_weights(
         limit,
         width=options.width,
@@ -309,8 +309,3 @@ _REMEDIES = {
     "work": "lower width or seeds, or take fewer points",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
 }
-
-
-def remedy(plan: Plan) -> str:
-    """What to change so that a run needs less memory."""
-    return _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])]

@@ -91,7 +91,7 @@ def solve_deep_linear(
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
     plan = memory_plan(limit, data, training, options, engine)
-    check_memory(plan, _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])])
+    check_memory(plan, _REMEDIES)
     modes = Modes.of(data)
     bound = stability_bound(limit, data, modes)
     if training.lr > bound:
