@@ -95,6 +95,7 @@ inline void group(const Sweep<T>& s, index i) {
           SCATTER ? s.y + p * s.ldy + j : nullptr, GATHER ? s.w + p * s.ldw + j : nullptr,
           GATHER ? s.z + p * s.ldz + i : nullptr);
   }
+  if (s.support.limit(i + N - 1) == common) return;
   for (int r = 0; r < N; ++r) {
     const index extra = s.support.limit(i + r) - common - (SKIP_DIAGONAL ? 1 : 0);
     const T* row = a + r * s.lda + common;

@@ -89,8 +89,11 @@ void write_tile(const ProductKernels<T>& kernels, index depth, const T* left, co
   for (index r = 0; r < rows; ++r) {
     const index width = std::min(columns, c.support.limit(i0 + r) - j0);
     const T* const from = whole + r * kernels.columns;
-    for (index j = 0; j < width; ++j)
-      to[r * c.ld + j] = add ? add[r * ld_add + j] + from[j] : from[j];
+    T* const row = to + r * c.ld;
+    if (add)
+      for (index j = 0; j < width; ++j) row[j] = add[r * ld_add + j] + from[j];
+    else
+      for (index j = 0; j < width; ++j) row[j] = from[j];
   }
 }
 
