@@ -12,13 +12,17 @@ bool available(Isa level) {
     return true;
   case Isa::v3:
 #ifdef DMFTCORE_HAS_ISA_v3
-    return __builtin_cpu_supports("x86-64-v3");
+    // The levels themselves are no names that every compiler knows here.
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 #else
     return false;
 #endif
   case Isa::v4:
 #ifdef DMFTCORE_HAS_ISA_v4
-    return __builtin_cpu_supports("x86-64-v4");
+    return available(Isa::v3) && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #else
     return false;
 #endif

@@ -1,4 +1,5 @@
 // The register tile of the packed product, and packing.
+#include "cpu/lanes.hpp"
 #include "cpu/micro.hpp"
 
 namespace {
@@ -19,14 +20,6 @@ constexpr int MR = 4, VECTORS = 2;
 template <class T> constexpr int SQUARE = LANES<T>;
 #endif
 template <class T> constexpr int NR = VECTORS * LANES<T>;
-
-template <class T> vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // The accumulators stay in registers only when every loop over them is unrolled early.
 #define UNROLL _Pragma("GCC unroll 8")
@@ -65,19 +58,13 @@ template <class T> struct square_row {
 // i with row i + SQUARE / 2, log2(SQUARE) times, is a transposition.
 template <class T> inline void transpose(const T* in, index ld, T* out, index pitch) {
   using row = typename square_row<T>::type;
-  using selection = decltype(row{} < row{});
   constexpr int N = SQUARE<T>;
-  selection low, high;
-  for (int l = 0; l < N; ++l) {
-    low[l] = l / 2 + (l % 2) * N;
-    high[l] = low[l] + N / 2;
-  }
   row from[N], to[N];
   for (int r = 0; r < N; ++r) __builtin_memcpy(&from[r], in + r * ld, sizeof(row));
   for (int step = 1; step < N; step *= 2) {
     for (int r = 0; r < N / 2; ++r) {
-      to[2 * r] = __builtin_shuffle(from[r], from[r + N / 2], low);
-      to[2 * r + 1] = __builtin_shuffle(from[r], from[r + N / 2], high);
+      to[2 * r] = select<LowerHalves>(from[r], from[r + N / 2]);
+      to[2 * r + 1] = select<UpperHalves>(from[r], from[r + N / 2]);
     }
     for (int r = 0; r < N; ++r) from[r] = to[r];
   }

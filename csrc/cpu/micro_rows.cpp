@@ -1,5 +1,6 @@
 // Rows of a history times vectors: each element is loaded once and used at once, so that the loops
 // run at the bandwidth of the memory. Several rows go together to spare passes over the result.
+#include "cpu/lanes.hpp"
 #include "cpu/micro.hpp"
 
 namespace {
@@ -18,31 +19,13 @@ constexpr int ROWS = 4;
 // With several vectors the rows are cut into strips that stay in the first-level cache.
 template <class T> constexpr index STRIP = 2048 / sizeof(T);
 
-template <class T> vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class T> void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
-
-template <class T> struct selection_of {
-  typedef decltype(vec<T>{} < vec<T>{}) type;
-};
-
 // z[r] += the sum of the lanes of v[r]. Adding the even to the odd lanes of two vectors halves
 // their number and keeps the lanes of one row together.
 template <class T, int N> inline void add_sums(vec<T>* v, T* z) {
-  typename selection_of<T>::type even, odd;
-  for (int l = 0; l < LANES<T>; ++l) {
-    even[l] = 2 * l;
-    odd[l] = 2 * l + 1;
-  }
   int count = N, lanes = LANES<T>; // vectors left, and lanes of each row in them
   for (; count > 1 && lanes > 1; count /= 2, lanes /= 2)
     for (int i = 0; i < count / 2; ++i)
-      v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) +
-             __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
+      v[i] = select<EvenLanes>(v[2 * i], v[2 * i + 1]) + select<OddLanes>(v[2 * i], v[2 * i + 1]);
   T parts[LANES<T> * N];
   for (int i = 0; i < count; ++i) store(parts + i * LANES<T>, v[i]);
   for (int r = 0; r < N; ++r) {
