@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Options of pytest, for example PYTEST="-k simulate".
 PYTEST ?=
 
-SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc python -type f -not -path '*/__pycache__/*')
+SOURCES := pyproject.toml CMakeLists.txt examples/digits.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 
 .PHONY: demo test lint clean
 

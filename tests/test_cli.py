@@ -324,6 +324,19 @@ def test_progress_on_a_terminal_is_a_bar():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_the_planned_memory(terminal):
+    output = console(terminal)
+    with reporting("theory", 20, output) as progress:
+        dc.solve(
+            dc.DeepLinear(1),
+            dc.Dataset(gram=[[1.0]], targets=[1.0]),
+            dc.GradientDescent(0.1, 20),
+            progress=progress,
+        )
+    assert "theory  planned memory: " in output.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
 def test_progress_of_no_steps(terminal):
     output = console(terminal)
     with reporting("theory", 0, output) as progress:

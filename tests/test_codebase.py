@@ -27,7 +27,7 @@ FLOORS = (
     {"activations", "data", "observables", "solution", "training"},
     {"chain", "interfaces", "march", "modes"},
     {"limits"},
-    {"_simulate", "_solve"},
+    {"_simulate", "_solve", "_verbs"},
     {"_commands", "_progress", "_sweep", "cli", "config", "demo", "plotting"},
 )
 

@@ -20,9 +20,8 @@ class TestEngine:
     @pytest.mark.parametrize(
         ("limit", "steps", "options", "engine"),
         [
-            (LIMIT, 20, {}, "chain"),
+            (LIMIT, 20, {}, "growing"),
             (LIMIT, 2000, {}, "growing"),
-            (LIMIT, 20, {"tol": 1e-6}, "growing"),
             (LIMIT, 400, {"save": "A"}, "chain"),
             (LIMIT, 400, {"save": "all"}, "chain"),
             (LIMIT, 400, {"save": ("H", "G")}, "growing"),
@@ -42,6 +41,15 @@ class TestEngine:
         with pytest.raises(ValueError, match=r"'A'.*method='chain'"):
             dc.solve(LIMIT, DATA, TRAINING, method="growing", save="A")
 
+    def test_short_runs_are_exact_by_default(self):
+        chain = dc.solve(LIMIT, DATA, TRAINING, method="chain")
+        default = dc.solve(LIMIT, DATA, TRAINING)
+        np.testing.assert_allclose(default.outputs, chain.outputs, atol=1e-13)
+        assert (
+            default.diagnostics["tol"]
+            < dc.solve(LIMIT, DATA, dc.GradientDescent(0.05, 1000)).diagnostics["tol"]
+        )
+
     def test_tolerance_controls_the_error(self):
         """The relative error of the loss is of the order of tol, and falls with it."""
         training = dc.GradientDescent(0.05, 300)
@@ -56,12 +64,13 @@ class TestEngine:
     def test_reported_residual_sees_a_wrong_history(self):
         """The residual is small for the march, and large once a kernel is spoilt."""
         from dmftcore.limits.linear_marches import ChainMarch
-        from dmftcore.modes import Modes
+        from dmftcore.modes import LinearProblem, Modes
 
-        system = ChainMarch(
-            Modes.of(DATA), depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02, steps=30,
+        problem = LinearProblem(
+            Modes.of(DATA), depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02,
             follow_ntk=False, loss_limit=np.inf,
         )  # fmt: skip
+        system = ChainMarch(problem, steps=30)
         system.advance(np.array([30]))
         assert system.residual() < 1e-14
         for kind in ("b", "c", "g", "h"):
@@ -121,6 +130,24 @@ class TestSchedule:
         assert steps[-1] == 500
         assert list(steps) == sorted(steps)
         assert losses[-1] == pytest.approx(solution.train_loss[-1], rel=1e-12)
+
+    @pytest.mark.parametrize("verb", ["solve", "simulate"])
+    def test_progress_is_even_where_few_steps_are_stored(self, verb):
+        steps = []
+        training = dc.GradientDescent(0.001, 20_000 if verb == "solve" else 400)
+        options = {"times": [0, training.steps], "kernel_times": []}
+        if verb == "simulate":
+            options["width"] = 10
+        getattr(dc, verb)(
+            LIMIT, DATA, training, progress=lambda step, _: steps.append(step), **options
+        )
+        assert np.diff(steps).max() <= training.steps / 100
+        assert len(steps) <= 250
+
+    @pytest.mark.parametrize("method", ["chain", "growing"])
+    def test_nothing_wanted_is_nothing_done(self, method):
+        solution = dc.solve(LIMIT, DATA, TRAINING, times=[], kernel_times=[], method=method)
+        assert len(solution.train_loss) == 0
 
     def test_an_interrupt_from_progress_passes_through(self):
         def interrupt(step, loss):

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -435,8 +436,8 @@ def test_other_python_threads_run_meanwhile():
     assert inside
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_forked_child_computes():
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux only")
+def test_forked_child_computes_with_threads_of_its_own():
     _core.set_num_threads(3)
     a, b = arguments("causal_matmul", Case(400), np.float64)
     here = twotime.causal_matmul(a, b)  # the pool has its threads
@@ -445,8 +446,10 @@ def test_forked_child_computes():
         child = os.fork()
     if child == 0:
         signal.alarm(30)  # a child that hangs fails
+        alone = len(os.listdir("/proc/self/task"))  # fork copies the calling thread only
         same = np.array_equal(twotime.causal_matmul(a, b), here)
-        os._exit(0 if same else 1)
+        threads = len(os.listdir("/proc/self/task"))
+        os._exit(0 if same and threads == alone + 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     np.testing.assert_array_equal(twotime.causal_matmul(a, b), here)
 

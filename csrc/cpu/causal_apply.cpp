@@ -8,6 +8,9 @@
 namespace dmftcore::cpu {
 namespace {
 
+// Fewer columns than this would not fill the register tile of a product.
+constexpr index FEW_COLUMNS = 16;
+
 template <class T> void transpose(index rows, index columns, const T* from, T* to) {
   for (index i = 0; i < rows; ++i)
     for (index j = 0; j < columns; ++j) to[j * rows + i] = from[i * columns + j];
@@ -32,7 +35,7 @@ void causal_apply(index batch, index n, index m, index block, bool strict, const
     const T* const ki = k + item * n * n;
     const T* const gi = g + item * n * m;
     T* const yi = y + item * n * m;
-    if (m < MANY_VECTORS)
+    if (m < FEW_COLUMNS)
       by_rows(n, m, support, ki, gi, yi);
     else
       product<T>(n, m, n, {ki, n, support}, {gi, m, ALL}, {yi, m, ALL});

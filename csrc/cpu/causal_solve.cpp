@@ -10,13 +10,11 @@
 namespace dmftcore::cpu {
 namespace {
 
-constexpr index PANEL = 240;
-
 // Row i of b and x has the columns j < shape.limit(i).
 template <class T>
 void solve(index n, index m, index block, const T* a, const T* b, T* x, Support shape) {
-  const index panel = std::max(block, PANEL / block * block);
-  Scratch<T> inverse(panel > block ? panel * panel : 0), sources(std::min(panel, n) * m);
+  const index panel = std::max(block, PRODUCT_DEPTH / block * block);
+  Scratch<T> inverse(panel > block ? panel * panel : 0);
   for (index p = 0; p < n; p += panel) {
     const index rows = std::min(panel, n - p), next = p + rows;
     const Support here{shape.block, shape.reach + p};
@@ -24,16 +22,18 @@ void solve(index n, index m, index block, const T* a, const T* b, T* x, Support 
     // In these columns x already holds b and the sum over the panels so far; beyond, the sum is b.
     const index started = p == 0 ? 0 : std::min(columns, shape.limit(p - 1));
 
-    T* const known = rows > block ? sources.data() : x + p * m;
-    for (index i = 0; i < rows; ++i) {
-      const index row = (p + i) * m, end = std::min(m, here.limit(i));
-      std::copy(x + row, x + row + started, known + i * m);
-      std::copy(b + row + started, b + row + end, known + i * m + started);
-    }
     if (rows > block) {
       resolvent_causal(rows, block, a + p * n + p, n, inverse.data(), rows);
-      product<T>(rows, columns, rows, {inverse.data(), rows, {block, block}}, {known, m, here},
-                 {x + p * m, m, here});
+      const auto multiply = [&](index first, index end, const T* sum) {
+        const Support part{here.block, here.reach - first};
+        product<T>(rows, end - first, rows, {inverse.data(), rows, {block, block}},
+                   {sum + p * m + first, m, part}, {x + p * m + first, m, part});
+      };
+      multiply(0, started, x); // in place
+      multiply(started, columns, b);
+    } else {
+      for (index i = p; i < next; ++i)
+        std::copy(b + i * m + started, b + i * m + columns, x + i * m + started);
     }
 
     const auto add_to_later = [&](index first, index end, const T* sum) {

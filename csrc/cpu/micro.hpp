@@ -9,6 +9,7 @@ namespace dmftcore::cpu {
 // One pass over rows of a history a, for m row vectors at once:
 //     y[p, j] += sum_i x[p, i] a[i, j]        ("scatter")
 //     z[p, i]  = sum_j w[p, j] a[i, j]        ("gather")
+// With support.block = 1 the reach is 0 or 1: a triangle with or without its diagonal.
 template <class T> struct Sweep {
   index m;
   const T* a;

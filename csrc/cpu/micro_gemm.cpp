@@ -109,11 +109,11 @@ void pack_columns(const T* data, index ld, Support support, index first, index c
   for (index k = begin; k < end; ++k, out += W) {
     const T* const row = data + k * ld + first;
     const index limit = support.limit(k) - first;
-    const index width = limit < count ? limit : count;
-    if (width >= W)
-      for (int w = 0; w < W; w += LANES<T>) store(out + w, load(row + w));
-    else
-      for (index w = 0; w < W; ++w) out[w] = w < width ? row[w] : T(0);
+    const index width = limit < count ? limit : count; // negative where nothing is left
+    index w = 0;
+    for (; w + LANES<T> <= width; w += LANES<T>) store(out + w, load(row + w));
+    for (; w < width; ++w) out[w] = row[w];
+    for (; w < W; ++w) out[w] = 0;
   }
 }
 

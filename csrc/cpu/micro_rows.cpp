@@ -76,37 +76,46 @@ inline void rectangle(index columns, const T* a, index lda, const T* x, T* y, co
   if constexpr (GATHER) add_sums<T, N>(sums, z);
 }
 
-// N rows from row i on, all vectors: the columns that all N rows have, then what later rows have
-// in addition.
+// The columns [first, first + columns) of N rows from row i on, all vectors.
+template <class T, int N, bool SCATTER, bool GATHER>
+inline void rows(const Sweep<T>& s, index i, const T* a, index lda, index first, index columns) {
+  for (index p = 0; p < s.m; ++p)
+    rectangle<T, N, SCATTER, GATHER>(columns, a, lda, SCATTER ? s.x + p * s.ldx + i : nullptr,
+                                     SCATTER ? s.y + p * s.ldy + first : nullptr,
+                                     GATHER ? s.w + p * s.ldw + first : nullptr,
+                                     GATHER ? s.z + p * s.ldz + i : nullptr);
+}
+
+// N rows from row i on: the columns that all N rows have, then what later rows have in addition.
 template <class T, int N, bool SCATTER, bool GATHER, bool SKIP_DIAGONAL>
 inline void group(const Sweep<T>& s, index i) {
-  const T* a = s.a + i * s.lda;
+  const T* const a = s.a + i * s.lda;
   if constexpr (GATHER)
     for (index p = 0; p < s.m; ++p)
       for (int r = 0; r < N; ++r) s.z[p * s.ldz + i + r] = 0;
 
-  const index common = s.support.limit(i) - (SKIP_DIAGONAL ? 1 : 0);
+  // An elementwise triangle ends in a square of N columns, of which row r has the first r + reach.
+  const bool triangle = s.support.block == 1;
+  const index common = triangle ? i : s.support.limit(i);
   const index strip = s.m > 1 ? STRIP<T> : common;
-  for (index j = 0; j < common; j += strip) {
-    const index columns = common - j < strip ? common - j : strip;
-    for (index p = 0; p < s.m; ++p)
-      rectangle<T, N, SCATTER, GATHER>(
-          columns, a + j, s.lda, SCATTER ? s.x + p * s.ldx + i : nullptr,
-          SCATTER ? s.y + p * s.ldy + j : nullptr, GATHER ? s.w + p * s.ldw + j : nullptr,
-          GATHER ? s.z + p * s.ldz + i : nullptr);
-  }
-  for (int r = 0; r < N; ++r) {
-    const index extra = s.support.limit(i + r) - common - (SKIP_DIAGONAL ? 1 : 0);
-    const T* row = a + r * s.lda + common;
-    for (index p = 0; p < s.m; ++p) {
-      if (extra > 0)
-        rectangle<T, 1, SCATTER, GATHER>(extra, row, s.lda,
-                                         SCATTER ? s.x + p * s.ldx + i + r : nullptr,
-                                         SCATTER ? s.y + p * s.ldy + common : nullptr,
-                                         GATHER ? s.w + p * s.ldw + common : nullptr,
-                                         GATHER ? s.z + p * s.ldz + i + r : nullptr);
-      if constexpr (SKIP_DIAGONAL) s.y[p * s.ldy + i + r] += s.x[p * s.ldx + i + r] * row[extra];
-    }
+  for (index j = 0; j < common; j += strip)
+    rows<T, N, SCATTER, GATHER>(s, i, a + j, s.lda, j, common - j < strip ? common - j : strip);
+
+  if (triangle) {
+    T square[N * N];
+    const index diagonal = SKIP_DIAGONAL ? 0 : s.support.reach;
+    for (int r = 0; r < N; ++r)
+      for (int j = 0; j < N; ++j)
+        square[r * N + j] = j < r + diagonal ? a[r * s.lda + common + j] : T(0);
+    rows<T, N, SCATTER, GATHER>(s, i, square, N, common, N);
+    if constexpr (SKIP_DIAGONAL)
+      for (index p = 0; p < s.m; ++p)
+        for (int r = 0; r < N; ++r)
+          s.y[p * s.ldy + i + r] += s.x[p * s.ldx + i + r] * a[r * s.lda + common + r];
+  } else if (s.support.limit(i + N - 1) > common) {
+    for (int r = 0; r < N; ++r)
+      rows<T, 1, SCATTER, GATHER>(s, i + r, a + r * s.lda + common, s.lda, common,
+                                  s.support.limit(i + r) - common);
   }
 }
 

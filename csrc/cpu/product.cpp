@@ -13,7 +13,6 @@
 namespace dmftcore::cpu {
 namespace {
 
-constexpr index DEPTH = 240;             // k in a panel
 constexpr index PANEL_ROWS = 240;        // rows of the left factor packed together
 constexpr index PANEL_COLUMNS = 4080;    // columns of the right factor packed together
 constexpr index PARALLEL_WORK = 1 << 21; // below this many multiplications threads do not pay
@@ -89,8 +88,11 @@ void write_tile(const ProductKernels<T>& kernels, index depth, const T* left, co
   for (index r = 0; r < rows; ++r) {
     const index width = std::min(columns, c.support.limit(i0 + r) - j0);
     const T* const from = whole + r * kernels.columns;
-    for (index j = 0; j < width; ++j)
-      to[r * c.ld + j] = add ? add[r * ld_add + j] + from[j] : from[j];
+    T* const row = to + r * c.ld;
+    if (add)
+      for (index j = 0; j < width; ++j) row[j] = add[r * ld_add + j] + from[j];
+    else
+      for (index j = 0; j < width; ++j) row[j] = from[j];
   }
 }
 
@@ -116,13 +118,13 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
 
   const bool pack_first = row_panels > 1;
 
-  Scratch<T> packed_right(pack_first ? std::min(DEPTH, k) * std::min(round_up(n, NR), PANEL_COLUMNS)
-                                     : 0);
+  Scratch<T> packed_right(
+      pack_first ? std::min(PRODUCT_DEPTH, k) * std::min(round_up(n, NR), PANEL_COLUMNS) : 0);
   for (index j_panel = 0; j_panel < n; j_panel += PANEL_COLUMNS) {
     const index slivers = (std::min(PANEL_COLUMNS, n - j_panel) + NR - 1) / NR;
     const index column_chunks = std::clamp<index>(wanted / row_panels, 1, (slivers + 3) / 4);
-    for (index k0 = 0; k0 == 0 || k0 < k; k0 += DEPTH) {
-      const index k1 = std::min(k, k0 + DEPTH);
+    for (index k0 = 0; k0 == 0 || k0 < k; k0 += PRODUCT_DEPTH) {
+      const index k1 = std::min(k, k0 + PRODUCT_DEPTH);
       const auto pack_sliver = [&](index s, T* to) {
         const index j0 = j_panel + s * NR, columns = std::min(NR, n - j0);
         const Range range = nonzero(b, k, j0, columns);

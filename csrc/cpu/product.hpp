@@ -35,6 +35,10 @@ template <class T> struct Result {
   index ld_add = 0;
 };
 
+// The k that are packed together. Up to this k the result may overwrite b: of every column all of b
+// is packed before anything of c is written.
+constexpr index PRODUCT_DEPTH = 240;
+
 // c = a b (+ add) for a: m x k, b: k x n. Each element is summed in an order that depends on the
 // shapes alone. Threads share the work unless it is small.
 template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b, Result<T> c);

@@ -58,7 +58,7 @@ void rows_low_rank(index m, index n, index k, const T* x, const T* u, const T* v
   Scratch<T> inner(m * k);
   T* const s = inner.data();
   if (m < MANY_VECTORS) {
-    const Support rectangle{std::max<index>(n, 1), k}; // one block of n rows
+    const Support rectangle{0, k};
     std::fill(s, s + m * k, T(0));
     row_kernels<T>().scatter({m, u, k, rectangle, x, n, s, k, nullptr, 0, nullptr, 0}, 0, n);
     row_kernels<T>().gather({m, v, k, rectangle, nullptr, 0, nullptr, 0, s, k, y, n}, 0, n);

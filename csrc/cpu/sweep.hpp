@@ -6,7 +6,7 @@
 namespace dmftcore::cpu {
 
 // From this number of vectors on the packed product is faster.
-constexpr index MANY_VECTORS = 16;
+constexpr index MANY_VECTORS = 8;
 
 // Runs `kernel` over the first n rows of sweep.a, on several threads where it pays. sweep.y, of n
 // columns, is overwritten.

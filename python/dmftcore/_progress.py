@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ SECONDS = 60.0
 def reporting(description: str, steps: int, console: Console) -> Iterator[Callback]:
     """A callback (step, loss) that shows the progress of a run of `steps` steps.
 
+    What the library logs meanwhile, such as the memory it plans for, is shown too.
+
     Parameters
     ----------
     description : str
@@ -35,14 +38,40 @@ def reporting(description: str, steps: int, console: Console) -> Iterator[Callba
     console : rich.console.Console
         Where to show it.
     """
-    if console.is_terminal:
-        with _bar(console) as bar:
-            task = bar.add_task(description, total=max(steps, 1), loss=math.nan)
-            yield lambda step, loss: bar.update(task, completed=step, loss=loss)
-            if steps == 0:
-                bar.update(task, completed=1)
-    else:
-        yield _Lines(description, steps, console)
+    with _showing_log(description, console):
+        if console.is_terminal:
+            with _bar(console) as bar:
+                task = bar.add_task(description, total=max(steps, 1), loss=math.nan)
+                yield lambda step, loss: bar.update(task, completed=step, loss=loss)
+                if steps == 0:
+                    bar.update(task, completed=1)
+        else:
+            yield _Lines(description, steps, console)
+
+
+@contextmanager
+def _showing_log(description: str, console: Console) -> Iterator[None]:
+    log, handler = logging.getLogger("dmftcore"), _Handler(description, console)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class _Handler(logging.Handler):
+    """Prints log records as lines of a run."""
+
+    def __init__(self, description: str, console: Console) -> None:
+        super().__init__()
+        self._description, self._console = description, console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self._description}  {record.getMessage()}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _bar(console: Console) -> Progress:

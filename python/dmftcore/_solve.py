@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
 from dmftcore._validate import one_of, positive
+from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.data import Dataset
 from dmftcore.limits import linear
 from dmftcore.limits.linear import DeepLinear
@@ -51,13 +52,13 @@ def solve(
     save : {"H", "G", "A", "B", "all"} or sequence of these
         Two-time kernels (H, G) and responses (A, B) to keep, at `kernel_times`.
     tol : float, optional
-        Truncation of the growing network, 1e-8 by default: the relative error of the loss is of
-        its order, as long as lr * sharpness < 2.
+        Truncation of the growing network: the relative error of the loss is of its order, as
+        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
     method : {"growing", "chain"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
-        O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain for short runs and when
-        responses are asked for, else the growing network; ``diagnostics["reason"]`` tells.
+        O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
+        for, else the growing network; ``diagnostics["reason"]`` tells.
     progress : callable, optional
         Called with (step, training loss).
 
@@ -80,16 +81,11 @@ def solve(
     StabilityWarning
         If lr exceeds 2 / sharpness at the start or at one of `kernel_times`.
     """
-    if not isinstance(limit, DeepLinear):
-        raise TypeError(f"solve has no theory for the limit {limit!r}; it knows DeepLinear")
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a Dataset, not {data!r}")
-    if not isinstance(training, GradientDescent):
-        raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    check_nouns("solve", limit, data, training)
     schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
         schedule=schedule,
-        save=_fields(save),
+        save=fields_to_save(save, (*linear.KERNELS, *linear.RESPONSES)),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
         progress=progress,
@@ -108,10 +104,3 @@ def solve(
         "versions": provenance(),
     }
     return linear.solve_deep_linear(limit, data, training, options, config)
-
-
-def _fields(save: str | Iterable[str]) -> tuple[str, ...]:
-    known = (*linear.KERNELS, *linear.RESPONSES)
-    names = (save,) if isinstance(save, str) else tuple(save)
-    chosen = {one_of("save", name, (*known, "all")) for name in names}
-    return tuple(name for name in known if name in chosen or "all" in chosen)

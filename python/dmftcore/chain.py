@@ -247,5 +247,5 @@ class HiddenChain:
 
 
 def _deviation(found: FloatArray, expected: FloatArray) -> float:
-    scale = np.abs(expected).max()
+    scale = np.abs(expected).max(initial=0.0)
     return float(np.abs(found - expected).max() / scale) if scale > 0 else 0.0

@@ -16,7 +16,7 @@ import numpy as np
 
 from dmftcore import _core
 from dmftcore._validate import FloatArray
-from dmftcore.modes import Modes
+from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray
 
 __all__ = ["GrowingNetwork", "Snapshot"]
@@ -53,47 +53,29 @@ class GrowingNetwork:
 
     Parameters
     ----------
-    modes : Modes
-        The data.
-    depth, gamma, init_scale
-        As in `DeepLinear`; gamma > 0.
-    lr_per_point : float
-        lr / P.
+    problem : LinearProblem
+        With gamma > 0.
     tol : float
         Relative size below which the unvisited part of a vector is dropped.
-    follow_ntk : bool
-        Move the outputs by the tangent kernel (``readout="ntk"``).
-    loss_limit : float
-        Largest sum of squared errors.
     """
 
-    def __init__(
-        self,
-        modes: Modes,
-        *,
-        depth: int,
-        gamma: float,
-        init_scale: float,
-        lr_per_point: float,
-        tol: float,
-        follow_ntk: bool,
-        loss_limit: float,
-    ) -> None:
-        self._modes = modes
-        self._depth = depth
-        self._variance = init_scale**2
+    def __init__(self, problem: LinearProblem, tol: float) -> None:
+        self.tol = tol
+        self._modes = problem.modes
+        self._depth = problem.depth
+        self._variance = problem.init_scale**2
         self._core = _core.GrowingNetwork(
-            scales=modes.scales,
-            targets=modes.targets,
-            depth=depth,
-            rate=lr_per_point * gamma,
-            gamma=gamma,
-            sigma=init_scale,
+            scales=problem.modes.scales,
+            targets=problem.modes.targets,
+            depth=problem.depth,
+            rate=problem.lr_per_point * problem.gamma,
+            gamma=problem.gamma,
+            sigma=problem.init_scale,
             tol=tol,
             floor=NORM_FLOOR,
             max_neurons=MAX_NEURONS,
-            ntk_rate=lr_per_point if follow_ntk else 0.0,
-            loss_limit=loss_limit,
+            ntk_rate=problem.lr_per_point if problem.follow_ntk else 0.0,
+            loss_limit=problem.loss_limit,
         )
         self._snapshots: list[Snapshot] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,9 @@ from dmftcore.solution import IntArray
 
 __all__ = ["Diverged", "March", "Plan", "Progress", "Schedule", "check_memory", "march"]
 
+#: Silent unless the program that uses the library listens.
+_log = logging.getLogger("dmftcore")
+
 #: Called with (step, training loss) as a march advances.
 Progress: TypeAlias = Callable[[int, float], None]
 
@@ -29,8 +33,8 @@ LOG_TIMES = 1_000
 ALL_KERNEL_TIMES = 256
 LOG_KERNEL_TIMES = 64
 
-#: Between two progress reports a march stores at most this many steps.
-RECORDS_PER_REPORT = 64
+#: Progress reports of a run.
+REPORTS = 200
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,20 @@ class Schedule:
         )
 
     def segments(self) -> Iterable[tuple[IntArray, bool]]:
-        """Stretches of `times`, each with whether kernels are stored at its last step.
+        """Stretches of steps to stop at, each with whether kernels are stored at its end.
 
-        The steps of a stretch that are only kernel times are part of it, at its end.
+        A stretch ends at a kernel time or where progress is due.
         """
-        stops = np.union1d(self.times, self.kernel_times)
-        ends = np.flatnonzero(np.isin(stops, self.kernel_times)) + 1
+        wanted = np.union1d(self.times, self.kernel_times)
+        if len(wanted) == 0:
+            return
+        reports = np.linspace(0, wanted[-1], REPORTS + 1).astype(np.int64)
+        stops = np.union1d(wanted, reports)
+        with_kernels = np.isin(stops, self.kernel_times)
         begin = 0
-        for end in [*ends.tolist(), len(stops)]:
-            while begin < end:
-                cut = min(end, begin + RECORDS_PER_REPORT)
-                yield stops[begin:cut], cut == end and end in ends
-                begin = cut
+        for end in (np.flatnonzero(with_kernels | np.isin(stops, reports)) + 1).tolist():
+            yield stops[begin:end], bool(with_kernels[end - 1])
+            begin = end
 
 
 def _chosen(
@@ -171,16 +177,25 @@ class Plan:
         return f"{_readable(self.total)} ({sizes})"
 
 
-def check_memory(plan: Plan, remedy: str) -> None:
-    """Refuse a run that cannot fit into the memory that is available now.
+def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
+    """Log the plan of a run, and refuse one that cannot fit into the available memory.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the run needs.
+    remedies : mapping
+        For every part of the plan, what to change if it is the largest.
 
     Raises
     ------
     MemoryError
         With the sizes and what to change.
     """
+    _log.info("planned memory: %s", plan)
     available = _available_memory()
     if plan.total > available:
+        remedy = remedies[max(plan.parts, key=lambda part: plan.parts[part])]
         raise MemoryError(
             f"this run needs {plan}, but {_readable(available)} of memory are available; {remedy}"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 
-__all__ = ["Modes"]
+__all__ = ["LinearProblem", "Modes"]
 
 #: Eigenvalues of Kx below this multiple of the largest are rounding noise and are dropped.
 EIGENVALUE_CUTOFF = 1e-14
@@ -83,3 +83,30 @@ class Modes:
         The parts of test points outside the span of the training points.
         """
         return self.data.kernel - self.points @ self.points.T
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProblem:
+    """A deep linear network trained on a fixed data set, as its marches see it.
+
+    Attributes
+    ----------
+    modes : Modes
+        The data.
+    depth, gamma, init_scale
+        As in `DeepLinear`.
+    lr_per_point : float
+        lr / P.
+    follow_ntk : bool
+        Move the outputs by the tangent kernel (``readout="ntk"``).
+    loss_limit : float
+        Sum of squared errors beyond which the dynamics count as diverged.
+    """
+
+    modes: Modes
+    depth: int
+    gamma: float
+    init_scale: float
+    lr_per_point: float
+    follow_ntk: bool
+    loss_limit: float

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from dmftcore._provenance import describe, provenance
 from dmftcore._simulate import linear
 from dmftcore._simulate.options import Options
-from dmftcore._validate import integer, one_of
+from dmftcore._validate import integer
+from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Progress, Schedule
@@ -79,12 +80,7 @@ def simulate(
         When the training loss of any of the networks leaves the finite numbers or exceeds 1e8
         times its value at step 0.
     """
-    if not isinstance(limit, DeepLinear):
-        raise TypeError(f"simulate has no network for the limit {limit!r}; it knows DeepLinear")
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a Dataset, not {data!r}")
-    if not isinstance(training, GradientDescent):
-        raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    check_nouns("simulate", limit, data, training)
     if width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     options = Options(
@@ -92,7 +88,7 @@ def simulate(
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
-        save=_kernels(save),
+        save=fields_to_save(save, linear.KERNELS),
         progress=progress,
     )
     schedule = options.schedule
@@ -111,9 +107,3 @@ def simulate(
         "versions": provenance(),
     }
     return linear.train(limit, data, training, options, config)
-
-
-def _kernels(save: str | Iterable[str]) -> tuple[str, ...]:
-    names = (save,) if isinstance(save, str) else tuple(save)
-    chosen = {one_of("save", name, (*linear.KERNELS, "all")) for name in names}
-    return tuple(name for name in linear.KERNELS if name in chosen or "all" in chosen)

@@ -214,7 +214,7 @@ def train(
     watch = Stopwatch()
     points = factor(data)
     plan = memory_plan(limit, data, options, rank=points.shape[1])
-    check_memory(plan, remedy(plan))
+    check_memory(plan, _REMEDIES)
     weights = initial_weights(
         limit,
         width=options.width,
@@ -256,7 +256,7 @@ def train(
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.lr:g}); DivergenceError.partial holds the steps before",
+            f"(now {training.lr:g})",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
@@ -309,8 +309,3 @@ _REMEDIES = {
     "work": "lower width or seeds, or take fewer points",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
 }
-
-
-def remedy(plan: Plan) -> str:
-    """What to change so that a run needs less memory."""
-    return _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])]

@@ -28,7 +28,7 @@ from dmftcore.march import (
     check_memory,
     march,
 )
-from dmftcore.modes import Modes
+from dmftcore.modes import LinearProblem, Modes
 from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
@@ -38,8 +38,10 @@ __all__ = ["DeepLinear", "solve_deep_linear"]
 #: Truncation of the growing network; the relative error of the loss is of its order.
 DEFAULT_TOL = 1e-8
 
-#: Up to this many rows (steps x outputs) the exact chain is as fast as the growing network.
+#: Up to this many rows (steps x outputs) every direction is kept, down to rounding: a layer then
+#: has at most twice as many neurons as there are rows.
 SHORT_RUN = 256
+ROUNDING_TOL = 1e-13
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
@@ -87,9 +89,9 @@ def solve_deep_linear(
 ) -> Solution:
     """March the theory of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()
-    engine, reason = _engine(limit, data, training, options)
+    engine, reason = _engine(limit, training, options)
     plan = memory_plan(limit, data, training, options, engine)
-    check_memory(plan, _REMEDIES[max(plan.parts, key=lambda part: plan.parts[part])])
+    check_memory(plan, _REMEDIES)
     modes = Modes.of(data)
     bound = stability_bound(limit, data, modes)
     if training.lr > bound:
@@ -121,7 +123,7 @@ def solve_deep_linear(
             diagnostics=diagnostics,
             config=config,
         )
-        diagnostics.update(_worth(system, options))
+        diagnostics.update(_worth(system))
         diagnostics["wall_seconds"] = watch.seconds()
         return result
 
@@ -131,7 +133,7 @@ def solve_deep_linear(
         raise DivergenceError(
             f"the training loss diverged at step {stop.step}: lr = {training.lr:g}, where "
             f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
-            "lower lr. DivergenceError.partial holds the steps before",
+            "lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
@@ -150,9 +152,7 @@ def stability_bound(limit: DeepLinear, data: Dataset, modes: Modes) -> float:
     return float(2 * data.n_train / initial)
 
 
-def _engine(
-    limit: DeepLinear, data: Dataset, training: GradientDescent, options: SolveOptions
-) -> tuple[str, str]:
+def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
     """The engine of a run, and why."""
     responses = [name for name in RESPONSES if name in options.save]
     if options.method == "growing" and responses:
@@ -167,10 +167,18 @@ def _engine(
         return "lazy", "gamma = 0 has a closed form"
     if options.method == "growing":
         return "growing", "asked for"
+    return (
+        "growing",
+        f"no responses were asked for, and its cost is linear in the {training.steps} steps",
+    )
+
+
+def truncation(data: Dataset, training: GradientDescent, options: SolveOptions) -> float:
+    """Tolerance of the growing network."""
+    if options.tol is not None:
+        return options.tol
     rows = (training.steps + 1) * data.n_outputs
-    if rows <= SHORT_RUN and options.tol is None:
-        return "chain", f"{rows} rows of time and output are few enough to be exact"
-    return "growing", f"the cost is linear in the {training.steps} steps"
+    return ROUNDING_TOL if rows <= SHORT_RUN else DEFAULT_TOL
 
 
 def _system(
@@ -181,38 +189,20 @@ def _system(
     options: SolveOptions,
     modes: Modes,
 ) -> LinearMarch:
-    lr_per_point = training.lr / data.n_train
-    loss_limit = DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300)
-    follow_ntk = limit.readout == "ntk"
-    if engine == "lazy":
-        return LazyMarch(
-            modes,
-            depth=limit.depth,
-            init_scale=limit.init_scale,
-            lr_per_point=lr_per_point,
-            loss_limit=loss_limit,
-        )
-    if engine == "growing":
-        return GrowingNetwork(
-            modes,
-            depth=limit.depth,
-            gamma=limit.gamma,
-            init_scale=limit.init_scale,
-            lr_per_point=lr_per_point,
-            tol=DEFAULT_TOL if options.tol is None else options.tol,
-            follow_ntk=follow_ntk,
-            loss_limit=loss_limit,
-        )
-    return ChainMarch(
+    problem = LinearProblem(
         modes,
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        lr_per_point=lr_per_point,
-        steps=training.steps,
-        follow_ntk=follow_ntk,
-        loss_limit=loss_limit,
+        lr_per_point=training.lr / data.n_train,
+        follow_ntk=limit.readout == "ntk",
+        loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
+    if engine == "lazy":
+        return LazyMarch(problem)
+    if engine == "growing":
+        return GrowingNetwork(problem, truncation(data, training, options))
+    return ChainMarch(problem, training.steps)
 
 
 def memory_plan(
@@ -284,13 +274,13 @@ def _layers(kernels: list[FloatArray]) -> Layers:
     return dict(enumerate(kernels, start=1))
 
 
-def _worth(system: LinearMarch, options: SolveOptions) -> dict[str, Any]:
+def _worth(system: LinearMarch) -> dict[str, Any]:
     """What the answer of a march is worth."""
     if isinstance(system, ChainMarch):
         return {"residual": system.residual()}
     if isinstance(system, GrowingNetwork):
         return {
-            "tol": DEFAULT_TOL if options.tol is None else options.tol,
+            "tol": system.tol,
             "neurons": system.neurons,
             "multiply_adds": system.multiply_adds,
         }

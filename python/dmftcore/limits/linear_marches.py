@@ -17,7 +17,7 @@ import numpy as np
 from dmftcore._validate import FloatArray
 from dmftcore.chain import HiddenChain, LiftedRows
 from dmftcore.march import March
-from dmftcore.modes import Modes
+from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
 
 __all__ = ["ChainMarch", "LazyMarch", "LinearMarch"]
@@ -43,19 +43,13 @@ class LazyMarch:
     G^l = sigma^{2(L+1-l)} do not move.
     """
 
-    def __init__(
-        self,
-        modes: Modes,
-        *,
-        depth: int,
-        init_scale: float,
-        lr_per_point: float,
-        loss_limit: float,
-    ) -> None:
+    def __init__(self, problem: LinearProblem) -> None:
         self.step = 0
-        self._modes, self._depth, self._s2 = modes, depth, init_scale**2
-        self._factor = 1 - lr_per_point * (depth + 1) * self._s2**depth * modes.scales**2
-        self._loss_limit = loss_limit
+        self._modes, self._depth = problem.modes, problem.depth
+        self._s2 = problem.init_scale**2
+        sharpness = (self._depth + 1) * self._s2**self._depth * self._modes.scales**2
+        self._factor = 1 - problem.lr_per_point * sharpness
+        self._loss_limit = problem.loss_limit
         self._stored = 0
 
     def advance(self, stops: IntArray) -> FloatArray:
@@ -117,30 +111,16 @@ class ChainMarch:
     earlier steps; the errors; ``H^0[t,s] = h^0(t) . h^0(s)``; the forward rows of the chain.
     """
 
-    def __init__(
-        self,
-        modes: Modes,
-        *,
-        depth: int,
-        gamma: float,
-        init_scale: float,
-        lr_per_point: float,
-        steps: int,
-        follow_ntk: bool,
-        loss_limit: float,
-    ) -> None:
-        outputs, rank = modes.targets.shape
-        self._modes = modes
-        self._lr_per_point = lr_per_point
-        self._follow_ntk = follow_ntk
-        self._loss_limit = loss_limit
+    def __init__(self, problem: LinearProblem, steps: int) -> None:
+        outputs, rank = problem.modes.targets.shape
+        self._problem, self._modes = problem, problem.modes
         self._chain = HiddenChain(
-            depth=depth,
+            depth=problem.depth,
             steps=steps,
             outputs=outputs,
-            lr_per_point=lr_per_point,
-            gamma=gamma,
-            init_scale=init_scale,
+            lr_per_point=problem.lr_per_point,
+            gamma=problem.gamma,
+            init_scale=problem.init_scale,
         )
         self._h0 = np.zeros(((steps + 1) * outputs, rank))
         self._predictor = np.zeros((outputs, rank))
@@ -214,14 +194,16 @@ class ChainMarch:
 
     def _next_step(self) -> bool:
         """Move by one step; False if the loss at the new one has diverged."""
-        if self._follow_ntk and self.step >= 0:
-            self._predictor = self._predictor + self._lr_per_point * self._ntk_times_errors()
+        if self._problem.follow_ntk and self.step >= 0:
+            self._predictor = (
+                self._predictor + self._problem.lr_per_point * self._ntk_times_errors()
+            )
         response = self._chain.backward()
         now = self._rows(self.step)
-        if not self._follow_ntk:
+        if not self._problem.follow_ntk:
             self._predictor = response[:, : now.start] @ self._h0[: now.start]
         errors = self._modes.targets - self._modes.scales * self._predictor
-        if not np.sum(errors**2) <= self._loss_limit:
+        if not np.sum(errors**2) <= self._problem.loss_limit:
             return False
         self._h0[now] = self._modes.scales * errors
         self._chain.forward(self._h0[now] @ self._h0[: now.stop].T)

@@ -1,0 +1,42 @@
+"""What the verbs have in common: checks of their nouns and of what to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dmftcore._validate import one_of
+from dmftcore.data import Dataset
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.training import GradientDescent
+
+__all__ = ["check_nouns", "fields_to_save"]
+
+
+def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
+    """Refuse what is not a limit, a data set and a training that `verb` knows.
+
+    Raises
+    ------
+    TypeError
+        Naming the argument.
+    """
+    if not isinstance(limit, DeepLinear):
+        raise TypeError(f"limit must be a DeepLinear, the limit that {verb} knows, not {limit!r}")
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a Dataset, not {data!r}")
+    if not isinstance(training, GradientDescent):
+        raise TypeError(f"training must be a GradientDescent, not {training!r}")
+
+
+def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of `save` in the order of `known`; "all" stands for all of them.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known.
+    """
+    names = (save,) if isinstance(save, str) else tuple(save)
+    chosen = {one_of("save", name, (*known, "all")) for name in names}
+    return tuple(name for name in known if name in chosen or "all" in chosen)

@@ -1,0 +1,30 @@
+"""The examples run as they are, and each leaves its picture."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+    (picture,) = tmp_path.iterdir()
+    assert picture.name == f"{path.stem}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_example_says_what_it_shows():
+    assert len(EXAMPLES) >= 3
+    for path in EXAMPLES:
+        docstring = path.read_text().partition('"""')[2].partition('"""')[0]
+        assert f"Writes {path.stem}.png" in " ".join(docstring.split()), path.name
