@@ -79,21 +79,27 @@ def sanitize(session: nox.Session) -> None:
     )
     session.install(
         ".[test]",
-        "-Cbuild-dir=build/sanitize",
-        "-Ccmake.define.DMFTCORE_CUDA=OFF",
-        env={"CXXFLAGS": flags},
+        env={
+            "CXXFLAGS": flags,
+            "SKBUILD_BUILD_DIR": "build/sanitize",
+            "SKBUILD_CMAKE_DEFINE": "DMFTCORE_CUDA=OFF",
+        },
     )
-    runtime = subprocess.run(
-        ["g++", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
+    # The interpreter is not instrumented: the runtimes come first. libstdc++ is one of them, or
+    # the first C++ exception finds nobody to throw it.
+    libraries = [
+        subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
     chosen = [str(path) for pattern in CORE_TESTS for path in Path("tests").glob(pattern)]
     session.run(
         "pytest",
         "-m",
         "not slow",
         *(session.posargs or chosen),
-        # The interpreter is not instrumented: the runtime comes first, and its leaks are not ours.
-        env={"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"},
+        # Leaks are those of the interpreter. Uncaptured: a report is the last thing that is said.
+        "--capture=no",
+        env={"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"},
     )
 
 
