@@ -23,7 +23,7 @@ def exponential(points):
 
 
 def power_law(groups, largest):
-    """Modes lam_k = k^-1.5 with lam_k y_k^2 = k^-1.9, k <= largest, in log-spaced groups."""
+    """Modes lam_k = k^-1.5 with target power k^-1.9, k <= largest, in log-spaced groups."""
     edges = np.unique(np.rint(np.geomspace(1, largest + 1, groups + 1)))
     lam, power = [], []
     for first, end in pairwise(edges):
@@ -32,7 +32,7 @@ def power_law(groups, largest):
         lam.append(np.sum(k**-3.4) / power[-1])
     lam, power = np.array(lam), np.array(power)
     # Times the number of groups, so that lr / P Kx is lr lam.
-    return dc.Dataset(gram=len(lam) * np.diag(lam), targets=np.sqrt(power / lam))
+    return dc.Dataset(gram=len(lam) * np.diag(lam), targets=np.sqrt(power))
 
 
 EXPONENTIAL = exponential(6)

@@ -107,8 +107,7 @@ class GrowingNetwork:
                 f"the growing network reached {MAX_NEURONS} neurons in a layer at step "
                 f"{self.step}: raise tol, or use method='chain'"
             )
-        outputs: FloatArray = self._modes.points @ predictors.swapaxes(1, 2)
-        return outputs
+        return self._modes.outputs(predictors)
 
     def store_kernels(self) -> None:
         """Keep the state of the current step."""

@@ -38,6 +38,15 @@ REPORTS = 200
 
 
 @dataclass(frozen=True)
+class Segment:
+    """Steps to stop at, which of them store curves, and whether the last stores kernels."""
+
+    stops: IntArray
+    stored: npt.NDArray[np.bool_]
+    with_kernels: bool
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Steps at which a march stores curves (`times`) and kernels (`kernel_times`)."""
 
@@ -65,20 +74,18 @@ class Schedule:
             _chosen("kernel_times", kernel_times, steps, ALL_KERNEL_TIMES, LOG_KERNEL_TIMES),
         )
 
-    def segments(self) -> Iterable[tuple[IntArray, bool]]:
-        """Stretches of steps to stop at, each with whether kernels are stored at its end.
-
-        A stretch ends at a kernel time or where progress is due.
-        """
+    def segments(self) -> Iterable[Segment]:
+        """Stretches of the march; one ends at a kernel time or where progress is due."""
         wanted = np.union1d(self.times, self.kernel_times)
         if len(wanted) == 0:
             return
         reports = np.linspace(0, wanted[-1], REPORTS + 1).astype(np.int64)
         stops = np.union1d(wanted, reports)
+        stored = np.isin(stops, self.times)
         with_kernels = np.isin(stops, self.kernel_times)
         begin = 0
         for end in (np.flatnonzero(with_kernels | np.isin(stops, reports)) + 1).tolist():
-            yield stops[begin:end], bool(with_kernels[end - 1])
+            yield Segment(stops[begin:end], stored[begin:end], bool(with_kernels[end - 1]))
             begin = end
 
 
@@ -142,19 +149,19 @@ def march(
     times: list[int] = []
     outputs: list[FloatArray] = []
     kernel_times: list[int] = []
-    for stops, with_kernels in schedule.segments():
-        rows = system.advance(stops)
-        kept = np.isin(stops[: len(rows)], schedule.times)
-        times.extend(stops[: len(rows)][kept].tolist())
-        outputs.append(rows[kept])
-        if len(rows) < len(stops):
+    for segment in schedule.segments():
+        rows = system.advance(segment.stops)
+        stored = segment.stored[: len(rows)]
+        times.extend(segment.stops[: len(rows)][stored].tolist())
+        outputs.append(rows[stored])
+        if len(rows) < len(segment.stops):
             partial = Schedule(
                 schedule.steps,
                 np.array(times, dtype=np.int64),
                 np.array(kernel_times, dtype=np.int64),
             )
             raise Diverged(system.step, partial, np.concatenate(outputs))
-        if with_kernels:
+        if segment.with_kernels:
             system.store_kernels()
             kernel_times.append(system.step)
         if progress is not None:

@@ -71,6 +71,12 @@ class Modes:
         targets = np.ascontiguousarray((vectors.T @ data.targets.reshape(n_train, -1)).T)
         return cls(data, np.ascontiguousarray(scales), targets, points)
 
+    def outputs(self, predictors: FloatArray) -> FloatArray:
+        """Outputs (n, P + Q, K) of all points from predictors (n, K, r)."""
+        n, k, r = predictors.shape
+        rows: FloatArray = predictors.reshape(n * k, r) @ self.points.T
+        return rows.reshape(n, k, len(self.points)).swapaxes(1, 2)
+
     @property
     def kernel(self) -> FloatArray:
         """Gram matrix Kx of all points."""

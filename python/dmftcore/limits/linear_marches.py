@@ -63,9 +63,7 @@ class LazyMarch:
                 break
             self.step = stop
             predictors.append((self._modes.targets - errors) / self._modes.scales)
-        rows = np.array(predictors).reshape(-1, *self._modes.targets.shape)
-        outputs: FloatArray = self._modes.points @ rows.swapaxes(1, 2)
-        return outputs
+        return self._modes.outputs(np.array(predictors).reshape(-1, *self._modes.targets.shape))
 
     def store_kernels(self) -> None:
         """Count the step; the kernels do not move."""
