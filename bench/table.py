@@ -26,13 +26,13 @@ INTRODUCTIONS = {
     "operations": """Operations on two-time kernels, float64, one thread. The error is the largest
 deviation in a few rows from extended precision, relative to the largest entry; for solves it is
 that of the residual.""",
-    "growing": """`solve(..., method="growing")` on six points with Kx = exp(-(i-j)^2 / 4.5) and on a
-power law of two million modes in 60 groups, one thread. The error is the largest relative one of
+    "growing": """`solve(..., method="growing")` on six points with Kx = exp(-(i-j)^2 / 4.5) and
+on a power law of two million modes in 60 groups, one thread. The error is the largest relative one of
 the loss at any stored step, against a tolerance a hundred times smaller. The flop rate counts the
 multiply-adds that were executed, over the time of the whole solve, beside the best rate of dgemv
 (OpenBLAS, square matrices of 128 to 384 rows in cache) on the same machine in the same run.""",
-    "chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, all cores. "numpy rows" is
-the same march with dense numpy products for the row operations. The error is that of the loss,
+    "chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, all cores. "numpy rows"
+is the same march with dense numpy products for the row operations. The error is that of the loss,
 relative to its start, against the growing network at tol = 1e-12. With the number P of points grows
 what is done once, not the loop.""",
 }
@@ -44,7 +44,7 @@ def seconds(value):
 
 def machine_line(machine):
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, instruction set {machine['instruction_set']}, "
+        f"{machine['cpu']}, {machine['cores']} cores, instructions {machine['instruction_set']}, "
         f"{machine['blas']}, numpy {machine['numpy']}, Python {machine['python']}, "
         f"{machine['date'][:10]}, load {machine['load_average'][0]:.1f}"
     )
@@ -78,8 +78,8 @@ def page():
     """The whole of docs/performance.md."""
     parts = [
         "# Performance",
-        "Written by `python -m bench table` from the files in `bench/results`. Times are medians of "
-        "CPU time over interleaved rounds; a ratio above 1 means that the other program is slower.",
+        "Written by `python -m bench table` from the files in `bench/results`. Times are medians "
+        "of CPU time over interleaved rounds; a ratio above 1 means that the other is slower.",
     ]
     for device in results():
         for name, result in device.items():

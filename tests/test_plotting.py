@@ -14,7 +14,7 @@ import dmftcore as dc
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
 
-from dmftcore import plotting
+from dmftcore import observables, plotting
 
 STEPS = 12
 TRAINING = dc.GradientDescent(lr=0.1, steps=STEPS)
@@ -101,20 +101,20 @@ def test_alignment_is_the_cosine_of_matrices():
     y = np.array([1.0, -1.0, 1.0, 2.0])
     z = np.array([1.0, 1.0, 0.0, 0.0])
     kernels = np.stack([3 * np.outer(y, y), np.outer(z, z), np.eye(4), np.zeros((4, 4))])
-    np.testing.assert_allclose(plotting.alignment(kernels, y), [1, 0, 0.5, 0], atol=1e-15)
+    np.testing.assert_allclose(observables.alignment(kernels, y), [1, 0, 0.5, 0], atol=1e-15)
     targets = np.random.default_rng(0).normal(size=(4, 2))
     kernel = kernels[0] + np.eye(4)
     wanted = np.sum(kernel * (targets @ targets.T)) / (
         np.linalg.norm(kernel) * np.linalg.norm(targets @ targets.T)
     )
-    assert plotting.alignment(kernel[None], targets)[0] == pytest.approx(wanted, rel=1e-13)
+    assert observables.alignment(kernel[None], targets)[0] == pytest.approx(wanted, rel=1e-13)
 
 
 def test_alignment_has_a_line_per_layer(ax, theory, experiment):
     plotting.plot_alignment(ax, {"theory": theory, "experiment": experiment})
     lines = ax.get_lines()
     assert [line.get_label() for line in lines] == ["layer 1", "layer 2"] * 2
-    values = plotting.alignment(theory.equal_time["H"][2][:, :6, :6], DATA.targets)
+    values = observables.alignment(theory.equal_time["H"][2][:, :6, :6], DATA.targets)
     np.testing.assert_array_equal(lines[1].get_ydata(), values)
     np.testing.assert_array_equal(lines[1].get_xdata(), theory.kernel_times)
     assert len(ax.get_legend().get_texts()) == 2

@@ -11,7 +11,7 @@ import scipy.linalg
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 
-__all__ = ["curves", "sharpness", "square_loss", "tangent_kernel"]
+__all__ = ["alignment", "curves", "sharpness", "square_loss", "tangent_kernel"]
 
 
 def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
@@ -66,3 +66,23 @@ def sharpness(ntk: FloatArray) -> float:
     matrix = ntk.reshape(size, size)
     (largest,) = scipy.linalg.eigvalsh(matrix, subset_by_index=[size - 1, size - 1])
     return float(largest / points)
+
+
+def alignment(kernels: FloatArray, targets: FloatArray) -> FloatArray:
+    """Alignment ``<H, y y^T>_F / (|H|_F |y y^T|_F)`` of kernels with the targets.
+
+    Parameters
+    ----------
+    kernels : (n, P, P) array
+    targets : (P,) or (P, K) array
+
+    Returns
+    -------
+    (n,) array
+        1 where the kernel is proportional to ``y y^T``; 0 for a kernel or targets that vanish.
+    """
+    y = targets.reshape(len(targets), -1)
+    overlap = np.einsum("mk,tmn,nk->t", y, kernels, y, optimize=True)
+    norms = np.linalg.norm(kernels, axis=(1, 2)) * np.linalg.norm(y.T @ y)
+    aligned: FloatArray = np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
+    return aligned
