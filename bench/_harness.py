@@ -48,8 +48,6 @@ def interleave(
 ) -> dict[str, Timing]:
     """`rounds` times all competitors in turn, each timed over `calls` calls."""
     timings = {name: Timing() for name in competitors}
-    for name in competitors:
-        competitors[name]()
     for _ in range(rounds):
         for name, function in competitors.items():
             wall, cpu = time.perf_counter(), time.process_time()
@@ -84,7 +82,10 @@ class Report:
         Times are CPU times of the process: with one thread the wall time of a quiet machine, whose
         medians are recorded too. `flops` and `traffic` (bytes) count what the first must do.
         """
-        errors = {name: error(f()) for name, f in competitors.items()} if error else {}
+        # The first call of each warms up, too.
+        results = {name: function() for name, function in competitors.items()}
+        errors = {name: error(result) for name, result in results.items()} if error else {}
+        del results
         timings = interleave(competitors, rounds, calls)
         ours = next(iter(timings.values()))
         record: dict[str, Any] = {"title": title, "rounds": rounds, "calls": calls}
