@@ -3,7 +3,8 @@
 #include "cpu/pool.hpp"
 
 namespace py = pybind11;
-using namespace dmftcore;
+
+namespace dmftcore {
 
 void register_threads(py::module_& m) {
   m.def("get_num_threads", &cpu::num_threads, "Number of threads of the CPU kernels.");
@@ -18,3 +19,5 @@ void register_threads(py::module_& m) {
       py::arg("count"),
       "Set the number of threads of the CPU kernels. Results do not depend on it.");
 }
+
+} // namespace dmftcore

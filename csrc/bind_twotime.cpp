@@ -10,11 +10,9 @@
 #include "ops.hpp"
 
 namespace py = pybind11;
-using namespace dmftcore;
 
+namespace dmftcore {
 namespace {
-
-using dmftcore::index; // not the one of <strings.h>
 
 template <class T> using Array = py::array_t<T, py::array::c_style>;
 
@@ -31,28 +29,17 @@ template <class T> void require_history(const Array<T>& x, const Array<T>& a, co
   require(a.ndim() == 2 && a.shape(0) == a.shape(1) && a.shape(0) >= x.shape(1), text);
 }
 
-template <class T> Array<T> rows_causal(const Array<T>& x, const Array<T>& a) {
+// Rows times one history: the operations with the signature of rows_causal.
+template <class T, void (*OPERATION)(index, index, const T*, const T*, index, T*)>
+Array<T> rows_times_history(const Array<T>& x, const Array<T>& a) {
   require_rows(x, "x must be (m, n)");
-  require_history(x, a, "a must be (N, N) with N >= n");
+  require_history(x, a, "the history must be (N, N) with N >= n");
   Array<T> y({x.shape(0), x.shape(1)});
   const T *xp = x.data(), *ap = a.data();
   T* yp = y.mutable_data();
   {
     py::gil_scoped_release nogil;
-    cpu::rows_causal(x.shape(0), x.shape(1), xp, ap, a.shape(1), yp);
-  }
-  return y;
-}
-
-template <class T> Array<T> rows_causal_transposed(const Array<T>& x, const Array<T>& a) {
-  require_rows(x, "x must be (m, n)");
-  require_history(x, a, "a must be (N, N) with N >= n");
-  Array<T> y({x.shape(0), x.shape(1)});
-  const T *xp = x.data(), *ap = a.data();
-  T* yp = y.mutable_data();
-  {
-    py::gil_scoped_release nogil;
-    cpu::rows_causal_transposed(x.shape(0), x.shape(1), xp, ap, a.shape(1), yp);
+    OPERATION(x.shape(0), x.shape(1), xp, ap, a.shape(1), yp);
   }
   return y;
 }
@@ -72,19 +59,6 @@ std::pair<Array<T>, Array<T>> rows_causal_pair(const Array<T>& x, const Array<T>
     cpu::rows_causal_pair(x.shape(0), x.shape(1), xp, wp, ap, a.shape(1), yp, zp);
   }
   return {std::move(y), std::move(z)};
-}
-
-template <class T> Array<T> rows_symmetric(const Array<T>& x, const Array<T>& c) {
-  require_rows(x, "x must be (m, n)");
-  require_history(x, c, "c must be (N, N) with N >= n");
-  Array<T> y({x.shape(0), x.shape(1)});
-  const T *xp = x.data(), *cp = c.data();
-  T* yp = y.mutable_data();
-  {
-    py::gil_scoped_release nogil;
-    cpu::rows_symmetric(x.shape(0), x.shape(1), xp, cp, c.shape(1), yp);
-  }
-  return y;
 }
 
 template <class T>
@@ -149,15 +123,17 @@ template <class T> Array<T> empty_like(const Array<T>& a) {
   return Array<T>(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()));
 }
 
-template <class T> Array<T> causal_matmul(const Array<T>& a, const Array<T>& b, index block) {
-  const Shape shape = square(a, block, "a must be (*batch, n, n)");
-  same_shape(a, b, "b must have the shape of a");
+// A kernel from two: the operations with the signature of causal_matmul.
+template <class T, void (*OPERATION)(index, index, index, const T*, const T*, T*)>
+Array<T> of_two_kernels(const Array<T>& a, const Array<T>& b, index block) {
+  const Shape shape = square(a, block, "kernels must be (*batch, n, n)");
+  same_shape(a, b, "the kernels must have one shape");
   Array<T> c = empty_like(a);
   const T *ap = a.data(), *bp = b.data();
   T* cp = c.mutable_data();
   {
     py::gil_scoped_release nogil;
-    cpu::causal_matmul(shape.batch, shape.rows, block, ap, bp, cp);
+    OPERATION(shape.batch, shape.rows, block, ap, bp, cp);
   }
   return c;
 }
@@ -194,19 +170,6 @@ template <class T> Array<T> resolvent(const Array<T>& a, index block) {
   return r;
 }
 
-template <class T> Array<T> congruence(const Array<T>& r, const Array<T>& c, index block) {
-  const Shape shape = square(r, block, "r must be (*batch, n, n)");
-  same_shape(r, c, "c must have the shape of r");
-  Array<T> s = empty_like(r);
-  const T *rp = r.data(), *cp = c.data();
-  T* sp = s.mutable_data();
-  {
-    py::gil_scoped_release nogil;
-    cpu::congruence(shape.batch, shape.rows, block, rp, cp, sp);
-  }
-  return s;
-}
-
 template <class T>
 Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index block) {
   const Shape shape = square(k, block, "k must be (*batch, n, n)");
@@ -226,17 +189,20 @@ Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index b
 
 template <class T> void register_for(py::module_& m) {
   const auto strict = [](const char* name) { return py::arg(name).noconvert(); };
-  m.def("causal_matmul", &causal_matmul<T>, strict("a"), strict("b"), py::arg("block"));
+  m.def("causal_matmul", &of_two_kernels<T, cpu::causal_matmul<T>>, strict("a"), strict("b"),
+        py::arg("block"));
   m.def("causal_solve", &causal_solve<T>, strict("a"), strict("b"), py::arg("dense"),
         py::arg("block"));
   m.def("resolvent", &resolvent<T>, strict("a"), py::arg("block"));
-  m.def("congruence", &congruence<T>, strict("r"), strict("c"), py::arg("block"));
+  m.def("congruence", &of_two_kernels<T, cpu::congruence<T>>, strict("r"), strict("c"),
+        py::arg("block"));
   m.def("causal_apply", &causal_apply<T>, strict("k"), strict("g"), py::arg("strict"),
         py::arg("block"));
-  m.def("rows_causal", &rows_causal<T>, strict("x"), strict("a"));
-  m.def("rows_causal_transposed", &rows_causal_transposed<T>, strict("x"), strict("a"));
+  m.def("rows_causal", &rows_times_history<T, cpu::rows_causal<T>>, strict("x"), strict("a"));
+  m.def("rows_causal_transposed", &rows_times_history<T, cpu::rows_causal_transposed<T>>,
+        strict("x"), strict("a"));
   m.def("rows_causal_pair", &rows_causal_pair<T>, strict("x"), strict("w"), strict("a"));
-  m.def("rows_symmetric", &rows_symmetric<T>, strict("x"), strict("c"));
+  m.def("rows_symmetric", &rows_times_history<T, cpu::rows_symmetric<T>>, strict("x"), strict("c"));
   m.def("rows_congruence", &rows_congruence<T>, strict("x"), strict("c"), strict("r"));
   m.def("rows_low_rank", &rows_low_rank<T>, strict("x"), strict("u"), strict("v"));
 }
@@ -247,3 +213,5 @@ void register_twotime(py::module_& m) {
   register_for<double>(m);
   register_for<float>(m);
 }
+
+} // namespace dmftcore

@@ -2,18 +2,17 @@
 
 namespace py = pybind11;
 
-void register_threads(py::module_&);
-void register_twotime(py::module_&);
-
 namespace dmftcore {
 void register_runtime(py::module_&);
+void register_threads(py::module_&);
+void register_twotime(py::module_&);
 void register_growing(py::module_&);
 } // namespace dmftcore
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled core of dmftcore; the documented interface is the Python package.";
   dmftcore::register_runtime(m);
-  register_threads(m);
-  register_twotime(m);
+  dmftcore::register_threads(m);
+  dmftcore::register_twotime(m);
   dmftcore::register_growing(m);
 }
