@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.slow
@@ -21,6 +22,14 @@ def test_example(path, tmp_path, monkeypatch):
     (picture,) = tmp_path.iterdir()
     assert picture.name == f"{path.stem}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_examples_run():
+    """The Python blocks of the README, as they stand there."""
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block.partition("```")[0], "README.md", "exec"), {})
 
 
 def test_every_example_says_what_it_shows():
