@@ -226,6 +226,14 @@ class TestMemory:
         with pytest.raises(MemoryError, match=r"kernel_times=\[\]"):
             dc.solve(LIMIT, data, TRAINING)
 
+    def test_many_points_of_few_dimensions_need_no_gram_matrix(self):
+        """2e5 points: Kx alone would take 320 GB."""
+        x = np.random.default_rng(0).normal(size=(200_000, 3))
+        data = dc.Dataset(inputs=x, targets=x @ [1.0, -0.5, 0.2])
+        solution = dc.solve(LIMIT, data, dc.GradientDescent(0.1, 40), kernel_times=[], times=[40])
+        assert solution.diagnostics["memory"] < 10**8
+        assert solution.train_loss[0] < 0.5
+
     def test_plan_covers_the_result(self):
         solution = dc.solve(LIMIT, DATA, TRAINING, save="all")
         arrays = [solution.outputs, solution.errors, solution.ntk]

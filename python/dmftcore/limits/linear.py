@@ -216,16 +216,19 @@ def memory_plan(
     points, outputs, depth = data.n_train + data.n_test, data.n_outputs, limit.depth
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
+    rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
+    # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
+    with_gram = slots > 0 or 2 * rank >= data.n_train
     saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs) + rows * data.n_train
+        "chain": HiddenChain.count(depth, training.steps, outputs) + rows * rank
         if engine == "chain"
         else 0,
         # The steps, and their concatenation.
         "curves": 2 * len(options.schedule.times) * points * outputs,
         "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
         "two-time kernels": 2 * slots**2 * depth * sum(saved[name] for name in options.save),
-        "data": 4 * points**2,
+        "data": 4 * points**2 if with_gram else 2 * points * rank,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
