@@ -18,8 +18,13 @@ CHOSEN = (
     "gamma=1.5 L=3 lr=0.002 T=100000",
     "gamma=1.5 L=3 lr=0.0005 T=1e+06 tol=1e-06",
     "gamma=1.5 L=3 lr=0.0005 T=1e+07",
-    "T=1000 P=100",
+    "T=2000 P=100",
+    "T=1000 P=10 D=40",
+    "T=1000 P=5000 D=40",
 )
+
+#: What a case of a file is about, before its title in the short table.
+SUBJECTS = {"operations": "", "growing": "growing network, ", "chain": "two-time chain, L=2 "}
 
 #: What the files measure, in the order of the page.
 INTRODUCTIONS = {
@@ -50,7 +55,7 @@ def machine_line(machine):
     )
 
 
-def row(case):
+def row(case, subject=""):
     """Case, our time, its error, and the times of others in multiples of ours."""
     (_, ours), *others = case["competitors"].items()
     facts = [f"{name}: {other['ratio']:.2f} x" for name, other in others]
@@ -60,12 +65,13 @@ def row(case):
     if "loop_wall_seconds" in case:
         facts.append(f"loop {seconds(case['loop_wall_seconds'])}")
     error = f"{ours['error']:.0e}" if "error" in ours else ""
-    return f"| {case['title']} | {seconds(ours['cpu_seconds'])} | {error} | {'; '.join(facts)} |"
+    title, time = subject + case["title"], seconds(ours["cpu_seconds"])
+    return f"| {title} | {time} | {error} | {'; '.join(facts)} |"
 
 
-def table(cases):
+def table(rows):
     head = ["| case | dmftcore, CPU time | error | others, in multiples of that time |"]
-    return "\n".join([*head, "|---|---|---|---|", *map(row, cases)])
+    return "\n".join([*head, "|---|---|---|---|", *rows])
 
 
 def results():
@@ -87,7 +93,7 @@ def page():
                 f"## `python -m bench {name}`",
                 INTRODUCTIONS[name],
                 f"Machine: {machine_line(result['machine'])}.",
-                table(result["cases"]),
+                table(map(row, result["cases"])),
             ]
     return "\n\n".join(parts) + "\n"
 
@@ -96,14 +102,14 @@ def short_table():
     """The chosen cases of all files."""
     parts = []
     for device in results():
-        cases = [
-            case
-            for result in device.values()
+        rows = [
+            row(case, SUBJECTS[name])
+            for name, result in device.items()
             for case in result["cases"]
             if case["title"].startswith(CHOSEN)
         ]
         machine = next(iter(device.values()))["machine"]
-        parts += [table(cases), f"({machine_line(machine)})"]
+        parts += [table(rows), f"({machine_line(machine)})"]
     return "\n\n".join(parts)
 
 
