@@ -34,8 +34,8 @@ that of the residual.""",
     "growing": """`solve(..., method="growing")` on six points with Kx = exp(-(i-j)^2 / 4.5) and
 on a power law of two million modes in 60 groups, one thread. The error is the largest relative one
 of the loss against a tolerance a hundred times smaller, while the loss exceeds 1e-16 of its start.
-The flop rate counts the multiply-adds that were executed, over the time of the whole solve, beside the best rate of
-dgemv (square matrices of 128 to 384 rows in cache) on the same machine in the same run.""",
+The flop rate counts the multiply-adds that were executed, over the time of the whole solve, beside
+the best rate of dgemv (square matrices of 128 to 384 rows in cache) in the same run.""",
     "chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, all cores. "numpy rows"
 is the same march with dense numpy products for the row operations. The error is that of the loss,
 relative to its start, against the growing network at tol = 1e-12. With the number P of points grows
