@@ -357,7 +357,6 @@ def test_demo_is_a_sensible_configuration():
     assert np.linalg.norm(after - before) > np.linalg.norm(before)
 
 
-@pytest.mark.slow
 def test_demo(folder):
     pytest.importorskip("sklearn")
     result = run("demo", "-o", "new")
