@@ -40,7 +40,7 @@ def test_networks_approach_the_theory_as_one_over_width(case):
         test_targets=targets[n_train:] if n_train < len(GRAM) else None,
     )
     training = dc.GradientDescent(lr=lr, steps=14)
-    keywords = {"times": [1, 2, 5, 9, 14], "kernel_times": [0, 5, 14]}
+    keywords = {"times": [1, 2, 5, 9, 14], "kernel_times": [0, 5, 14], "save": ("H", "G")}
     theory = dc.solve(limit, data, training, **keywords)
     networks = {
         width: dc.simulate(limit, data, training, width=width, seeds=seeds, **keywords)
@@ -49,7 +49,7 @@ def test_networks_approach_the_theory_as_one_over_width(case):
     for field in ("outputs", "train_loss", "ntk", "test_outputs", "test_loss"):
         if data.n_test or not field.startswith("test"):
             check_mean(theory, networks, field)
-    for name, layers in theory.equal_time.items():
+    for name, layers in theory.two_time.items():
         for layer in layers:
             check_kernel(theory, networks, name, layer)
 
@@ -74,9 +74,9 @@ def check_mean(theory, networks, field):
 
 
 def check_kernel(theory, networks, name, layer):
-    """An equal-time kernel: relative distances in place of standard errors."""
-    expected = theory.equal_time[name][layer]
-    found = {n: result.equal_time[name][layer] for n, result in networks.items()}
+    """A two-time kernel: relative distances in place of standard errors."""
+    expected = theory.kernel(name, layer)
+    found = {n: result.kernel(name, layer) for n, result in networks.items()}
     small, middle, _ = WIDTHS
 
     def distance(kernel):
