@@ -153,10 +153,15 @@ def test_kernels_are_those_of_the_networks(depth, outputs):
             kernel = np.einsum("stai,subi->taub", vectors[layer - 1], vectors[layer - 1])
             kernel /= 2 * width
             np.testing.assert_allclose(result.kernel(name, layer), kernel, rtol=1e-11, atol=1e-13)
+            by_network = np.einsum("stai,stui->stau", vectors[layer - 1], vectors[layer - 1])
+            by_network /= width
             for t in result.kernel_times:
                 np.testing.assert_allclose(
                     result.equal_time[name][layer][t], kernel[t, :, t], rtol=1e-11, atol=1e-13
                 )
+            deviation = np.abs(by_network[0] - by_network[1]) / 2
+            found = result.stderr(name)[layer - 1]
+            np.testing.assert_allclose(found, deviation, rtol=1e-7, atol=1e-13)
     tangents = np.array(tangents)
     shape = (P, P) if outputs is None else (P, k, P, k)
     assert result.ntk.shape == (4, *shape)
@@ -373,7 +378,8 @@ def test_the_result_survives_storage(tmp_path):
     again = type(result).load(tmp_path / "run.nc")
     np.testing.assert_array_equal(again.kernel("H"), result.kernel("H"))
     np.testing.assert_array_equal(again.per_seed["test_outputs"], result.per_seed["test_outputs"])
-    np.testing.assert_array_equal(again.stderr("ntk"), result.stderr("ntk"))
+    for name in ("ntk", "H", "G", "train_loss"):
+        np.testing.assert_array_equal(again.stderr(name), result.stderr(name))
     assert again.config == result.config
 
 

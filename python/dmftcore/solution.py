@@ -158,6 +158,8 @@ class Solution:
     def stderr(self, name: str) -> FloatArray:
         """Standard error of the mean of a measured or sampled field.
 
+        Those of the equal-time kernels "H" and "G" have the layer on their first axis.
+
         Raises
         ------
         KeyError
@@ -204,8 +206,9 @@ class Solution:
         }
         for name, values in self.per_seed.items():
             variables[_SEED + name] = (("seed", *axes[name]), values)
+        kernel_axes = {n: (f"layer_{n}", "t", *self._sides(n)) for n in self.equal_time}
         for name, values in self.standard_errors.items():
-            variables[_ERROR + name] = (axes[name], values)
+            variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
         for name, values in self.order_parameters.items():
             # Their axes have no names in common: those of each are its own.
             named = tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
@@ -213,8 +216,7 @@ class Solution:
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():
-                first, second = SIDES[name]
-                second = f"{second}_" if second == first else second
+                first, second = self._sides(name)
                 times = ("t", first, "s", second) if suffix else ("t", first, second)
                 layer = f"layer_{name}{suffix}"
                 variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
@@ -241,6 +243,12 @@ class Solution:
             "sharpness": ("t",),
             "overlap": ("time",),
         }
+
+    @staticmethod
+    def _sides(name: str) -> tuple[str, str]:
+        """Names of the axes of both sides of a kernel or response."""
+        first, second = SIDES[name]
+        return first, f"{second}_" if second == first else second
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:

@@ -288,7 +288,7 @@ def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int
         # Outputs of every network, twice while they are put together, and the temporaries of the
         # losses; mean outputs, errors and standard errors.
         "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,
-        "kernels": slots * (depth * (points**2 + outputs**2) + 2 * tangent),
+        "kernels": 2 * slots * (depth * (points**2 + outputs**2) + tangent),
         # Features of one layer and the next; kernels of all networks, and their tangent kernel with
         # a summand.
         "work": seeds * (2 * width * points + depth * points**2 + 2 * tangent),

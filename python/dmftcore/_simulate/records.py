@@ -38,9 +38,12 @@ class Records:
             "ntk": np.empty((slots, *patterns, *patterns)),
             "sharpness": np.empty(slots),
         }
-        self._errors = {
-            name: np.empty_like(mean) for name, mean in self._means.items() if self._with_error
-        }
+        # Those of kernels have the layer on their first axis.
+        self._errors: dict[str, FloatArray] = {}
+        if self._with_error:
+            self._errors = {name: np.empty_like(mean) for name, mean in self._means.items()}
+            for name, kernels in self._equal.items():
+                self._errors[name] = np.empty((depth, *kernels[1].shape))
         # Vectors at all kernel times: two-time kernels are their products, taken at the end.
         rows = {"H": points, "G": outputs}
         self._vectors: dict[str, Layers] = {
@@ -66,6 +69,8 @@ class Records:
         """Store kernel `name` of one layer; its values (S, rows, rows) in every network."""
         products: FloatArray = vectors @ vectors.swapaxes(1, 2) / self._width
         self._equal[name][layer][self._count] = products.mean(axis=0)
+        if self._with_error:
+            self._errors[name][layer - 1, self._count] = standard_error(products)
         if name in self._vectors:
             self._vectors[name][layer][:, self._count] = vectors
         return products
@@ -94,7 +99,10 @@ class Records:
                 }
                 for name, layers in self._vectors.items()
             },
-            "standard_errors": {name: error[:count] for name, error in self._errors.items()},
+            "standard_errors": {
+                name: error[:, :count] if name in self._equal else error[:count]
+                for name, error in self._errors.items()
+            },
         }
 
 
