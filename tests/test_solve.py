@@ -64,10 +64,10 @@ class TestEngine:
     def test_reported_residual_sees_a_wrong_history(self):
         """The residual is small for the march, and large once a kernel is spoilt."""
         from dmftcore.limits.linear_marches import ChainMarch
-        from dmftcore.modes import LinearProblem, Modes
+        from dmftcore.modes import LinearProblem
 
         problem = LinearProblem(
-            Modes.of(DATA), depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02,
+            DATA, depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02,
             follow_ntk=False, loss_limit=np.inf,
         )  # fmt: skip
         system = ChainMarch(problem, steps=30)
@@ -323,6 +323,29 @@ class TestArguments:
     def test_data(self, fields, error, text):
         with pytest.raises(error, match=text):
             dc.Dataset(**fields)
+
+    @pytest.mark.parametrize("points", [40, 700])
+    def test_semi_definite_up_to_rounding(self, points):
+        """Whichever way it is tested, the limit is 1e-8 of the largest eigenvalue."""
+        rng = np.random.default_rng(points)
+        basis, _ = np.linalg.qr(rng.normal(size=(points, points)))
+        values = np.linspace(0, 3, points)
+        for smallest, accepted in ((-1.5e-8, True), (-6e-8, False)):
+            values[0] = smallest
+            gram = basis * values @ basis.T
+            gram = (gram + gram.T) / 2
+            if accepted:
+                dc.Dataset(gram=gram, targets=np.ones(points))
+            else:
+                with pytest.raises(ValueError, match="positive semi-definite"):
+                    dc.Dataset(gram=gram, targets=np.ones(points))
+
+    @pytest.mark.parametrize("points", [40, 700])
+    def test_largest_eigenvalue(self, points):
+        x = np.random.default_rng(1).normal(size=(points, 2 * points))
+        data = dc.Dataset(inputs=x, targets=np.ones(points))
+        expected = np.linalg.norm(x, 2) ** 2 / (2 * points)
+        assert data.largest_eigenvalue == pytest.approx(expected, rel=1e-4)
 
     def test_zero_data(self):
         data = dc.Dataset(inputs=np.zeros((3, 2)), targets=np.ones(3))

@@ -45,13 +45,7 @@ class Modes:
 
     @classmethod
     def of(cls, data: Dataset) -> Modes:
-        """The modes of `data`.
-
-        Raises
-        ------
-        ValueError
-            If the training Gram matrix is zero.
-        """
+        """The modes of `data`."""
         n_train = data.n_train
         if data.points is not None and 2 * data.points.shape[1] < n_train:
             # Fewer dimensions than points: no P x P matrix is needed.
@@ -65,8 +59,6 @@ class Modes:
             kept = values > EIGENVALUE_CUTOFF * values[0]
             vectors, scales = vectors[:, kept], np.sqrt(values[kept])
             outside = data.kernel[n_train:, :n_train] @ vectors / scales
-        if scales.size == 0:
-            raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
         points = np.vstack([vectors * scales, outside])
         targets = np.ascontiguousarray((vectors.T @ data.targets.reshape(n_train, -1)).T)
         return cls(data, np.ascontiguousarray(scales), targets, points)
@@ -97,8 +89,7 @@ class LinearProblem:
 
     Attributes
     ----------
-    modes : Modes
-        The data.
+    data : Dataset
     depth, gamma, init_scale
         As in `DeepLinear`.
     lr_per_point : float
@@ -109,10 +100,15 @@ class LinearProblem:
         Sum of squared errors beyond which the dynamics count as diverged.
     """
 
-    modes: Modes
+    data: Dataset
     depth: int
     gamma: float
     init_scale: float
     lr_per_point: float
     follow_ntk: bool
     loss_limit: float
+
+    @cached_property
+    def modes(self) -> Modes:
+        """The data in their eigenbasis."""
+        return Modes.of(self.data)

@@ -28,7 +28,7 @@ from dmftcore.march import (
     check_memory,
     march,
 )
-from dmftcore.modes import LinearProblem, Modes
+from dmftcore.modes import LinearProblem
 from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
@@ -92,15 +92,14 @@ def solve_deep_linear(
     engine, reason = _engine(limit, training, options)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
-    modes = Modes.of(data)
-    bound = stability_bound(limit, data, modes)
+    bound = stability_bound(limit, data)
     if training.lr > bound:
         warnings.warn(
             f"lr = {training.lr:g} exceeds 2 / sharpness = {bound:.6g} at step 0",
             StabilityWarning,
             stacklevel=3,
         )
-    system = _system(engine, limit, data, training, options, modes)
+    system = _system(engine, limit, data, training, options)
     targets = data.targets.reshape(data.n_train, -1)
 
     def loss(outputs: FloatArray) -> float:
@@ -113,7 +112,7 @@ def solve_deep_linear(
             "memory": plan.total,
             "stability_bound": bound,
         }
-        fields = curves(data, outputs.reshape(-1, len(modes.points), data.n_outputs))
+        fields = curves(data, outputs.reshape(-1, data.n_train + data.n_test, data.n_outputs))
         result = Solution(
             schedule.times,
             schedule.kernel_times,
@@ -142,14 +141,21 @@ def solve_deep_linear(
     return result
 
 
-def stability_bound(limit: DeepLinear, data: Dataset, modes: Modes) -> float:
+def stability_bound(limit: DeepLinear, data: Dataset) -> float:
     """Learning rate above which the lazy network diverges, 2 / sharpness(0).
 
     ``2 P / ((L + 1) sigma^{2L} lambda_max(Kx))``. Feature learning raises the sharpness, so that
     a smaller rate may still become unstable later.
+
+    Raises
+    ------
+    ValueError
+        If the training points are all zero.
     """
-    initial = (limit.depth + 1) * limit.init_scale ** (2 * limit.depth) * modes.scales[0] ** 2
-    return float(2 * data.n_train / initial)
+    if data.largest_eigenvalue <= 0:
+        raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
+    ntk_scale = (limit.depth + 1) * limit.init_scale ** (2 * limit.depth)
+    return float(2 * data.n_train / (ntk_scale * data.largest_eigenvalue))
 
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
@@ -187,10 +193,9 @@ def _system(
     data: Dataset,
     training: GradientDescent,
     options: SolveOptions,
-    modes: Modes,
 ) -> LinearMarch:
     problem = LinearProblem(
-        modes,
+        data,
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,

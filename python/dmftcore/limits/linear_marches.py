@@ -2,9 +2,8 @@
 
 All are `dmftcore.march.March` and know their kernels at the stored steps: `GrowingNetwork` (of
 `dmftcore.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels, and
-`LazyMarch` is the closed form at gamma = 0. The data enter in the eigenbasis of the training Gram
-matrix (`dmftcore.modes`): the errors drive the hidden layers through h^0 = scales * Delta', and
-the hidden layers answer with a predictor F in input space, f = points @ F.
+`LazyMarch` is the closed form at gamma = 0. The errors drive the hidden layers through
+h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from dmftcore.chain import HiddenChain, LiftedRows
 from dmftcore.march import March
 from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
+from dmftcore.visited import VisitedErrors
 
 __all__ = ["ChainMarch", "LazyMarch", "LinearMarch"]
 
@@ -105,13 +105,17 @@ class LazyMarch:
 class ChainMarch:
     """The hidden chain of two-time kernels, driven by the errors on a fixed data set.
 
-    At each step: the backward rows of the chain; the predictor ``F(t) = D^0[t,:] h^0``, sum over
-    earlier steps; the errors; ``H^0[t,s] = h^0(t) . h^0(s)``; the forward rows of the chain.
+    At each step: the backward rows of the chain; the outputs ``f(t) = Kx D^0[t,:] Delta``, sum
+    over earlier steps; the errors; ``H^0[t,s] = Delta(t)^T Kx Delta(s)``; the forward rows of the
+    chain. Errors and predictors are coordinates in the basis of visited errors
+    (`dmftcore.visited`).
     """
 
     def __init__(self, problem: LinearProblem, steps: int) -> None:
-        outputs, rank = problem.modes.targets.shape
-        self._problem, self._modes = problem, problem.modes
+        self._problem, self._data = problem, problem.data
+        outputs = self._data.n_outputs
+        self._targets = self._data.targets.reshape(-1, outputs).T
+        self._points = self._data.n_train + self._data.n_test
         self._chain = HiddenChain(
             depth=problem.depth,
             steps=steps,
@@ -120,8 +124,10 @@ class ChainMarch:
             gamma=problem.gamma,
             init_scale=problem.init_scale,
         )
-        self._h0 = np.zeros(((steps + 1) * outputs, rank))
-        self._predictor = np.zeros((outputs, rank))
+        self._errors = VisitedErrors(self._data)
+        #: Coordinates a(t) of all errors; columns beyond the directions visited are spare.
+        self._history = np.zeros(((steps + 1) * outputs, 16))
+        self._predictor = np.zeros((outputs, 0))
         self._stored: list[int] = []
         self._stored_outputs: list[FloatArray] = []
 
@@ -152,8 +158,8 @@ class ChainMarch:
         """See `LinearMarch`."""
         by_step = []
         for step in self._stored:
-            rows = self._lift(self._modes.points, step, step)
-            by_step.append([self._modes.kernel, *self._full_features(rows)])
+            rows = self._lift(self._errors.images.T, step, step)
+            by_step.append([self._data.kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
         gradients = [
             np.stack([g[self._rows(step), self._rows(step)] for step in self._stored])
@@ -163,7 +169,7 @@ class ChainMarch:
 
     def two_time_features(self) -> list[FloatArray]:
         """See `LinearMarch`."""
-        n, points = len(self._stored), len(self._modes.points)
+        n, points = len(self._stored), self._points
         kernels = self._full_features(self._lift_stored())
         return [kernel.reshape(n, points, n, points) for kernel in kernels]
 
@@ -173,7 +179,7 @@ class ChainMarch:
 
     def feature_responses(self) -> Layers:
         """Responses A^l (n, P + Q, n, K) of h^l to its backward source, l = 1..L."""
-        n, points = len(self._stored), len(self._modes.points)
+        n, points = len(self._stored), self._points
         return {
             layer: a.reshape(n, points, -1, self._chain.outputs)[:, :, self._stored]
             for layer, a in enumerate(self._lift_stored().a, start=1)
@@ -193,24 +199,35 @@ class ChainMarch:
     def _next_step(self) -> bool:
         """Move by one step; False if the loss at the new one has diverged."""
         if self._problem.follow_ntk and self.step >= 0:
-            self._predictor = (
-                self._predictor + self._problem.lr_per_point * self._ntk_times_errors()
-            )
+            change = self._problem.lr_per_point * self._ntk_times_errors()
+            change[:, : self._predictor.shape[1]] += self._predictor
+            self._predictor = change
         response = self._chain.backward()
         now = self._rows(self.step)
         if not self._problem.follow_ntk:
-            self._predictor = response[:, : now.start] @ self._h0[: now.start]
-        errors = self._modes.targets - self._modes.scales * self._predictor
+            self._predictor = response[:, : now.start] @ self._coordinates(now.start)
+        errors = self._targets - self._outputs()[: self._data.n_train].T
         if not np.sum(errors**2) <= self._problem.loss_limit:
             return False
-        self._h0[now] = self._modes.scales * errors
-        self._chain.forward(self._h0[now] @ self._h0[: now.stop].T)
+        self._append(now, self._errors.coordinates(errors))
+        known = self._coordinates(now.stop)
+        self._chain.forward(known[now] @ self._errors.gram @ known.T)
         return True
 
+    def _append(self, now: slice, coordinates: FloatArray) -> None:
+        width = coordinates.shape[1]
+        if width > self._history.shape[1]:
+            self._history = np.pad(self._history, ((0, 0), (0, width)))
+        self._history[now, :width] = coordinates
+
+    def _coordinates(self, rows: int) -> FloatArray:
+        """Coordinates a of the first `rows` errors in all directions visited."""
+        return self._history[:rows, : self._errors.size]
+
     def _ntk_times_errors(self) -> FloatArray:
-        """sum_l G^{l+1}(t,t) (H^l(t,t) Delta(t)) in input space, (K, r)."""
+        """sum_l G^{l+1}(t,t) (H^l(t,t) Delta(t)), in the coordinates of a predictor (K, k)."""
         now = self._rows(self.step)
-        rows = self._lift(np.eye(len(self._modes.scales)), self.step, self.step)
+        rows = self._lift(np.eye(self._errors.size), self.step, self.step)
         gradients = [g[now, now] for g in self._chain.g.values()] + [np.eye(self._chain.outputs)]
         product: FloatArray = np.sum(
             [g @ h[:, now].T for h, g in zip(rows.h, gradients, strict=True)], axis=0
@@ -218,12 +235,13 @@ class ChainMarch:
         return product
 
     def _lift(self, vectors: FloatArray, step: int, last: int) -> LiftedRows:
-        """Chain rows at `step`, on the columns up to step `last`, of vectors (m, r)."""
-        return self._chain.lift(vectors @ self._h0[: self._rows(last).stop].T, step)
+        """Chain rows at `step`, on the columns up to step `last`, of vectors (m, k)."""
+        known = self._coordinates(self._rows(last).stop)
+        return self._chain.lift(np.ascontiguousarray(vectors @ known.T), step)
 
     def _lift_stored(self) -> LiftedRows:
         """Chain rows of all points at all stored steps, one step below the other."""
-        rows = [self._lift(self._modes.points, step, self.step) for step in self._stored]
+        rows = [self._lift(self._errors.images.T, step, self.step) for step in self._stored]
         return LiftedRows(
             *(
                 [np.concatenate(layer) for layer in zip(*kind, strict=True)]
@@ -233,8 +251,8 @@ class ChainMarch:
 
     def _full_features(self, rows: LiftedRows) -> list[FloatArray]:
         """H^1, ..., H^L among lifted rows of all points."""
-        times = rows.h[0].shape[0] // len(self._modes.points)
-        kernel = np.tile(self._modes.kernel, (times, times))
+        times = rows.h[0].shape[0] // self._points
+        kernel = np.tile(self._data.kernel, (times, times))
         return [
             self._chain.s2**layer * kernel + learned
             for layer, learned in enumerate(self._chain.features(rows, rows), start=1)
@@ -251,7 +269,7 @@ class ChainMarch:
         return slice(step * self._chain.outputs, (step + 1) * self._chain.outputs)
 
     def _outputs(self) -> FloatArray:
-        return self._modes.points @ self._predictor.T
+        return self._errors.outputs(self._predictor)
 
     def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
-        return np.array(rows).reshape(-1, len(self._modes.points), self._chain.outputs)
+        return np.array(rows).reshape(-1, self._points, self._chain.outputs)
