@@ -90,7 +90,7 @@ def main():
         loops = []
 
         def loop(data=data, loops=loops):
-            # From the first report on: without the eigenvectors of the data, taken once before.
+            # From the first report on: without what is done once.
             stamps = []
             result = dc.solve(
                 dc.DeepLinear(2),

@@ -222,11 +222,13 @@ def memory_plan(
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
+    visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
     saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs) + rows * rank
+        "chain": HiddenChain.count(depth, training.steps, outputs)
+        + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
         # The steps, and their concatenation.
