@@ -66,4 +66,55 @@ template <class T>
 void rows_low_rank(index m, index n, index k, const T* x, const T* u, const T* v, T* y);
 
 } // namespace cpu
+
+// The same operations on device memory, queued on a stream (a cudaStream_t). They return before
+// they are done, take scratch memory from the pool of that stream, and throw cuda::Error when an
+// allocation or a launch is refused.
+namespace cuda {
+
+using Stream = void*;
+
+template <class T>
+void causal_matmul(Stream stream, index batch, index n, index block, const T* a, const T* b, T* c);
+
+template <class T>
+void causal_solve(Stream stream, index batch, index n, index block, const T* a, const T* b, T* x);
+
+template <class T>
+void causal_solve_dense(Stream stream, index batch, index n, index m, index block, const T* a,
+                        const T* b, T* x);
+
+template <class T>
+void resolvent(Stream stream, index batch, index n, index block, const T* a, T* r);
+
+template <class T>
+void congruence(Stream stream, index batch, index n, index block, const T* r, const T* c, T* s);
+
+template <class T>
+void causal_apply(Stream stream, index batch, index n, index m, index block, bool strict,
+                  const T* k, const T* g, T* y);
+
+template <class T>
+void rows_causal(Stream stream, index m, index n, const T* x, const T* a, index ld, T* y);
+
+template <class T>
+void rows_causal_transposed(Stream stream, index m, index n, const T* x, const T* a, index ld,
+                            T* y);
+
+template <class T>
+void rows_causal_pair(Stream stream, index m, index n, const T* x, const T* w, const T* a, index ld,
+                      T* y, T* z);
+
+template <class T>
+void rows_symmetric(Stream stream, index m, index n, const T* x, const T* c, index ld, T* y);
+
+template <class T>
+void rows_congruence(Stream stream, index m, index n, const T* x, const T* c, index ldc, const T* r,
+                     index ldr, T* y, T* z);
+
+template <class T>
+void rows_low_rank(Stream stream, index m, index n, index k, const T* x, const T* u, const T* v,
+                   T* y);
+
+} // namespace cuda
 } // namespace dmftcore

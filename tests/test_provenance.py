@@ -23,6 +23,8 @@ def test_a_noun_becomes_its_type_and_fields():
         "depth": 3,
         "gamma": 0.5,
         "init_scale": 1.0,
+        "branch_scale": None,
+        "branch": "sqrt",
         "readout": "gd",
     }
 

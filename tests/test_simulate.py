@@ -351,7 +351,10 @@ def test_the_result_says_what_it_is():
     stored = json.loads(json.dumps(result.config))
     assert stored["limit"]["type"] == "DeepLinear"
     assert stored["limit"]["depth"] == 2
-    assert stored["training"] == {"type": "GradientDescent", "lr": 0.2, "steps": 3}
+    assert stored["training"] == {
+        "type": "GradientDescent", "lr": 0.2, "steps": 3, "loss": "square",
+        "weight_decay": 0.0, "momentum": 0.0,
+    }  # fmt: skip
     assert stored["data"]["inputs"]["shape"] == [P, D]
     assert stored["simulate"] == {
         "width": WIDTH,

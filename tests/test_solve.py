@@ -67,8 +67,8 @@ class TestEngine:
         from dmftcore.modes import LinearProblem
 
         problem = LinearProblem(
-            DATA, depth=3, gamma=1.0, init_scale=1.0, lr_per_point=0.02,
-            follow_ntk=False, loss_limit=np.inf,
+            DATA, depth=3, gamma=1.0, init_scale=1.0, branch=None,
+            training=dc.GradientDescent(lr=0.08, steps=30), follow_ntk=False, loss_limit=np.inf,
         )  # fmt: skip
         system = ChainMarch(problem, steps=30)
         system.advance(np.array([30]))
@@ -378,9 +378,13 @@ def test_configuration_is_complete_and_plain():
     solution = dc.solve(LIMIT, DATA, TRAINING, times=[0, 20], tol=1e-9)
     config = json.loads(json.dumps(solution.config))
     assert config["limit"] == {
-        "type": "DeepLinear", "depth": 2, "gamma": 1.0, "init_scale": 1.0, "readout": "gd",
+        "type": "DeepLinear", "depth": 2, "gamma": 1.0, "init_scale": 1.0,
+        "branch_scale": None, "branch": "sqrt", "readout": "gd",
     }  # fmt: skip
-    assert config["training"] == {"type": "GradientDescent", "lr": 0.05, "steps": 20}
+    assert config["training"] == {
+        "type": "GradientDescent", "lr": 0.05, "steps": 20, "loss": "square",
+        "weight_decay": 0.0, "momentum": 0.0,
+    }  # fmt: skip
     assert config["data"]["gram"]["shape"] == [4, 4]
     assert config["solve"]["times"] == [0, 20]
     assert config["solve"]["tol"] == 1e-9

@@ -20,6 +20,7 @@ from dmftcore import twotime
 from dmftcore._core import cuda_status, get_num_threads, set_num_threads
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
+from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
@@ -29,6 +30,7 @@ from dmftcore.training import GradientDescent
 __version__ = version("dmftcore")
 
 __all__ = [
+    "INFINITE",
     "CudaError",
     "Dataset",
     "DeepLinear",

@@ -11,6 +11,12 @@ import numpy as np
 
 from dmftcore.errors import CudaError
 
+
+def namespace(array: Any) -> Any:
+    """The array library of `array`: numpy."""
+    return np
+
+
 DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 
 

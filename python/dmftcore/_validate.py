@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["integer", "non_negative", "one_of", "positive", "real_array"]
+__all__ = ["INFINITE", "integer", "non_negative", "one_of", "positive", "real_array"]
+
+#: A depth, width or number that has been taken to infinity. Typed so that it may stand wherever
+#: an int is expected.
+INFINITE: Any = math.inf
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
+from dmftcore.training import GradientDescent
 
 __all__ = ["LinearProblem", "Modes"]
 
@@ -92,8 +93,9 @@ class LinearProblem:
     data : Dataset
     depth, gamma, init_scale
         As in `DeepLinear`.
-    lr_per_point : float
-        lr / P.
+    branch : float or None
+        Factor b of the residual blocks, None for a network without skips.
+    training : GradientDescent
     follow_ntk : bool
         Move the outputs by the tangent kernel (``readout="ntk"``).
     loss_limit : float
@@ -104,9 +106,20 @@ class LinearProblem:
     depth: int
     gamma: float
     init_scale: float
-    lr_per_point: float
+    branch: float | None
+    training: GradientDescent
     follow_ntk: bool
     loss_limit: float
+
+    @property
+    def rates_per_point(self) -> FloatArray:
+        """lr / P of every update, (steps,)."""
+        return self.training.rates / self.data.n_train
+
+    @property
+    def lr_per_point(self) -> float:
+        """lr / P of a constant learning rate."""
+        return float(self.training.lr / self.data.n_train)
 
     @cached_property
     def modes(self) -> Modes:

@@ -3,30 +3,87 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from dmftcore._validate import integer, positive
+import numpy as np
+
+from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive, real_array
 
 __all__ = ["GradientDescent"]
 
+LOSSES = ("square",)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class GradientDescent:
-    """Full-batch gradient descent on the square loss, in discrete time.
+    """Full-batch gradient descent in discrete time, with momentum and weight decay.
 
-    Every parameter moves by ``theta <- theta - lr gamma^2 N grad(loss)`` with
-    ``loss = (1/2P) sum |y - f|^2``: the mean-field scaling in which the width N drops out.
+    Every parameter moves by ``v <- momentum v - gamma^2 N grad(loss) - weight_decay theta``,
+    ``theta <- theta + lr v``, from ``v = 0``, with ``loss = (1/2P) sum |y - f|^2``: the mean-field
+    scaling in which the width N drops out.
 
     Parameters
     ----------
-    lr : float
-        Learning rate eta > 0.
+    lr : float or (steps,) array
+        Learning rate eta > 0; an array is a schedule, one rate for each update.
     steps : int
         Number of updates; states are numbered t = 0..steps.
+    loss : {"square"}
+        Loss of a point, ``(y - f)^2 / 2`` summed over outputs.
+    weight_decay : float
+        Coefficient lambda >= 0.
+    momentum : float
+        Coefficient m of the velocity (heavy ball), 0 <= m < 1.
     """
 
-    lr: float
+    lr: float | FloatArray
     steps: int
+    loss: str = "square"
+    weight_decay: float = 0.0
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lr", positive("lr", self.lr))
-        object.__setattr__(self, "steps", integer("steps", self.steps, at_least=0))
+        steps = integer("steps", self.steps, at_least=0)
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "lr", _rates(self.lr, steps))
+        object.__setattr__(self, "loss", one_of("loss", self.loss, LOSSES))
+        object.__setattr__(self, "weight_decay", non_negative("weight_decay", self.weight_decay))
+        object.__setattr__(self, "momentum", non_negative("momentum", self.momentum))
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, not {self.momentum!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GradientDescent):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def rates(self) -> FloatArray:
+        """Learning rate of every update, (steps,); not writeable."""
+        return np.broadcast_to(self.lr, (self.steps,))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the parameters forget all but their state: no momentum, no weight decay."""
+        return self.momentum == 0 and self.weight_decay == 0
+
+    def _key(self) -> tuple[Any, ...]:
+        lr = self.lr.tobytes() if isinstance(self.lr, np.ndarray) else self.lr
+        return lr, self.steps, self.loss, self.weight_decay, self.momentum
+
+
+def _rates(lr: Any, steps: int) -> float | FloatArray:
+    if np.ndim(lr) == 0:
+        return positive("lr", lr)
+    rates = real_array("lr", lr, 1)
+    if len(rates) != steps:
+        raise ValueError(
+            f"lr as a schedule must hold one rate for each of the {steps} updates, "
+            f"found {len(rates)}"
+        )
+    if np.any(rates <= 0):
+        raise ValueError(f"lr must be > 0, found {rates.min()!r} at update {rates.argmin()}")
+    return rates

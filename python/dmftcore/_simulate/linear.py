@@ -114,7 +114,7 @@ class Networks:
         self.points = points
         self._records = records
         self._gamma = limit.gamma
-        self._rate = training.lr * limit.gamma / data.n_train
+        self._rate = float(training.lr) * limit.gamma / data.n_train
         self._targets = data.targets.reshape(data.n_train, -1)
         self._start = self._evaluate()
         self._outputs = np.zeros_like(self._start)
@@ -256,7 +256,7 @@ def train(
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.lr:g})",
+            f"(now {training.rates.max():g})",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None

@@ -6,13 +6,14 @@ evolution in wide neural networks" (2022), linear case, in discrete time.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive
+from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
 from dmftcore.chain import HiddenChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
@@ -52,16 +53,22 @@ class DeepLinear:
     """Deep linear network of infinite width in the mean-field scaling.
 
     ``h^1 = W^0 x / sqrt(D)``, ``h^{l+1} = W^l h^l / sqrt(N)``, ``f_k = w_k . h^L / (gamma N)``,
-    all weights iid N(0, init_scale^2) at the start.
+    all weights iid N(0, init_scale^2) at the start. With `branch_scale` the hidden layers are
+    residual blocks, ``h^{l+1} = h^l + b W^l h^l / sqrt(N)``.
 
     Parameters
     ----------
-    depth : int
-        Number L of hidden layers.
+    depth : int or INFINITE
+        Number L of hidden layers; INFINITE, of residual blocks only, is the limit in which the
+        depth becomes a continuous variable.
     gamma : float
         Feature-learning strength gamma_0 >= 0; 0 is the exact lazy (tangent-kernel) limit.
     init_scale : float
         Standard deviation sigma of the initial weights.
+    branch_scale : float, optional
+        Scale beta_0 > 0 of the L - 1 residual blocks; None for a network without skips.
+    branch : {"sqrt", "none"}
+        Branch factor b of a block: "sqrt" is beta_0 / sqrt(L - 1), "none" is beta_0.
     readout : {"gd", "ntk"}
         "gd" is exact gradient descent at any learning rate. "ntk" moves the outputs by the
         tangent kernel, ``f(t+1) = f(t) + (lr/P) K(t) (y - f(t))``, first order in the learning
@@ -71,13 +78,54 @@ class DeepLinear:
     depth: int
     gamma: float = 1.0
     init_scale: float = 1.0
+    branch_scale: float | None = None
+    branch: str = "sqrt"
     readout: str = "gd"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depth", integer("depth", self.depth, at_least=1))
+        object.__setattr__(self, "branch", one_of("branch", self.branch, ("sqrt", "none")))
         object.__setattr__(self, "gamma", non_negative("gamma", self.gamma))
         object.__setattr__(self, "init_scale", positive("init_scale", self.init_scale))
         object.__setattr__(self, "readout", one_of("readout", self.readout, ("gd", "ntk")))
+        if self.branch_scale is not None:
+            scale = positive("branch_scale", self.branch_scale)
+            object.__setattr__(self, "branch_scale", scale)
+        if self.depth == INFINITE:
+            if self.branch_scale is None or self.branch != "sqrt":
+                raise ValueError(
+                    "depth = INFINITE needs residual blocks whose scale falls with depth: pass "
+                    'branch_scale, and branch="sqrt"'
+                )
+        else:
+            at_least = 1 if self.branch_scale is None else 2
+            object.__setattr__(self, "depth", integer("depth", self.depth, at_least=at_least))
+
+    @property
+    def branch_factor(self) -> float | None:
+        """Factor b of a residual block at finite depth; None for a network without skips."""
+        if self.branch_scale is None or self.depth == INFINITE:
+            return None
+        blocks = self.depth - 1 if self.branch == "sqrt" else 1
+        return self.branch_scale / math.sqrt(blocks)
+
+    @property
+    def initial_tangent_scale(self) -> float:
+        """The tangent kernel at step 0 in units of Kx.
+
+        ``(L + 1) s^L`` with s = init_scale^2; with residual blocks ``H^l = s (1 + b^2 s)^{l-1}``
+        and ``G^l = s (1 + b^2 s)^{L-l}`` add up to
+        ``H^L + G^1 + b^2 sum_l H^l G^{l+1}``.
+        """
+        s = self.init_scale**2
+        if self.branch_scale is None:
+            return float((self.depth + 1) * s**self.depth)
+        if self.depth == INFINITE:
+            beta2 = self.branch_scale**2
+            return s * math.exp(beta2 * s) * (2 + beta2 * s)
+        assert self.branch_factor is not None
+        b2, blocks = self.branch_factor**2, self.depth - 1
+        growth = 1 + b2 * s
+        return float(s * growth ** (blocks - 1) * (2 * growth + blocks * b2 * s))
 
 
 def solve_deep_linear(
@@ -88,14 +136,15 @@ def solve_deep_linear(
     config: dict[str, Any],
 ) -> Solution:
     """March the theory of `limit`; see `dmftcore.solve`."""
+    _check_supported(limit, training)
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, data)
-    if training.lr > bound:
+    if np.any(training.rates > bound):
         warnings.warn(
-            f"lr = {training.lr:g} exceeds 2 / sharpness = {bound:.6g} at step 0",
+            f"lr = {training.rates.max():g} exceeds 2 / sharpness = {bound:.6g} at step 0",
             StabilityWarning,
             stacklevel=3,
         )
@@ -130,22 +179,29 @@ def solve_deep_linear(
         outputs = march(system, options.schedule, loss, options.progress)
     except Diverged as stop:
         raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lr = {training.lr:g}, where "
+            f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g}, where "
             f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
             "lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(options.schedule, outputs)
-    _warn_unstable(result, training.lr)
+    _warn_unstable(result, training)
     return result
+
+
+def _check_supported(limit: DeepLinear, training: GradientDescent) -> None:
+    if limit.branch_scale is not None:
+        raise ValueError("branch_scale: residual blocks cannot be solved yet")
+    if not training.is_plain or np.ndim(training.lr):
+        raise ValueError("training: momentum, weight_decay and schedules cannot be solved yet")
 
 
 def stability_bound(limit: DeepLinear, data: Dataset) -> float:
     """Learning rate above which the lazy network diverges, 2 / sharpness(0).
 
-    ``2 P / ((L + 1) sigma^{2L} lambda_max(Kx))``. Feature learning raises the sharpness, so that
-    a smaller rate may still become unstable later.
+    With the initial tangent kernel ``limit.initial_tangent_scale Kx``. Feature learning raises the
+    sharpness, so that a smaller rate may still become unstable later.
 
     Raises
     ------
@@ -154,8 +210,7 @@ def stability_bound(limit: DeepLinear, data: Dataset) -> float:
     """
     if data.largest_eigenvalue <= 0:
         raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
-    ntk_scale = (limit.depth + 1) * limit.init_scale ** (2 * limit.depth)
-    return float(2 * data.n_train / (ntk_scale * data.largest_eigenvalue))
+    return float(2 * data.n_train / (limit.initial_tangent_scale * data.largest_eigenvalue))
 
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
@@ -199,7 +254,8 @@ def _system(
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        lr_per_point=training.lr / data.n_train,
+        branch=limit.branch_factor,
+        training=training,
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
@@ -297,14 +353,16 @@ def _worth(system: LinearMarch) -> dict[str, Any]:
     return {}
 
 
-def _warn_unstable(result: Solution, lr: float) -> None:
-    if result.sharpness is None:
+def _warn_unstable(result: Solution, training: GradientDescent) -> None:
+    if result.sharpness is None or training.steps == 0:
         return
-    unstable = np.flatnonzero(lr * result.sharpness > 2)
+    # The rate of the update that follows; after the last step, that of the one before.
+    rates = training.rates[np.minimum(result.kernel_times, training.steps - 1)]
+    unstable = np.flatnonzero(rates * result.sharpness > 2)
     if unstable.size:
         first = unstable[0]
         warnings.warn(
-            f"lr * sharpness = {lr * result.sharpness[first]:.4g} exceeds 2 at step "
+            f"lr * sharpness = {rates[first] * result.sharpness[first]:.4g} exceeds 2 at step "
             f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
             "rounding and truncation, whatever tol; lower lr for reproducible digits",
             StabilityWarning,
