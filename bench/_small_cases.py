@@ -1,0 +1,96 @@
+"""Every operation on small device arrays, against the same operation on the host.
+
+Small enough for compute-sanitizer, whose program this is; the sizes are odd, whole tiles, and one
+more or less than a tile. Each array has an allocation of its own, so that an access beyond its
+ends is one beyond an allocation.
+"""
+
+import sys
+
+import numpy as np
+
+from dmftcore import twotime
+
+SIZES = (1, 2, 7, 31, 64, 65, 129, 200)
+BATCHES = ((), (3,))
+DTYPES = ("float64", "float32")
+RANK = 16
+
+
+def operations(n, batch, dtype):
+    """(title, function of the arrays, arrays on the host)"""
+    rng = np.random.default_rng(n)
+
+    def draw(*shape):
+        return rng.standard_normal((*batch, *shape)).astype(dtype)
+
+    a, b, d = draw(n, n), draw(n, n), draw(n, 5)
+    a /= 2 * np.sqrt(n).astype(dtype)
+    c = np.tril(b) + np.swapaxes(np.tril(b, -1), -1, -2)
+    for block in (1, 3) if n % 3 == 0 else (1,):
+        title = f"n={n} batch={batch} block={block} {dtype}"
+
+        def with_block(name, block=block, **more):
+            return lambda *arrays: getattr(twotime, name)(*arrays, block=block, **more)
+
+        yield f"causal_matmul {title}", with_block("causal_matmul"), (a, b)
+        yield f"causal_solve {title}", with_block("causal_solve"), (a, b)
+        yield f"causal_solve dense {title}", with_block("causal_solve", dense=True), (a, d)
+        yield f"resolvent {title}", with_block("resolvent"), (a,)
+        yield f"congruence {title}", with_block("congruence"), (a, c)
+        yield f"causal_apply {title}", with_block("causal_apply"), (a, d)
+    if not batch:
+        for m in (1, 4):
+            yield from rows(n, m, a, c, rng, dtype)
+
+
+def rows(n, m, a, c, rng, dtype):
+    x, w = (rng.standard_normal((m, n)).astype(dtype) for _ in range(2))
+    u, v = (rng.standard_normal((n, RANK)).astype(dtype) for _ in range(2))
+    title = f"n={n} m={m} {dtype}"
+    yield f"rows_causal {title}", twotime.rows_causal, (x, a)
+    yield f"rows_causal_transposed {title}", twotime.rows_causal_transposed, (x, a)
+    yield f"rows_causal_pair {title}", twotime.rows_causal_pair, (x, w, a)
+    yield f"rows_symmetric {title}", twotime.rows_symmetric, (x, c)
+    yield f"rows_congruence {title}", twotime.rows_congruence, (x, c, a)
+    yield f"rows_low_rank {title}", twotime.rows_low_rank, (x, u, v)
+
+
+def difference(found, expected, dtype):
+    """Largest deviation, in units of rounding: eps times the number of terms and the scale."""
+    if np.array_equal(found, expected):
+        return 0.0
+    terms = max(expected.shape) + RANK
+    scale = np.abs(expected).max() * terms * np.finfo(dtype).eps
+    return float(np.abs(found - expected).max() / scale)
+
+
+def main():
+    import cupy
+
+    cupy.cuda.set_allocator(None)
+    wrong, count = [], 0
+    for n in SIZES:
+        for batch in BATCHES:
+            for dtype in DTYPES:
+                for title, function, arrays in operations(n, batch, dtype):
+                    count += 1
+                    expected = function(*arrays)
+                    found = function(*map(cupy.asarray, arrays))
+                    pairs = (
+                        zip(found, expected, strict=True)
+                        if isinstance(found, tuple)
+                        else [(found, expected)]
+                    )
+                    # The longest chain of operations sums three times, here and there.
+                    deviation = max(difference(cupy.asnumpy(f), e, dtype) for f, e in pairs)
+                    if not deviation < 16:
+                        wrong.append(f"{title}: {deviation:.3g} times rounding")
+    for line in wrong:
+        print(line)
+    print(f"{count} cases, {len(wrong)} of them wrong")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The two-time chain with its history on a GPU, against the same chain on the processor.
+
+`solve(..., method="chain")` with L = 2 on Gaussian inputs; the arrays of the data decide where it
+runs. The processor uses all cores and takes part while it keeps up. The error is that of the
+loss, relative to its start, against the growing network at tol = 1e-12.
+"""
+
+import types
+
+import dmftcore as dc
+from bench._gpu import Script
+from bench._harness import Report
+from bench.chain import against_growing, problem
+
+POINTS, LR = 100, 0.02
+STEPS = (1000, 2000, 4000, 8000, 16000)
+#: The longest march that the processor is asked for.
+PROCESSOR = 2000
+
+#: Histories of L = 2: C, B, G, H of each layer and what a march keeps beside them.
+HISTORIES = 12
+
+
+def memory(steps):
+    return HISTORIES * 8 * (steps + 1) ** 2
+
+
+def chain(data, steps):
+    return dc.solve(
+        dc.DeepLinear(2), data, dc.GradientDescent(LR, steps), method="chain", kernel_times=[]
+    )
+
+
+def host(solution):
+    """What the error needs of a solution, as numpy arrays."""
+    loss = solution.train_loss
+    return types.SimpleNamespace(train_loss=loss.get() if hasattr(loss, "get") else loss)
+
+
+def main(*arguments):
+    script = Script(__doc__, arguments)
+    chosen = [steps for steps in STEPS if script.wants(f"T={steps} P={POINTS}")]
+    if script.options.dry_run:
+        for steps in chosen:
+            beside = "and on the processor" if steps <= PROCESSOR else ""
+            print(f"T={steps} P={POINTS}: {memory(steps) / 2**30:.3g} GiB {beside}".rstrip())
+        return
+    gpu = script.gpu()
+    report = Report("gpu_chain", gpu)
+    data = problem(POINTS)
+
+    def on_device():
+        inputs, targets = gpu.xp.asarray(data.inputs), gpu.xp.asarray(data.targets)
+        return dc.Dataset(inputs=inputs, targets=targets)
+
+    seconds_per_case = 0.0
+    for steps in chosen:
+        title = f"T={steps} P={POINTS}"
+        if refusal := script.refusal(gpu, memory(steps), seconds_per_case):
+            report.leave_out(title, refusal)
+            continue
+        competitors = {"dmftcore, GPU": lambda steps=steps: chain(on_device(), steps)}
+        if steps <= PROCESSOR:
+            competitors["dmftcore, processor"] = lambda steps=steps: chain(data, steps)
+        error = against_growing(data, steps, LR)
+        record = report.case(
+            title,
+            competitors,
+            error=lambda solution, error=error: error(host(solution)),
+            rounds=3 if steps <= 1000 else 1,
+        )
+        record["steps"], record["points"] = steps, POINTS
+        times = [entry.get("device_seconds") for entry in record["competitors"].values()]
+        if times[0]:
+            record["steps_per_s"] = steps / times[0]
+            print(f"{'':34} {record['steps_per_s']:.4g} steps/s", flush=True)
+            # The next has twice the steps: eight times the work, once to warm up and once timed.
+            seconds_per_case = 2 * 8 * times[0]
+    script.finish(report)
