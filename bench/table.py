@@ -6,25 +6,40 @@ Every number in them stands in a file of bench/results; nothing is measured here
 import json
 
 from bench._harness import ROOT
+from bench._record import ceilings_line, clock_of, target_text
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
-#: Cases of the short table, by the beginning of their titles.
-CHOSEN = (
-    "causal_matmul n=2048",
-    "resolvent n=2048",
-    "congruence n=2048",
-    "causal_solve n=2048",
-    "gamma=1.5 L=3 lr=0.002 T=100000",
-    "gamma=1.5 L=3 lr=0.0005 T=1e+06 tol=1e-06",
-    "gamma=1.5 L=3 lr=0.0005 T=1e+07",
-    "T=2000 P=100",
-    "T=1000 P=10 D=40",
-    "T=1000 P=5000 D=40",
-)
+#: Cases of the short table, by file and by the beginning of their titles.
+CHOSEN = {
+    "operations": (
+        "causal_matmul n=2048",
+        "resolvent n=2048",
+        "congruence n=2048",
+        "causal_solve n=2048",
+    ),
+    "growing": (
+        "gamma=1.5 L=3 lr=0.002 T=100000",
+        "gamma=1.5 L=3 lr=0.0005 T=1e+06 tol=1e-06",
+        "gamma=1.5 L=3 lr=0.0005 T=1e+07",
+    ),
+    "chain": ("T=2000 P=100", "T=1000 P=10 D=40", "T=1000 P=5000 D=40"),
+    "gpu_operations": (
+        "causal_matmul n=16384",
+        "resolvent n=16384",
+        "congruence n=16384",
+        "causal_solve n=16384",
+    ),
+    "gpu_rows": ("rows_congruence n=16384 m=1",),
+    "gpu_chain": ("T=2000 P=100", "T=8000 P=100"),
+}
 
 #: What a case of a file is about, before its title in the short table.
-SUBJECTS = {"operations": "", "growing": "growing network, ", "chain": "two-time chain, L=2 "}
+SUBJECTS = {
+    "growing": "growing network, ",
+    "chain": "two-time chain, L=2 ",
+    "gpu_chain": "two-time chain, L=2 ",
+}
 
 #: What the files measure, in the order of the page.
 INTRODUCTIONS = {
@@ -40,7 +55,21 @@ the best rate of dgemv (square matrices of 128 to 384 rows in cache) in the same
 is the same march with dense numpy products for the row operations. The error is that of the loss,
 relative to its start, against the growing network at tol = 1e-12. With the number P of points grows
 what is done once, not the loop.""",
+    "gpu_operations": """Operations on two-time kernels on a GPU. Times are those of the device
+between two events. The floor is the larger of two times: the flops at the rate of cuBLAS on full
+matrices of the same dtype, the bytes at the rate of a copy, both measured in the same run. "By
+blocks" is the causal product composed from cuBLAS products of its non-zero blocks. The error is
+that of the last row against twice the working precision, relative to its largest element; for
+solves it is that of the residual.""",
+    "gpu_rows": """One step of a march on a GPU: m new rows meet a history of n times, of which
+half is read. The floor is its bytes at the rate of a copy within the device, measured in the same
+run; histories smaller than the cache of the device stay there and may beat it.""",
+    "gpu_chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, the history on a GPU
+or on the processor (all cores). The error is that of the loss, relative to its start, against the
+growing network at tol = 1e-12.""",
 }
+
+NOT_MEASURED = "Not measured."
 
 
 def seconds(value):
@@ -48,36 +77,71 @@ def seconds(value):
 
 
 def machine_line(machine):
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, instructions {machine['instruction_set']}, "
-        f"{machine['blas']}, numpy {machine['numpy']}, Python {machine['python']}, "
-        f"{machine['date'][:10]}, load {machine['load_average'][0]:.1f}"
-    )
+    """Where the numbers come from."""
+    parts = [machine["cpu"], f"{machine['cores']} cores"]
+    if device := machine.get("device"):
+        parts = [
+            device["name"],
+            ceilings_line(device),
+            f"driver {device['state'].get('driver_version', 'unknown')}",
+            f"CUDA runtime {device['runtime_cuda']}",
+            f"nvcc {device['nvcc_version'] or 'unknown'}",
+            *(f"{name} {version}" for name, version in device["packages"].items()),
+            *parts,
+        ]
+    else:
+        parts += [f"instructions {machine['instruction_set']}", machine["blas"]]
+    parts += [f"numpy {machine['numpy']}", f"Python {machine['python']}", machine["date"][:10]]
+    if not device:
+        parts.append(f"load {machine['load_average'][0]:.1f}")
+    return ", ".join(parts)
 
 
 def row(case, subject=""):
     """Case, our time, its error, and the times of others in multiples of ours."""
     (_, ours), *others = case["competitors"].items()
-    facts = [f"{name}: {other['ratio']:.2f} x" for name, other in others]
+    title = subject + case["title"]
+    if "failed" in ours:
+        return f"| {title} | failed | | {ours['failed']} |"
+    facts = [
+        f"{name}: failed" if "failed" in other else f"{name}: {other['ratio']:.2f} x"
+        for name, other in others
+    ]
     if "share_of_matrix_vector_rate" in case:
         share = case["share_of_matrix_vector_rate"]
         facts.append(f"{case['gflops']:.3g} GFLOP/s, {share:.0%} of dgemv")
     if "loop_wall_seconds" in case:
         facts.append(f"loop {seconds(case['loop_wall_seconds'])}")
+    if "fraction_of_floor" in case:
+        facts.append(f"{case['fraction_of_floor']:.0%} of the floor")
+    if "steps_per_s" in case:
+        facts.append(f"{case['steps_per_s']:.3g} steps/s")
+    if "target" in case:
+        facts.append(target_text(case["target"]))
     error = f"{ours['error']:.0e}" if "error" in ours else ""
-    title, time = subject + case["title"], seconds(ours["cpu_seconds"])
-    return f"| {title} | {time} | {error} | {'; '.join(facts)} |"
+    return (
+        f"| {title} | {seconds(ours[f'{clock_of(ours)}_seconds'])} | {error} | {'; '.join(facts)} |"
+    )
 
 
-def table(rows):
-    head = ["| case | dmftcore, CPU time | error | others, in multiples of that time |"]
+def table(rows, clock):
+    head = [f"| case | dmftcore, {clock} time | error | others, in multiples of that time |"]
     return "\n".join([*head, "|---|---|---|---|", *rows])
 
 
+def clock(result):
+    """The clock of a file, as its table calls it."""
+    return "device" if "device" in result["machine"] else "CPU"
+
+
 def results():
+    """Name of a benchmark -> its records, one for each device on which it was run."""
+    found = {name: [] for name in INTRODUCTIONS}
     for folder in sorted((ROOT / "bench" / "results").iterdir()):
-        found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-        yield {name: found[name] for name in INTRODUCTIONS if name in found}
+        for path in sorted(folder.glob("*.json")):
+            if path.stem in found:
+                found[path.stem].append(json.loads(path.read_text()))
+    return found
 
 
 def page():
@@ -85,31 +149,43 @@ def page():
     parts = [
         "# Performance",
         "Written by `python -m bench table` from the files in `bench/results`. Times are medians "
-        "of CPU time over interleaved rounds; a ratio above 1 means that the other is slower.",
+        "over interleaved rounds, of CPU time or of the time of a device; a ratio above 1 means "
+        "that the other is slower.",
     ]
-    for device in results():
-        for name, result in device.items():
+    for name, records in results().items():
+        parts += [f"## `python -m bench {name}`", INTRODUCTIONS[name]]
+        for result in records:
             parts += [
-                f"## `python -m bench {name}`",
-                INTRODUCTIONS[name],
                 f"Machine: {machine_line(result['machine'])}.",
-                table(map(row, result["cases"])),
+                table(map(row, result["cases"]), clock(result)),
             ]
+            if left_out := result.get("left_out"):
+                text = "; ".join(f"{title} ({reason})" for title, reason in left_out.items())
+                parts.append(f"Not run: {text}.")
+        if not records:
+            parts.append(NOT_MEASURED)
     return "\n\n".join(parts) + "\n"
 
 
 def short_table():
-    """The chosen cases of all files."""
+    """The chosen cases of all files, a table for each machine."""
+    tables = {}
+    for name, records in results().items():
+        for result in records:
+            machine = result["machine"]
+            # The files of one machine may differ in their dates: the first description stays.
+            key = machine.get("device", {}).get("name") or machine["cpu"]
+            first = clock(result), machine_line(machine), []
+            tables.setdefault(key, first)[-1].extend(
+                row(case, SUBJECTS.get(name, ""))
+                for case in result["cases"]
+                if case["title"].startswith(CHOSEN.get(name, ()))
+            )
     parts = []
-    for device in results():
-        rows = [
-            row(case, SUBJECTS[name])
-            for name, result in device.items()
-            for case in result["cases"]
-            if case["title"].startswith(CHOSEN)
-        ]
-        machine = next(iter(device.values()))["machine"]
-        parts += [table(rows), f"({machine_line(machine)})"]
+    for unit, machine, rows in tables.values():
+        parts += [table(rows, unit), f"({machine})"]
+    if all(unit != "device" for unit, _, _ in tables.values()):
+        parts.append(f"On a GPU: {NOT_MEASURED.lower()}")
     return "\n\n".join(parts)
 
 

@@ -1,0 +1,463 @@
+"""The benchmarks: what is recorded, how it is timed, and the GPU scripts on a stand-in for cupy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import types
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def project_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    """Where records are written, in place of bench/results."""
+    monkeypatch.setenv("DMFTCORE_BENCH_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+# -- timing -----------------------------------------------------------------------------------
+
+
+def test_a_plan_fills_the_time_and_never_has_less_than_three_rounds():
+    from bench._harness import plan
+
+    for once in ([1e-6], [1e-5, 3e-4], [1e-3, 2e-2], [0.2, 0.1], [5.0, 7.0]):
+        for seconds in (0.5, 2.0):
+            rounds, calls = plan(once, seconds)
+            assert 3 <= rounds <= 15
+            assert 1 <= calls <= 100
+            if calls > 1:
+                # More calls than one are made to outlast the resolution of a clock.
+                assert min(once) * (calls - 1) < 2e-3
+            if rounds > 3 or calls > 1:
+                assert rounds * calls * sum(once) <= seconds * (1 + 1e-12)
+
+
+class Takes:
+    """A competitor that takes so many milliseconds, on the clock of the stand-in."""
+
+    def __init__(self, milliseconds):
+        self.seconds = milliseconds / 1e3
+
+    def __call__(self):
+        return self.seconds
+
+
+class StandIn:
+    """A device whose clock is told the time."""
+
+    name = "Stand-in (R) 9000"
+
+    def __init__(self):
+        self.released = 0
+
+    def seconds(self, function, calls):
+        for _ in range(calls):
+            function()
+        return function.seconds
+
+    def release(self):
+        self.released += 1
+
+    def facts(self):
+        return {
+            "name": self.name,
+            "copy_bytes_per_s": 2e9,
+            "matmul_flops": {"float64": 1e9},
+            "packages": {"cupy": "0"},
+            "state": {},
+            "runtime_cuda": "13.0",
+            "nvcc_version": None,
+        }
+
+
+def test_a_report_on_a_device_uses_its_clock(results, capsys):
+    from bench._harness import Report
+    from bench._record import Target
+
+    device = StandIn()
+    report = Report("trial", device)
+    record = report.case(
+        "sleep",
+        {"ours": Takes(2), "other": Takes(6)},
+        error=lambda result: 10 * result,
+        traffic=1e6,
+        floor=1e-3,
+        target=Target(2.5, "other"),
+        rounds=3,
+    )
+    ours, other = record["competitors"].values()
+    assert ours["device_seconds"] == ours["device_seconds_most"] == 2e-3
+    assert "cpu_seconds" not in ours
+    assert (ours["ratio"], other["ratio"]) == (1, pytest.approx(3))
+    assert (ours["error"], other["error"]) == (pytest.approx(0.02), pytest.approx(0.06))
+    assert record["fraction_of_floor"] == pytest.approx(0.5)
+    assert record["gbytes_per_s"] == pytest.approx(0.5)
+    assert record["target"]["reached"] == pytest.approx(3)
+    assert record["target"]["met"] is True
+    assert device.released == 1
+    # Written as soon as it is measured.
+    written = json.loads((results / "stand-in-9000" / "trial.json").read_text())
+    assert written["cases"] == [record]
+    assert written["machine"]["device"]["copy_bytes_per_s"] == 2e9
+    assert "target 2.5 x other: met (3.00 x)" in capsys.readouterr().out
+
+
+def test_a_report_without_a_device_uses_the_processor(results):
+    from bench._harness import Report
+
+    report = Report("trial")
+    record = report.case("nothing", {"ours": lambda: None, "other": lambda: None}, rounds=2)
+    assert set(record["competitors"]["ours"]) == {
+        *("cpu_seconds", "wall_seconds", "cpu_seconds_least", "cpu_seconds_most", "ratio")
+    }
+    assert json.loads(report.write().read_text())["cases"][0]["title"] == "nothing"
+
+
+def fail():
+    raise RuntimeError("out of paper")
+
+
+def test_who_fails_on_a_device_is_recorded(results):
+    from bench._harness import Report
+
+    report = Report("trial", StandIn())
+    record = report.case("one", {"ours": Takes(1), "other": fail}, seconds=0.01)
+    assert record["competitors"]["other"] == {"failed": "RuntimeError: out of paper"}
+    assert report.failed == []
+    record = report.case("two", {"ours": fail, "other": Takes(1)}, rounds=2, flops=1.0, floor=1.0)
+    assert "ratio" not in record["competitors"]["other"]
+    assert "fraction_of_floor" not in record
+    assert report.failed == ["two"]
+    report.leave_out("three", "no time")
+    assert json.loads(report.write().read_text())["left_out"] == {"three": "no time"}
+
+
+def test_who_fails_on_the_processor_ends_the_run(results):
+    from bench._harness import Report
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        Report("trial").case("one", {"ours": Takes(1), "other": fail})
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("n", "m"), [(1, 3), (2, 1), (7, 4), (33, 2), (100, 1)])
+def test_rows_of_products_in_twice_the_precision(n, m, dtype):
+    from bench import _exact
+
+    rng = np.random.default_rng(n)
+    row, matrix = rng.normal(size=n).astype(dtype), rng.normal(size=(n, m)).astype(dtype)
+    high, low = _exact.product(np, _exact.pair(row), matrix)
+    for j in range(m):
+        terms = [
+            Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, matrix[:, j], strict=True)
+        ]
+        found = Fraction(float(high[j])) + Fraction(float(low[j]))
+        # Each of the n additions of pairs errs by a few 2^-104 of the sum of magnitudes.
+        assert abs(found - sum(terms)) <= 4 * n * Fraction(2) ** -104 * sum(map(abs, terms))
+
+
+def test_products_by_block_columns_are_the_same(monkeypatch):
+    from bench import _exact
+
+    rng = np.random.default_rng(0)
+    row, matrix = rng.normal(size=20), rng.normal(size=(20, 11))
+    whole = _exact.product(np, _exact.pair(row), matrix)
+    monkeypatch.setattr(_exact, "CHUNK", 60)
+    for a, b in zip(whole, _exact.product(np, _exact.pair(row), matrix), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_errors_see_what_was_planted():
+    from bench._exact import Row
+
+    rng = np.random.default_rng(0)
+    a, b = np.tril(rng.normal(size=(50, 50))), np.tril(rng.normal(size=(50, 50)))
+    product, row = a @ b, Row(np)
+    error = row.product(a[-1], b)
+    assert error(product) < 50 * np.finfo(float).eps
+    product[-1, 7] += 1e-9 * np.abs(product[-1]).max()
+    assert error(product) == pytest.approx(1e-9, rel=1e-3)
+
+    strict = np.tril(a, -1) / 20
+    solution, residual = np.linalg.solve(np.eye(50) - strict, b), row.equation(b[-1], strict[-1])
+    assert residual(solution) < 50 * np.finfo(float).eps
+    solution[-1, 7] += 1e-9 * np.abs(b[-1]).max()
+    assert residual(solution) == pytest.approx(1e-9, rel=0.1)
+
+
+# -- the GPU scripts ---------------------------------------------------------------------------
+
+
+class Event:
+    def record(self):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture
+def cupy_stand_in(monkeypatch, results):
+    """numpy under the name of cupy, on a device that does not exist."""
+    from bench import _facts, _gpu
+
+    cupy = types.ModuleType("cupy")
+    vars(cupy).update(vars(np))
+    cupy.__name__ = "cupy"
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.cuda = types.SimpleNamespace(
+        Event=Event,
+        get_elapsed_time=lambda start, stop: (stop.time - start.time) * 1e3,
+        runtime=types.SimpleNamespace(
+            deviceSynchronize=lambda: None,
+            memGetInfo=lambda: (1 << 30, 1 << 31),
+            runtimeGetVersion=lambda: 13000,
+        ),
+    )
+    cupyx = types.ModuleType("cupyx")
+    cupyx.scipy = types.SimpleNamespace(linalg=scipy.linalg)
+    for name, module in {
+        "cupy": cupy,
+        "cupyx": cupyx,
+        "cupyx.scipy": cupyx.scipy,
+        "cupyx.scipy.linalg": scipy.linalg,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    facts = {"name": "Stand-in", "l2_bytes": 1 << 20, "memory_bytes": 1 << 31}
+    monkeypatch.setattr(_facts, "devices", lambda: ([facts], ""))
+    monkeypatch.setattr(_gpu.Gpu, "COPY_BYTES", 1 << 16)
+    monkeypatch.setattr(_gpu.Gpu, "MATMUL_SIZE", 64)
+    monkeypatch.setattr(_gpu.Gpu, "_settled", lambda self, function: self.seconds(function, 1))
+    return results / "stand-in"
+
+
+class JaxStandIn:
+    """numpy and scipy in the place of jax."""
+
+    reason = ""
+    numpy, linalg = np, scipy.linalg
+
+    def competitor(self, function, *arrays):
+        return lambda: function(*arrays)
+
+
+def test_operations_on_a_stand_in(cupy_stand_in, monkeypatch):
+    from bench import gpu_operations
+    from bench.gpu_operations import Shape
+
+    shapes = [Shape(40), Shape(17, 3), Shape(33, dtype="float32")]
+    monkeypatch.setattr(gpu_operations, "SHAPES", shapes)
+    monkeypatch.setattr(gpu_operations, "WITH_JAX", set(shapes))
+    monkeypatch.setattr(gpu_operations, "Jax", JaxStandIn)
+    monkeypatch.setattr(gpu_operations, "FUNCTIONS", (1, 4))
+    gpu_operations.main()
+    record = json.loads((cupy_stand_in / "gpu_operations.json").read_text())
+    titles = [case["title"] for case in record["cases"]]
+    assert titles == [case[0] for case in gpu_operations.cases()]
+    assert len(titles) == len(shapes) * 7
+    assert "left_out" not in record
+    for case in record["cases"]:
+        assert next(iter(case["competitors"])) == "dmftcore"
+        assert len(case["competitors"]) >= 2, case["title"]
+        assert any(name.startswith("jax") for name in case["competitors"]), case["title"]
+        eps = np.finfo("float32" if "float32" in case["title"] else "float64").eps
+        for name, entry in case["competitors"].items():
+            # Sums of up to 40 terms, three after another at most.
+            assert entry["error"] < 3 * 40 * eps, (case["title"], name)
+        assert case["fraction_of_floor"] > 0
+
+
+def test_rows_on_a_stand_in(cupy_stand_in, monkeypatch):
+    from bench import gpu_rows
+
+    sizes = [(50, 1, "float64"), (50, 4, "float64"), (30, 1, "float32")]
+    monkeypatch.setattr(gpu_rows, "SIZES", sizes)
+    monkeypatch.setattr(gpu_rows, "RANK", 3)
+    gpu_rows.main()
+    record = json.loads((cupy_stand_in / "gpu_rows.json").read_text())
+    assert [case["title"] for case in record["cases"]] == [case.title for case in gpu_rows.cases()]
+    assert len(record["cases"]) == 6 * len(sizes)
+    for case in record["cases"]:
+        eps = np.finfo("float32" if "float32" in case["title"] else "float64").eps
+        for name, entry in case["competitors"].items():
+            assert entry["error"] < 3 * 50 * eps, (case["title"], name)
+        assert case["in_cache"]
+
+
+def test_chain_on_a_stand_in(cupy_stand_in, monkeypatch):
+    from bench import gpu_chain
+
+    monkeypatch.setattr(gpu_chain, "STEPS", (20, 40))
+    monkeypatch.setattr(gpu_chain, "PROCESSOR", 20)
+    gpu_chain.main()
+    record = json.loads((cupy_stand_in / "gpu_chain.json").read_text())
+    assert [len(case["competitors"]) for case in record["cases"]] == [2, 1]
+    for case in record["cases"]:
+        ours = case["competitors"]["dmftcore, GPU"]
+        assert ours["error"] < 1e-10
+        assert case["steps_per_s"] == pytest.approx(case["steps"] / ours["device_seconds"])
+
+
+def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
+    from bench import gpu_rows
+
+    monkeypatch.setattr(
+        gpu_rows, "SIZES", [(1 << 15, 1, "float64"), (8, 1, "float64"), (9, 1, "float64")]
+    )
+    gpu_rows.main("--only", "rows_causal n")
+    record = json.loads((cupy_stand_in / "gpu_rows.json").read_text())
+    assert [case["title"] for case in record["cases"]] == [
+        "rows_causal n=8 m=1",
+        "rows_causal n=9 m=1",
+    ]
+    assert list(record["left_out"]) == ["rows_causal n=32768 m=1"]
+    assert "needs 48 GiB, 1 GiB are free" in record["left_out"]["rows_causal n=32768 m=1"]
+    gpu_rows.main("--seconds", "0")
+    record = json.loads((cupy_stand_in / "gpu_rows.json").read_text())
+    assert record["cases"] == []
+    assert len(record["left_out"]) == 18
+
+
+def test_our_failure_is_the_exit_status(cupy_stand_in, monkeypatch):
+    from bench import gpu_rows
+
+    monkeypatch.setattr(gpu_rows, "SIZES", [(8, 1, "float64")])
+    monkeypatch.setattr(gpu_rows.twotime, "rows_causal", lambda x, a: fail())
+    with pytest.raises(SystemExit, match="failed: rows_causal n=8 m=1"):
+        gpu_rows.main()
+
+
+def test_small_cases_agree_with_themselves_and_see_a_fault(cupy_stand_in, monkeypatch, capsys):
+    from bench import _small_cases
+
+    cupy = sys.modules["cupy"]
+    cupy.asnumpy = np.asarray
+    cupy.cuda.set_allocator = lambda allocator: None
+    monkeypatch.setattr(_small_cases, "SIZES", (1, 9, 31))
+    with pytest.raises(SystemExit) as exit:
+        _small_cases.main()
+    assert exit.value.code == 0, capsys.readouterr().out
+    # On the device one element is off by a few roundings too many.
+    cupy.asnumpy = lambda array: np.where(np.arange(array.shape[-1]) == 0, array * 1.001, array)
+    with pytest.raises(SystemExit) as exit:
+        _small_cases.main()
+    assert exit.value.code == 1
+    assert "causal_matmul n=31" in capsys.readouterr().out
+
+
+def test_products_by_blocks_are_causal_products():
+    from bench.gpu_operations import by_blocks
+
+    rng = np.random.default_rng(0)
+    for n in (5, 16, 37):
+        a, b = np.tril(rng.normal(size=(n, n))), np.tril(rng.normal(size=(n, n)))
+        np.testing.assert_allclose(by_blocks(np, a, b), a @ b, rtol=0, atol=n * 1e-15)
+
+
+def test_every_target_belongs_to_a_case():
+    from bench import gpu_operations, gpu_rows
+
+    assert set(gpu_operations.TARGETS) <= {case[0] for case in gpu_operations.cases()}
+    goals = {case.title for case in gpu_rows.cases() if case.target}
+    assert "rows_causal n=16384 m=1" in goals
+    assert "rows_symmetric n=32768 m=4" in goals
+    assert not any("low_rank" in title or "n=1024" in title for title in goals)
+
+
+def bench(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("name", ["gpu_operations", "gpu_rows", "gpu_chain"])
+def test_a_dry_run_prints_the_cases(name):
+    done = bench(name, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "n=16384" in done.stdout or "T=1000" in done.stdout
+    assert "GiB" in done.stdout
+
+
+def test_a_benchmark_without_options_refuses_them():
+    done = bench("growing", "--fast")
+    assert done.returncode == 2
+    assert "growing takes no options" in done.stderr
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filed(monkeypatch, tmp_path):
+    """An empty project to file records in."""
+    from bench import table
+
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    return tmp_path / "bench" / "results"
+
+
+def test_what_was_not_measured_is_said(filed):
+    from bench import table
+
+    assert table.short_table() == "On a GPU: not measured."
+    assert table.page().count("\nNot measured.\n") == len(table.INTRODUCTIONS)
+
+
+def test_tables_of_a_device(filed, monkeypatch):
+    from bench import table
+    from bench._harness import Report
+    from bench._record import Target
+
+    monkeypatch.setenv("DMFTCORE_BENCH_RESULTS", str(filed))
+    report = Report("gpu_operations", StandIn())
+    competitors = {"dmftcore": Takes(1), "cupy a @ b": Takes(3), "jax a @ b": fail}
+    for title in ("causal_matmul n=16384", "causal_matmul n=512"):
+        report.case(title, competitors, floor=5e-5, target=Target(4, "cupy a @ b"), rounds=2)
+    report.case("resolvent n=16384", {"dmftcore": fail, "cupy inv": Takes(1)}, rounds=2)
+    report.leave_out("congruence n=16384", "needs more")
+    report.write()
+    page, short = table.page(), table.short_table()
+    for text in (page, short):
+        assert "dmftcore, device time" in text
+        assert "Stand-in (R) 9000" in text
+        assert "copy 0.00 TB/s" in text
+        assert "jax a @ b: failed" in text
+        assert "target 4 x cupy a @ b: missed (3.00 x)" in text
+        assert "5% of the floor" in text
+        assert "| resolvent n=16384 | failed | | RuntimeError: out of paper |" in text
+    assert "n=512" in page
+    assert "n=512" not in short
+    assert "Not run: congruence n=16384 (needs more)." in page
+    assert "On a GPU: not measured." not in short
+    # Two processors and a device: a table for each.
+    for cpu in ("one", "two"):
+        monkeypatch.setattr("bench._harness.cpu_model", lambda cpu=cpu: f"Processor {cpu}")
+        other = Report("operations")
+        other.case("resolvent n=2048", {"dmftcore": lambda: None}, rounds=2)
+        other.write()
+    assert table.short_table().count("| case |") == 3
+    assert "Processor one" in table.page()
+    assert "Processor two" in table.page()
