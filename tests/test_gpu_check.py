@@ -1,0 +1,374 @@
+"""The driver of the check on a GPU machine: it reports and goes on, whatever a stage does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DRIVER = ROOT / "bench" / "gpu_check.py"
+
+
+@pytest.fixture
+def gpu_check(monkeypatch, tmp_path):
+    """The driver, with a workshop of its own."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench import gpu_check
+
+    monkeypatch.setattr(gpu_check, "WORK", tmp_path / "work")
+    monkeypatch.setattr(gpu_check, "SITE", tmp_path / "work" / "site")
+    return gpu_check
+
+
+@pytest.fixture
+def run(gpu_check, monkeypatch, tmp_path, capsys):
+    """Run these stages, name -> action; exit status, record, what was printed."""
+
+    def run(actions, budget=60.0, weights=None):
+        stages = {
+            name: gpu_check.Stage(action, (weights or {}).get(name, 1))
+            for name, action in actions.items()
+        }
+        monkeypatch.setattr(gpu_check, "STAGES", stages)
+        with pytest.raises(SystemExit) as exit:
+            gpu_check.main(
+                *("--out", str(tmp_path / "out"), "--budget", str(budget)),
+                *("--stages", ",".join(stages)),
+            )
+        record = json.loads((tmp_path / "out" / "check.json").read_text())
+        return exit.value.code, record, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def on_a_gpu(gpu_check, tmp_path):
+    """A run that believes to have a GPU and a package that was built."""
+    check = gpu_check.Check(tmp_path / "out")
+    check.facts = {"devices": [{"name": "Stand-in", "compute_capability": "9.0"}]}
+    check.stage, check.deadline = "trial", time.monotonic() + 60
+    gpu_check.SITE.mkdir(parents=True)
+    return check
+
+
+def python(check, code, **options):
+    return check.run([sys.executable, "-c", code], **options)
+
+
+def test_a_stage_that_hangs_is_killed_with_its_children(gpu_check, run, tmp_path):
+    # The child ignores the request to stop, keeps the output open and would write a file.
+    child = (
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "print('child', flush=True); time.sleep(4); open(sys.argv[1], 'w')"
+    )
+    trace = tmp_path / "trace"
+    parent = (
+        "import subprocess, sys, time; "
+        f"subprocess.Popen([sys.executable, '-c', {child!r}, {str(trace)!r}]); "
+        "print('working', flush=True); time.sleep(600)"
+    )
+
+    def hang(check):
+        done = python(check, parent, share=0.3)
+        assert "working" in done.output
+        assert "KeyboardInterrupt" in done.output
+        return gpu_check.Outcome(done.verdict, "hung")
+
+    begin = time.monotonic()
+    status, record, out = run(
+        {"hang": hang, "after": lambda check: gpu_check.Outcome(gpu_check.Verdict.PASSED, "fine")},
+        budget=10,
+    )
+    assert time.monotonic() - begin < 9
+    assert status == record["exit_status"] == gpu_check.Verdict.KILLED
+    assert record["stages"]["hang"]["verdict"] == "killed"
+    assert record["stages"]["after"] == {"verdict": "passed", "seconds": 0, "summary": "fine"}
+    assert "killed after" in (tmp_path / "out" / "hang.log").read_text()
+    assert "after       passed" in out
+    time.sleep(max(0.0, begin + 8 - time.monotonic()))
+    assert not trace.exists()
+
+
+def test_the_exit_status_is_that_of_the_worst_stage(gpu_check, run):
+    outcomes = {verdict.name: gpu_check.Outcome(verdict, "so") for verdict in gpu_check.Verdict}
+
+    def stages(*names):
+        return {name: lambda check, name=name: outcomes[name] for name in names}
+
+    assert run(stages("PASSED"))[0] == 0
+    assert run(stages("NOT_RUN", "PASSED"))[0] == 3
+    assert run(stages("PASSED", "FAILED", "NOT_RUN"))[0] == 4
+    assert run(stages("KILLED", "FAILED"))[0] == 5
+
+
+def test_a_fault_of_the_driver_ends_one_stage_only(gpu_check, run):
+    def broken(check):
+        return {}["key"]
+
+    status, record, _ = run(
+        {"broken": broken, "next": lambda check: gpu_check.Outcome(gpu_check.Verdict.PASSED, "")}
+    )
+    assert status == 4
+    assert record["stages"]["broken"]["summary"] == "KeyError: 'key'"
+    assert record["stages"]["next"]["verdict"] == "passed"
+
+
+def test_time_that_is_left_over_goes_to_later_stages(gpu_check, run):
+    limits = []
+
+    def quick(check):
+        limits.append(check.deadline - time.monotonic())
+        return gpu_check.Outcome(gpu_check.Verdict.PASSED, "")
+
+    run({"a": quick, "b": quick, "c": quick}, budget=60, weights={"a": 3, "b": 2, "c": 1})
+    assert limits == pytest.approx([30, 40, 60], abs=1)
+    status, record, _ = run({"a": quick}, budget=0)
+    assert status == 3
+    assert record["stages"]["a"]["summary"] == "no time left of 0 s"
+
+
+def test_what_is_known_is_written_after_each_stage(gpu_check, run, tmp_path):
+    def look(check):
+        record = json.loads((tmp_path / "out" / "check.json").read_text())
+        return gpu_check.Outcome(gpu_check.Verdict.PASSED, ",".join(record["stages"]))
+
+    first = gpu_check.Outcome(gpu_check.Verdict.PASSED, "", {"more": [1, 2]})
+    _, record, _ = run({"first": lambda check: first, "look": look})
+    assert record["stages"]["look"]["summary"] == "first"
+    assert record["stages"]["first"]["more"] == [1, 2]
+
+
+def drive(*words, **environment):
+    """The driver as a program, outside of the project."""
+    return subprocess.run(
+        [sys.executable, DRIVER, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        cwd=Path(sys.prefix),
+    )
+
+
+def test_the_stages_are_listed():
+    done = drive("--list")
+    assert done.returncode == 0, done.stderr
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["facts", "fragments", "build", "tests", "sanitizer", "benchmarks"]
+
+
+def test_an_unknown_stage_is_refused():
+    done = drive("--stages", "facts,lunch")
+    assert done.returncode == 2
+    assert "no such stage: lunch" in done.stderr
+
+
+def test_facts_are_written_and_tell_whether_there_is_a_gpu(tmp_path):
+    # OUT names the folder, and the facts are taken whatever was chosen.
+    done = drive("--stages", "sanitizer", OUT=str(tmp_path / "here"), CUDA_VISIBLE_DEVICES="")
+    facts = json.loads((tmp_path / "here" / "facts.json").read_text())
+    assert facts["packages"]["numpy"]
+    assert facts["cpu"]
+    assert facts["devices"] == []
+    assert facts["no_device"]
+    # The facts were found; that there is nothing to check is told by the status.
+    assert done.returncode == 3, done.stdout
+    assert f"no GPU: {facts['no_device']}" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
+        "check.json",
+        "facts.json",
+    ]
+
+
+def test_the_driver_needs_the_standard_library_alone():
+    code = (
+        "import sys; before = set(sys.modules); import bench.gpu_check; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True)
+    assert done.stdout.decode().strip() == "['bench']", done.stderr.decode()
+
+
+# -- single stages -----------------------------------------------------------------------------
+
+#: What ptxas 13.0 prints with -v for two instances of a kernel, the second cut down to spill.
+PTXAS = """
+  [27/38] Building CUDA object CMakeFiles/_core.dir/csrc/cuda/trial.cu.o
+  ptxas info    : 0 bytes gmem
+  ptxas info    : Compiling entry function '_Z5trialIfEvPKT_' for 'sm_90'
+  ptxas info    : Function properties for _Z5trialIfEvPKT_
+      0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+  ptxas info    : Used 38 registers, used 0 barriers, 16 bytes smem
+  ptxas info    : Compile time = 21.386 ms
+  ptxas info    : Compiling entry function '_Z5trialIdEvPKT_' for 'sm_90'
+  ptxas info    : Function properties for _Z5trialIdEvPKT_
+      96 bytes stack frame, 92 bytes spill stores, 100 bytes spill loads
+  ptxas info    : Used 255 registers, used 1 barriers, 96 bytes cumulative stack size
+  ptxas info    : Function properties for _Z6helperd
+      8 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads
+"""
+
+
+def test_registers_and_spills_are_read_from_the_compiler(gpu_check, monkeypatch):
+    monkeypatch.setattr(gpu_check, "demangled", lambda kernels: kernels)
+    assert gpu_check.registers(PTXAS) == {
+        "_Z5trialIfEvPKT_": {"registers": 38, "spills": 0, "stack": 0},
+        "_Z5trialIdEvPKT_": {"registers": 255, "spills": 192, "stack": 96},
+    }
+
+
+@pytest.mark.skipif(shutil.which("c++filt") is None, reason="c++filt is not installed")
+def test_kernels_have_the_names_of_the_source(gpu_check):
+    assert list(gpu_check.registers(PTXAS)) == [
+        "void trial<float>(float const*)",
+        "void trial<double>(double const*)",
+    ]
+
+
+def test_an_editable_install_does_not_come_first(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "_editable_dmftcore.pth").write_text("import _redirect_dmftcore\n/elsewhere\n")
+    monkeypatch.setattr(gpu_check.site, "getsitepackages", lambda: [str(installed)])
+    gpu_check.shadow_editable_installs()
+    assert [path.name for path in gpu_check.SITE.iterdir()] == ["_redirect_dmftcore.py"]
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("412 passed, 3 skipped in 61.20s (0:01:01)", {"passed": 412, "skipped": 3}),
+        ("== 1 failed, 2 passed, 1 error in 3.1s ==", {"failed": 1, "passed": 2, "error": 1}),
+        ("no tests ran in 0.01s", {}),
+    ],
+)
+def test_counts_of_the_tests(gpu_check, line, counts):
+    import re
+
+    output = f"....\nFAILED tests/test_x.py::test_y - 5 errors in it\n{line}\n"
+    tail = gpu_check.tail_of_pytest(output)
+    assert {what: int(n) for n, what in re.findall(gpu_check.COUNTED, tail)} == counts
+
+
+def tool(folder, name, script):
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def sanitize(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    """The stage with this program for compute-sanitizer, and small cases that do nothing."""
+
+    def sanitize(script):
+        path = script and tool(tmp_path / "tools", "compute-sanitizer", script)
+        monkeypatch.setattr(gpu_check, "toolkit", lambda name: path)
+        tool(gpu_check.WORK, "fragments", "echo fine")
+        # Found before the real ones.
+        cases = tmp_path / "stub" / "bench"
+        cases.mkdir(parents=True, exist_ok=True)
+        (cases / "__init__.py").touch()
+        (cases / "_small_cases.py").write_text("print('3 cases, 0 of them wrong')\n")
+        monkeypatch.setattr(gpu_check, "ROOT", tmp_path / "stub")
+        return gpu_check.sanitizer(on_a_gpu)
+
+    return sanitize
+
+
+def test_a_sanitizer_that_is_missing_or_not_allowed_is_no_failure(gpu_check, sanitize):
+    outcome = sanitize(None)
+    assert outcome.verdict == gpu_check.Verdict.PASSED
+    assert outcome.summary == "not checked: compute-sanitizer is not installed"
+    outcome = sanitize("echo 'Device not supported'; exit 1")
+    assert outcome.verdict == gpu_check.Verdict.PASSED
+    assert "does not work here (Device not supported)" in outcome.summary
+
+
+def test_what_the_sanitizer_finds_is_a_failure(gpu_check, sanitize):
+    outcome = sanitize("echo '========= ERROR SUMMARY: 0 errors'")
+    assert outcome.verdict == gpu_check.Verdict.PASSED
+    assert outcome.summary == "memcheck: 0 errors; racecheck: 0 errors; initcheck: 0 errors"
+    # The stand-alone program is clean, the operations are not.
+    outcome = sanitize(
+        'case "$*" in *small_cases*) echo "= ERROR SUMMARY: 7 errors"; exit 86;; esac'
+    )
+    assert outcome.verdict == gpu_check.Verdict.FAILED
+    assert outcome.details["racecheck"] == {"verdict": "failed", "summary": "7 errors"}
+
+
+def test_layouts_are_reported(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    answer = '{"m8n8k4": {"probes": 64, "wrong": 0}, "m16n8k16": %s}'
+    compiler = 'while [ "$1" != -o ]; do shift; done; cp "$(dirname "$0")/program" "$2"'
+    monkeypatch.setattr(
+        gpu_check, "toolkit", lambda name: tool(tmp_path / "tools", "nvcc", compiler)
+    )
+    right = answer % '{"probes": 384, "wrong": 0}'
+    tool(tmp_path / "tools", "program", f"echo '{right}'")
+    outcome = gpu_check.fragments(on_a_gpu)
+    assert outcome.verdict == gpu_check.Verdict.PASSED
+    assert outcome.summary == "m8n8k4 as assumed; m16n8k16 as assumed"
+    wrong = answer % '{"probes": 384, "wrong": 5, "first_wrong": "A row 1 column 2"}'
+    tool(tmp_path / "tools", "program", f"echo '{wrong}'; exit 1")
+    outcome = gpu_check.fragments(on_a_gpu)
+    assert outcome.verdict == gpu_check.Verdict.FAILED
+    assert "m16n8k16: 5 of 384 elements lie elsewhere, the first is A row 1" in outcome.summary
+    tool(tmp_path / "tools", "program", 'echo \'{"error": "no"}\'; exit 2')
+    assert gpu_check.fragments(on_a_gpu).verdict == gpu_check.Verdict.FAILED
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_the_layout_program_compiles(gpu_check, on_a_gpu):
+    on_a_gpu.facts = {"devices": [], "no_device": "it is a test"}
+    outcome = gpu_check.fragments(on_a_gpu)
+    assert outcome.verdict == gpu_check.Verdict.NOT_RUN
+    assert outcome.summary == "compiled for sm_90; no GPU: it is a test"
+
+
+def test_benchmarks_are_gathered_and_filed(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    """One writes its record and fails, one hangs after its first case, one is fine."""
+    stub = tmp_path / "stub"
+    (stub / "bench").mkdir(parents=True)
+    (stub / "bench" / "__main__.py").write_text("""
+import json, os, sys, time
+from pathlib import Path
+name, flag, seconds = sys.argv[1:]
+assert flag == "--seconds" and float(seconds) > 0
+target = {"competitor": "other", "at_least": 4.0, "reached": 4.5, "met": True}
+record = {
+    "machine": {"device": {"name": "Stand-in (R) 9000"}},
+    "cases": [{"title": f"case of {name}", "target": target, "competitors": {}}],
+}
+path = Path(os.environ["DMFTCORE_BENCH_RESULTS"], "stand-in-9000", f"{name}.json")
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text(json.dumps(record))
+if name == "fails":
+    sys.exit("failed: resolvent")
+if name == "hangs":
+    time.sleep(600)
+""")
+    monkeypatch.setattr(gpu_check, "ROOT", stub)
+    monkeypatch.setattr(gpu_check, "BENCHMARKS", {"fails": 1, "hangs": 1, "fine": 1})
+    on_a_gpu.deadline = time.monotonic() + 6
+    outcome = gpu_check.benchmarks(on_a_gpu)
+    assert outcome.verdict == gpu_check.Verdict.KILLED
+    assert "fails 1 cases, failed (failed: resolvent); hangs 1 cases, killed" in outcome.summary
+    assert outcome.summary.endswith("fine 1 cases")
+    assert outcome.details["targets"][0] == "case of fails: target 4 x other: met (4.50 x)"
+    assert len(outcome.details["targets"]) == 3
+    gpu_check.keep(on_a_gpu.out)
+    folder = stub / "bench" / "results" / "stand-in-9000"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "fails.json",
+        "fine.json",
+        "hangs.json",
+    ]
