@@ -22,7 +22,16 @@ ROOT = Path(__file__).parents[1]
 #: Distributions whose versions matter, here or to the tests; cupy goes by several names.
 PACKAGES = (
     *("numpy", "scipy", "jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin"),
-    *("cupy", "cupy-cuda13x", "cupy-cuda12x", "pybind11", "scikit-build-core", "cmake", "ninja"),
+    *(
+        "cupy",
+        "cupy-cuda13x",
+        "cupy-cuda12x",
+        "torch",
+        "pybind11",
+        "scikit-build-core",
+        "cmake",
+        "ninja",
+    ),
     *("pytest", "pytest-xdist", "hypothesis", "xarray", "h5netcdf", "matplotlib", "typer", "pip"),
 )
 

@@ -150,8 +150,15 @@ class Jax:
 
     def competitor(self, function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
         """`function`, compiled, on the memory of cupy arrays; returns when it is done."""
-        compiled, taken = self._jit(function), [self._take(array) for array in arrays]
-        return lambda: compiled(*taken).block_until_ready()
+        compiled = self._jit(function)
+        taken: list[Any] = []
+
+        def call() -> Any:
+            if not taken:
+                taken.extend(map(self._take, arrays))
+            return compiled(*taken).block_until_ready()
+
+        return call
 
 
 class Script:

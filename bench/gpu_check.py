@@ -32,6 +32,7 @@ import site
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -351,41 +352,63 @@ def tests(check: Check) -> Outcome:
     if not SITE.exists():
         return Outcome(Verdict.NOT_RUN, "the package was not built")
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        # Verbose: the log tells which tests were running when it ends.
+        *(sys.executable, "-m", "pytest", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider"),
         # Which versions are installed here is not the tests' choice.
         *("-W", "default::DeprecationWarning", "-W", "default::PendingDeprecationWarning"),
         *("-o", "faulthandler_timeout=60"),
     ]
-    notes = []
+    notes = [] if check.slow else ["without the slow ones"]
     if importlib.util.find_spec("xdist"):
-        command += ["-p", "xdist.plugin", "-n", str(min(8, os.cpu_count() or 1))]
+        command += ["-p", "xdist.plugin", "-n", str(min(16, os.cpu_count() or 1))]
     else:
-        notes.append("pytest-xdist is missing: one process")
-    if not check.slow:
-        command += ["-m", "not slow"]
-        notes.append("without the slow ones")
+        notes.append("in one process: pytest-xdist is missing")
     # Plugins that happen to be installed would take part unasked; some of them warn.
     env = check.environment(
         DMFTCORE_REQUIRE_GPU="1", OPENBLAS_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
     )
-    done = check.run(command, env=env)
-    counts = {what: int(n) for n, what in re.findall(COUNTED, tail_of_pytest(done.output))}
+    verdict, counts, failed, running = Verdict.PASSED, Counter[str](), [], []
+    # Those that need the device come first: the time may end before the others do.
+    for mark, share in (("gpu", 0.6), ("not gpu", 1.0)):
+        expression = mark if check.slow else f"{mark} and not slow"
+        done = check.run([*command, "-m", expression], share=share, env=env)
+        if done.returncode == PYTEST_NO_TESTS:
+            notes.append(f"none is marked {mark!r}")
+            continue
+        verdict = max(verdict, done.verdict)
+        counts += count(done.output)
+        failed += re.findall(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)
+        running += unfinished(done.output) if done.killed else []
     text = ", ".join(f"{n} {what}" for what, n in counts.items()) or last_line(done.output)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.output, re.MULTILINE)
     if failed:
         text += f": {', '.join(failed[:3])}{', ...' if len(failed) > 3 else ''}"
+    if running:
+        notes.append(f"running when the time was over: {', '.join(running)}")
     if notes:
         text += f" ({'; '.join(notes)})"
-    return Outcome(done.verdict, text, {"counts": counts, "failed": failed[:50]})
+    details = {"counts": counts, "failed": failed[:50], "unfinished": running}
+    return Outcome(verdict, text, details)
 
 
-COUNTED = r"(\d+) (passed|failed|skipped|xfailed|xpassed|errors?)"
+#: What pytest returns when it found no test.
+PYTEST_NO_TESTS = 5
 
 
-def tail_of_pytest(output: str) -> str:
-    """The line with the counts."""
+def count(output: str) -> Counter[str]:
+    """What pytest counted: passed, failed, skipped ..."""
     lines = [line for line in output.splitlines() if re.search(r"\d+ \w+.* in [\d.]+s", line)]
-    return lines[-1] if lines else ""
+    pattern = r"(\d+) (passed|failed|skipped|xfailed|xpassed|error)"
+    return Counter({what: int(n) for n, what in re.findall(pattern, lines[-1] if lines else "")})
+
+
+def unfinished(output: str) -> list[str]:
+    """Tests that were begun, on a line of their own, and of which no outcome was printed."""
+    outcomes = ("PASSED", "FAILED", "SKIPPED", "ERROR", "XFAIL", "XPASS")
+    return [
+        name
+        for name in re.findall(r"^(\S+\.py::.*?) ?$", output, re.MULTILINE)
+        if not any(f" {word}" in name or f"{word} {name}" in output for word in outcomes)
+    ]
 
 
 def sanitizer(check: Check) -> Outcome:

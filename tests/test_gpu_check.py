@@ -251,11 +251,81 @@ def test_an_editable_install_does_not_come_first(gpu_check, on_a_gpu, monkeypatc
     ],
 )
 def test_counts_of_the_tests(gpu_check, line, counts):
-    import re
-
     output = f"....\nFAILED tests/test_x.py::test_y - 5 errors in it\n{line}\n"
-    tail = gpu_check.tail_of_pytest(output)
-    assert {what: int(n) for n, what in re.findall(gpu_check.COUNTED, tail)} == counts
+    assert gpu_check.count(output) == counts
+
+
+@pytest.fixture
+def suite(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    """Run the stage on these tests, in one process."""
+    find = gpu_check.importlib.util.find_spec
+    monkeypatch.setattr(
+        gpu_check.importlib.util, "find_spec", lambda name: None if name == "xdist" else find(name)
+    )
+
+    def suite(text):
+        stub = tmp_path / "stub"
+        stub.mkdir(exist_ok=True)
+        (stub / "test_trial.py").write_text(f"import os, time\nimport pytest\n{text}")
+        (stub / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: x\n    slow: y\n")
+        monkeypatch.setattr(gpu_check, "ROOT", stub)
+        return gpu_check.tests(on_a_gpu)
+
+    return suite
+
+
+def test_the_tests_have_to_use_the_gpu(gpu_check, suite):
+    outcome = suite("""
+@pytest.mark.gpu
+def test_device():
+    assert os.environ["DMFTCORE_REQUIRE_GPU"] == "1"
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[0].endswith("site")
+
+def test_host():
+    pass
+
+@pytest.mark.slow
+def test_patience():
+    raise AssertionError
+""")
+    assert outcome.verdict == gpu_check.Verdict.PASSED, outcome
+    assert outcome.details["counts"] == {"passed": 2}
+    assert "without the slow ones" in outcome.summary
+    outcome = suite("def test_host():\n    raise AssertionError\n")
+    assert outcome.verdict == gpu_check.Verdict.FAILED
+    assert outcome.details["counts"] == {"failed": 1}
+    assert outcome.details["failed"] == ["test_trial.py::test_host"]
+    assert "none is marked 'gpu'" in outcome.summary
+
+
+def test_tests_that_hang_are_stopped_and_named(gpu_check, on_a_gpu, suite):
+    on_a_gpu.deadline = time.monotonic() + 12
+    outcome = suite("""
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [1, 2])
+def test_device(size):
+    time.sleep(600 * (size == 2))
+
+def test_host():
+    pass
+""")
+    assert outcome.verdict == gpu_check.Verdict.KILLED
+    assert outcome.details["counts"] == {"passed": 2}
+    assert outcome.details["unfinished"] == ["test_trial.py::test_device[2]"]
+    assert "in one process: pytest-xdist is missing" in outcome.summary
+
+
+def test_unfinished_tests_of_several_processes(gpu_check):
+    output = """
+tests/test_a.py::test_hang 
+tests/test_a.py::test_ok[1] 
+[gw1] [ 25%] PASSED tests/test_a.py::test_ok[1] 
+tests/test_b.py::test_ok[x y] 
+[gw1] [ 50%] SKIPPED tests/test_b.py::test_ok[x y] Timeout (0:01:00)!
+tests/test_b.py::test_bad 
+[gw1] [ 75%] FAILED tests/test_b.py::test_bad 
+"""  # noqa: W291
+    assert gpu_check.unfinished(output) == ["tests/test_a.py::test_hang"]
 
 
 def tool(folder, name, script):
