@@ -115,6 +115,7 @@ class Report:
         self.cases: list[dict[str, Any]] = []
         #: Titles of cases that were not run, with the reason.
         self.left_out: dict[str, str] = {}
+        self._machine: dict[str, Any] | None = None
         if device is not None:
             print(f"{device.name}: {ceilings_line(device.facts())}")
         print(f"{'case':34} {'competitor':22} {'ms':>10} {'spread':>7} {'ratio':>7} {'error':>9}")
@@ -128,6 +129,7 @@ class Report:
         flops: float | None = None,
         traffic: float | None = None,
         floor: float | None = None,
+        bound: float | None = None,
         target: Target | None = None,
         rounds: int = 9,
         calls: int = 1,
@@ -138,7 +140,8 @@ class Report:
         Times are CPU times of the process: with one thread the wall time of a quiet machine, whose
         medians are recorded too; with a device they are times on its clock. `flops` and `traffic`
         (bytes) count what the first must do, `floor` is the shortest time in which the machine
-        could do it. `seconds` sets rounds and calls to fill about that time.
+        could do it. Who errs by more than `bound` has failed. `seconds` sets rounds and calls to
+        fill about that time.
         """
         # The first call of each warms up, too.
         running, errors, failures = dict(competitors), {}, {}
@@ -147,6 +150,9 @@ class Report:
                 result = function()
                 if error:
                     errors[name] = error(result)
+                    # Also if it is not a number.
+                    if bound is not None and not errors[name] <= bound:
+                        raise ArithmeticError(f"error {errors[name]:.1e}, allowed {bound:.1e}")
             except Exception as failure:
                 if self.device is None:
                     raise
@@ -199,15 +205,15 @@ class Report:
 
     def save(self) -> Path:
         """Write what there is, to bench/results or the folder DMFTCORE_BENCH_RESULTS."""
-        facts = machine()
-        device = {}
-        if self.device is not None:
-            device = {"device": self.device.facts()}
+        if self._machine is None:
+            self._machine = machine()
+            if self.device is not None:
+                self._machine["device"] = self.device.facts()
         folder = Path(os.environ.get("DMFTCORE_BENCH_RESULTS", ROOT / "bench" / "results"))
-        name = facts["cpu"] if self.device is None else self.device.name
+        name = self._machine["cpu"] if self.device is None else self.device.name
         path = folder / slug(name) / f"{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": facts | device, "cases": self.cases}
+        record = {"machine": self._machine, "cases": self.cases}
         if self.left_out:
             record["left_out"] = self.left_out
         # Replaced at once: who is killed while writing leaves the record before.

@@ -67,6 +67,7 @@ def main(*arguments):
             title,
             competitors,
             error=lambda solution, error=error: error(host(solution)),
+            bound=1e-8,
             rounds=3 if steps <= 1000 else 1,
         )
         record["steps"], record["points"] = steps, POINTS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bench._exact import Row
-from bench._gpu import Jax, Script, random
+from bench._gpu import Jax, Script, random, rounding
 from bench._harness import Report
 from bench._record import Target
 from dmftcore import twotime
@@ -120,7 +120,7 @@ class Kernels:
         self.strict = self.xp.tril(draw[0], -1) / self.xp.asarray(
             2 * shape.n**0.5, dtype=shape.dtype
         )
-        self.c = draw[1] + self.xp.swapaxes(draw[1], -1, -2)
+        self.c = self.xp.ascontiguousarray(draw[1] + self.xp.swapaxes(draw[1], -1, -2))
         self.dense = draw[2]
         self.eye = self.xp.eye(shape.n, dtype=shape.dtype)
         self.lower = self.eye - self.strict
@@ -257,6 +257,7 @@ def measure(script, report, gpu, jax, shape, group):
             flops=flops,
             traffic=moved,
             floor=gpu.floor(flops=flops, traffic=moved, dtype=shape.dtype),
+            bound=rounding(shape.n, shape.dtype),
             target=TARGETS.get(title),
             seconds=0.6,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bench._exact import Row
-from bench._gpu import Script, random
+from bench._gpu import Script, random, rounding
 from bench._harness import Report
 from bench._record import Target
 from dmftcore import twotime
@@ -174,6 +174,7 @@ def measure(script, report, gpu, size, group):
             error=error,
             traffic=case.traffic,
             floor=gpu.floor(traffic=case.traffic),
+            bound=rounding(case.n, case.dtype),
             target=case.target,
             seconds=0.3,
         )

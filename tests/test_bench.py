@@ -147,6 +147,25 @@ def test_who_fails_on_a_device_is_recorded(results):
     assert json.loads(report.write().read_text())["left_out"] == {"three": "no time"}
 
 
+def test_who_is_wrong_has_failed(results):
+    from bench._harness import Report
+
+    report = Report("trial", StandIn())
+    errors = {"ours": float("nan"), "near": 1e-9, "far": 1e-7}
+    record = report.case(
+        "one",
+        {name: Takes(value) for name, value in errors.items()},
+        error=lambda result: 1e3 * result,
+        bound=1e-8,
+        rounds=2,
+    )
+    entries = record["competitors"]
+    assert entries["ours"] == {"failed": "ArithmeticError: error nan, allowed 1.0e-08"}
+    assert entries["near"]["error"] == pytest.approx(1e-9)
+    assert entries["far"] == {"failed": "ArithmeticError: error 1.0e-07, allowed 1.0e-08"}
+    assert report.failed == ["one"]
+
+
 def test_who_fails_on_the_processor_ends_the_run(results):
     from bench._harness import Report
 

@@ -66,7 +66,7 @@ def test_a_stage_that_hangs_is_killed_with_its_children(gpu_check, run, tmp_path
     # The child ignores the request to stop, keeps the output open and would write a file.
     child = (
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        "print('child', flush=True); time.sleep(4); open(sys.argv[1], 'w')"
+        "print('child', flush=True); time.sleep(3); open(sys.argv[1], 'w')"
     )
     trace = tmp_path / "trace"
     parent = (
@@ -92,7 +92,7 @@ def test_a_stage_that_hangs_is_killed_with_its_children(gpu_check, run, tmp_path
     assert record["stages"]["after"] == {"verdict": "passed", "seconds": 0, "summary": "fine"}
     assert "killed after" in (tmp_path / "out" / "hang.log").read_text()
     assert "after       passed" in out
-    time.sleep(max(0.0, begin + 8 - time.monotonic()))
+    time.sleep(max(0.0, begin + 5.5 - time.monotonic()))
     assert not trace.exists()
 
 
@@ -299,7 +299,7 @@ def test_patience():
 
 
 def test_tests_that_hang_are_stopped_and_named(gpu_check, on_a_gpu, suite):
-    on_a_gpu.deadline = time.monotonic() + 12
+    on_a_gpu.deadline = time.monotonic() + 8
     outcome = suite("""
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 2])
