@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -241,7 +242,11 @@ def cupy_stand_in(monkeypatch, results):
     cupy = types.ModuleType("cupy")
     vars(cupy).update(vars(np))
     cupy.__name__ = "cupy"
-    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.asnumpy = np.asarray
+    pool = types.SimpleNamespace(
+        free_all_blocks=lambda: None, used_bytes=itertools.count(0, 1 << 20).__next__
+    )
+    cupy.get_default_memory_pool = lambda: pool
     cupy.cuda = types.SimpleNamespace(
         Event=Event,
         get_elapsed_time=lambda start, stop: (stop.time - start.time) * 1e3,
@@ -335,6 +340,18 @@ def test_chain_on_a_stand_in(cupy_stand_in, monkeypatch):
         assert case["steps_per_s"] == pytest.approx(case["steps"] / ours["device_seconds"])
 
 
+def test_a_chain_that_stays_on_the_host_is_not_timed(cupy_stand_in, monkeypatch):
+    from bench import gpu_chain
+
+    monkeypatch.setattr(gpu_chain, "STEPS", (20, 40))
+    monkeypatch.setattr(sys.modules["cupy"].get_default_memory_pool(), "used_bytes", lambda: 7)
+    with pytest.raises(SystemExit, match="does not run on the device: a march left 0 bytes there"):
+        gpu_chain.main()
+    record = json.loads((cupy_stand_in / "gpu_chain.json").read_text())
+    assert record["cases"] == []
+    assert list(record["left_out"]) == ["T=20 P=100", "T=40 P=100"]
+
+
 def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
     from bench import gpu_rows
 
@@ -368,7 +385,6 @@ def test_small_cases_agree_with_themselves_and_see_a_fault(cupy_stand_in, monkey
     from bench import _small_cases
 
     cupy = sys.modules["cupy"]
-    cupy.asnumpy = np.asarray
     cupy.cuda.set_allocator = lambda allocator: None
     monkeypatch.setattr(_small_cases, "SIZES", (1, 9, 31))
     with pytest.raises(SystemExit) as exit:
