@@ -2,10 +2,11 @@
 
     python bench/gpu_check.py [--out FOLDER] [--budget SECONDS] [--stages NAME,NAME]
 
-The stages run one after another: facts about the machine, layout of the matrix instructions, build
-(without network), all tests with a GPU required, small cases under compute-sanitizer, benchmarks.
-Each is a process of its own that is killed when its time is over; what is left over goes to those
-after it. The output folder ($OUT, or a dated one under build/) always holds what is known so far:
+It is over within ten minutes, whatever hangs. The stages run one after another: facts about the
+machine, layout of the matrix instructions, build (without network), all tests with a GPU required,
+small cases under compute-sanitizer, benchmarks. Each is a process of its own that is killed when
+its time is over; what is left over goes to those after it. The output folder ($OUT, or a dated one
+under build/) always holds what is known so far:
 
     check.json    verdict of every stage, with registers, test counts, targets
     facts.json    the machine
@@ -149,6 +150,9 @@ class Check:
             except subprocess.TimeoutExpired:
                 killed = True
                 end_group(process)
+            except BaseException:  # this process is being ended, and nobody else would end that one
+                end_group(process)
+                raise
             log.seek(begin)
             output = log.read().decode(errors="replace")
             if killed:
@@ -562,7 +566,7 @@ def main(*arguments: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="output folder")
-    parser.add_argument("--budget", type=float, default=600, help="seconds in all (600)")
+    parser.add_argument("--budget", type=float, default=570, help="seconds for all stages (570)")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them, by name")
     parser.add_argument("--slow", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="list the stages and stop")
@@ -587,4 +591,5 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Verdict.KILLED))
     main(*sys.argv[1:])

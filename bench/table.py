@@ -98,15 +98,12 @@ def machine_line(machine):
 
 
 def row(case, subject=""):
-    """Case, our time, its error, and the times of others in multiples of ours."""
+    """Case, our time, its spread and error, and the times of others in multiples of ours."""
     (_, ours), *others = case["competitors"].items()
     title = subject + case["title"]
     if "failed" in ours:
-        return f"| {title} | failed | | {ours['failed']} |"
-    facts = [
-        f"{name}: failed" if "failed" in other else f"{name}: {other['ratio']:.2f} x"
-        for name, other in others
-    ]
+        return f"| {title} | failed | | | {ours['failed']} |"
+    facts = [other_text(name, other) for name, other in others]
     if "share_of_matrix_vector_rate" in case:
         share = case["share_of_matrix_vector_rate"]
         facts.append(f"{case['gflops']:.3g} GFLOP/s, {share:.0%} of dgemv")
@@ -118,15 +115,26 @@ def row(case, subject=""):
         facts.append(f"{case['steps_per_s']:.3g} steps/s")
     if "target" in case:
         facts.append(target_text(case["target"]))
-    error = f"{ours['error']:.0e}" if "error" in ours else ""
-    return (
-        f"| {title} | {seconds(ours[f'{clock_of(ours)}_seconds'])} | {error} | {'; '.join(facts)} |"
+    time, least, most = (
+        ours[f"{clock_of(ours)}_seconds{which}"] for which in ("", "_least", "_most")
     )
+    # One round has no spread.
+    spread = f"{(most - least) / time:.0%}" if case["rounds"] > 1 else ""
+    error = f"{ours['error']:.0e}" if "error" in ours else ""
+    return f"| {title} | {seconds(time)} | {spread} | {error} | {'; '.join(facts)} |"
+
+
+def other_text(name, other):
+    if "failed" in other:
+        return f"{name}: failed"
+    error = f" ({other['error']:.0e})" if "error" in other else ""
+    return f"{name}: {other['ratio']:.2f} x{error}"
 
 
 def table(rows, clock):
-    head = [f"| case | dmftcore, {clock} time | error | others, in multiples of that time |"]
-    return "\n".join([*head, "|---|---|---|---|", *rows])
+    others = "others, in multiples of that time (and their error)"
+    head = f"| case | dmftcore, {clock} time | spread | error | {others} |"
+    return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
 def clock(result):
@@ -150,7 +158,7 @@ def page():
         "# Performance",
         "Written by `python -m bench table` from the files in `bench/results`. Times are medians "
         "over interleaved rounds, of CPU time or of the time of a device; a ratio above 1 means "
-        "that the other is slower.",
+        "that the other is slower. The spread is that between the slowest and the fastest round.",
     ]
     for name, records in results().items():
         parts += [f"## `python -m bench {name}`", INTRODUCTIONS[name]]

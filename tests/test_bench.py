@@ -470,7 +470,8 @@ def test_tables_of_a_device(filed, monkeypatch):
     report = Report("gpu_operations", StandIn())
     competitors = {"dmftcore": Takes(1), "cupy a @ b": Takes(3), "jax a @ b": fail}
     for title in ("causal_matmul n=16384", "causal_matmul n=512"):
-        report.case(title, competitors, floor=5e-5, target=Target(4, "cupy a @ b"), rounds=2)
+        target = Target(4, "cupy a @ b")
+        report.case(title, competitors, error=lambda _: 2e-16, floor=5e-5, target=target, rounds=2)
     report.case("resolvent n=16384", {"dmftcore": fail, "cupy inv": Takes(1)}, rounds=2)
     report.leave_out("congruence n=16384", "needs more")
     report.write()
@@ -481,8 +482,9 @@ def test_tables_of_a_device(filed, monkeypatch):
         assert "copy 0.00 TB/s" in text
         assert "jax a @ b: failed" in text
         assert "target 4 x cupy a @ b: missed (3.00 x)" in text
+        assert "| 1 ms | 0% | 2e-16 | cupy a @ b: 3.00 x (2e-16); jax a @ b: failed; " in text
         assert "5% of the floor" in text
-        assert "| resolvent n=16384 | failed | | RuntimeError: out of paper |" in text
+        assert "| resolvent n=16384 | failed | | | RuntimeError: out of paper |" in text
     assert "n=512" in page
     assert "n=512" not in short
     assert "Not run: congruence n=16384 (needs more)." in page
