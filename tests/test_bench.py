@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import subprocess
@@ -100,6 +101,7 @@ def test_a_report_on_a_device_uses_its_clock(results, capsys):
         floor=1e-3,
         target=Target(2.5, "other"),
         rounds=3,
+        calls=4,
     )
     ours, other = record["competitors"].values()
     assert ours["device_seconds"] == ours["device_seconds_most"] == 2e-3
@@ -267,6 +269,7 @@ def cupy_stand_in(monkeypatch, results):
         monkeypatch.setitem(sys.modules, name, module)
     facts = {"name": "Stand-in", "l2_bytes": 1 << 20, "memory_bytes": 1 << 31}
     monkeypatch.setattr(_facts, "devices", lambda: ([facts], ""))
+    monkeypatch.setattr("bench._harness.plan", lambda once, seconds: (2, 1))
     monkeypatch.setattr(_gpu.Gpu, "COPY_BYTES", 1 << 16)
     monkeypatch.setattr(_gpu.Gpu, "MATMUL_SIZE", 64)
     monkeypatch.setattr(_gpu.Gpu, "_settled", lambda self, function: self.seconds(function, 1))
@@ -281,6 +284,22 @@ class JaxStandIn:
 
     def competitor(self, function, *arrays):
         return lambda: function(*arrays)
+
+
+def test_the_time_between_events_is_that_of_one_call(cupy_stand_in, monkeypatch):
+    from bench._gpu import Gpu
+
+    gpu, clock = Gpu(), [0.0]
+    monkeypatch.setattr(Event, "record", lambda event: setattr(event, "time", clock[0]))
+
+    def work():
+        clock[0] += 0.25
+
+    assert gpu.seconds(work, 8) == 0.25
+    gpu.bandwidth, gpu.rates = 4.0, {"float64": 2.0, "float32": 8.0}
+    assert gpu.floor(traffic=12, flops=4) == 3
+    assert gpu.floor(traffic=4, flops=4) == 2
+    assert gpu.floor(traffic=4, flops=4, dtype="float32") == 1
 
 
 def test_operations_on_a_stand_in(cupy_stand_in, monkeypatch):
@@ -428,11 +447,20 @@ def bench(*words):
 
 
 @pytest.mark.parametrize("name", ["gpu_operations", "gpu_rows", "gpu_chain"])
-def test_a_dry_run_prints_the_cases(name):
-    done = bench(name, "--dry-run")
+def test_a_dry_run_prints_the_cases(name, capsys):
+    importlib.import_module(f"bench.{name}").main("--dry-run")
+    out = capsys.readouterr().out
+    assert "n=16384" in out or "T=1000" in out
+    assert "GiB" in out
+
+
+def test_options_are_passed_on():
+    done = bench("gpu_rows", "--dry-run", "--only", "rows_low_rank n=1024")
     assert done.returncode == 0, done.stderr
-    assert "n=16384" in done.stdout or "T=1000" in done.stdout
-    assert "GiB" in done.stdout
+    assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["rows_low_rank", "n=1024", "m=1"],
+        ["rows_low_rank", "n=1024", "m=4"],
+    ]
 
 
 def test_a_benchmark_without_options_refuses_them():
