@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from bench._facts import ROOT, commit, cpu_model
-from bench._record import Target, case_lines, ceilings_line
+from bench._record import WIDTH, Target, case_lines, ceilings_line, head_line
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
@@ -118,7 +118,7 @@ class Report:
         self._machine: dict[str, Any] | None = None
         if device is not None:
             print(f"{device.name}: {ceilings_line(device.facts())}")
-        print(f"{'case':34} {'competitor':22} {'ms':>10} {'spread':>7} {'ratio':>7} {'error':>9}")
+        print(head_line())
 
     def case(
         self,
@@ -193,10 +193,14 @@ class Report:
             self.device.release()
         return record
 
+    def note(self, text: str) -> None:
+        """Print more about the last case."""
+        print(f"{'':{WIDTH}} {text}", flush=True)
+
     def leave_out(self, title: str, reason: str) -> None:
         """Record that a case was not run."""
         self.left_out[title] = reason
-        print(f"{title:34} not run: {reason}", flush=True)
+        print(f"{title:{WIDTH}} not run: {reason}", flush=True)
 
     @property
     def failed(self) -> list[str]:

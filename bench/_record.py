@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+#: Of the titles in what is printed.
+WIDTH = 40
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,19 +36,24 @@ def clock_of(entry: dict[str, Any]) -> str:
     return "device" if "device_seconds" in entry else "cpu"
 
 
+def head_line() -> str:
+    """What stands above the cases."""
+    return f"{'case':{WIDTH}} {'competitor':22} {'ms':>10} {'spread':>7} {'ratio':>7} {'error':>9}"
+
+
 def case_lines(record: dict[str, Any]) -> str:
     """A case as it is printed: a line for each competitor, then the rates."""
     lines, title = [], record["title"]
     for name, entry in record["competitors"].items():
         if "failed" in entry:
-            lines.append(f"{title:34} {name:22} failed: {entry['failed']}")
+            lines.append(f"{title:{WIDTH}} {name:22} failed: {entry['failed']}")
         else:
             clock = clock_of(entry)
             middle, least, most = (
                 entry[f"{clock}_seconds{which}"] for which in ("", "_least", "_most")
             )
             lines.append(
-                f"{title:34} {name:22} {middle * 1e3:10.4g} {(most - least) / middle:7.0%} "
+                f"{title:{WIDTH}} {name:22} {middle * 1e3:10.4g} {(most - least) / middle:7.0%} "
                 + (f"{entry['ratio']:7.2f} " if "ratio" in entry else f"{'':8}")
                 + (f"{entry['error']:9.1e}" if "error" in entry else "")
             )
@@ -60,7 +68,7 @@ def case_lines(record: dict[str, Any]) -> str:
     if "target" in record:
         rates.append(target_text(record["target"]))
     if rates:
-        lines.append(f"{'':34} {', '.join(rates)}")
+        lines.append(f"{'':{WIDTH}} {', '.join(rates)}")
     return "\n".join(lines)
 
 

@@ -111,5 +111,5 @@ def main():
         )
         record["steps"], record["points"] = 1000, points
         record["loop_wall_seconds"] = float(np.median(loops))
-        print(f"{'':34} loop {record['loop_wall_seconds'] * 1e3:.4g} ms")
+        report.note(f"loop {record['loop_wall_seconds'] * 1e3:.4g} ms")
     report.write()

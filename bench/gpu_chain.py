@@ -93,7 +93,7 @@ def main(*arguments):
         ours, *others = (e.get("device_seconds", 0) for e in record["competitors"].values())
         if ours:
             record["steps_per_s"] = steps / ours
-            print(f"{'':34} {record['steps_per_s']:.4g} steps/s", flush=True)
+            report.note(f"{record['steps_per_s']:.4g} steps/s")
         # Twice the steps are eight times the work, once to warm up and once timed.
         seconds_per_case = 2 * 8 * (ours + (sum(others) if 2 * steps <= PROCESSOR else 0))
     script.finish(report)

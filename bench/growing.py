@@ -101,8 +101,8 @@ def main():
         record["neurons"] = found.diagnostics["neurons"]
         record["in_cache_matrix_vector_gflops"] = peak / 1e9
         record["share_of_matrix_vector_rate"] = record["gflops"] * 1e9 / peak
-        print(
-            f"{'':34} neurons {record['neurons']}, "
+        report.note(
+            f"neurons {record['neurons']}, "
             f"{record['share_of_matrix_vector_rate']:.0%} of the matrix-vector rate"
         )
     report.write()
