@@ -105,7 +105,8 @@ class Check:
     @property
     def no_gpu(self) -> str:
         """Why there is nothing to run on; empty with a GPU."""
-        return "" if self.facts.get("devices") else f"no GPU: {self.facts.get('no_device')}"
+        reason = self.facts.get("no_device", "the facts could not be taken")
+        return "" if self.facts.get("devices") else f"no GPU: {reason}"
 
     @property
     def architecture(self) -> str:
@@ -216,7 +217,8 @@ def facts(check: Check) -> Outcome:
     done = check.run([sys.executable, "-m", "bench._facts"])
     if done.verdict:
         return Outcome(done.verdict, last_line(done.output))
-    check.facts = json.loads(done.output)
+    # Warnings may come first.
+    check.facts = json.loads(done.output[done.output.index("{") :])
     write_json(check.out / "facts.json", check.facts)
     (check.out / "facts.log").unlink()
     if check.no_gpu:
@@ -348,8 +350,6 @@ def demangled(kernels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
 
 def tests(check: Check) -> Outcome:
     """The test suite; a skip for want of a GPU is a failure."""
-    if check.no_gpu:
-        return Outcome(Verdict.NOT_RUN, check.no_gpu)
     missing = [name for name in ("pytest", "scipy") if importlib.util.find_spec(name) is None]
     if missing:
         return Outcome(Verdict.NOT_RUN, f"not installed: {', '.join(missing)}")
@@ -417,8 +417,6 @@ def unfinished(output: str) -> list[str]:
 
 def sanitizer(check: Check) -> Outcome:
     """Every operation on small arrays under compute-sanitizer; no failure where it cannot run."""
-    if check.no_gpu:
-        return Outcome(Verdict.NOT_RUN, check.no_gpu)
     tool = toolkit("compute-sanitizer")
     if tool is None:
         return Outcome(Verdict.PASSED, "not checked: compute-sanitizer is not installed")
@@ -458,8 +456,6 @@ BENCHMARKS = {"gpu_operations": 3, "gpu_rows": 2, "gpu_chain": 2}
 
 def benchmarks(check: Check) -> Outcome:
     """Times beside cupy and jax."""
-    if check.no_gpu:
-        return Outcome(Verdict.NOT_RUN, check.no_gpu)
     if not SITE.exists():
         return Outcome(Verdict.NOT_RUN, "the package was not built")
     folder = WORK / "results"
@@ -489,20 +485,21 @@ def benchmarks(check: Check) -> Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """What to do, and its part of the time."""
+    """What to do, its part of the time, and whether there is anything to do without a GPU."""
 
     action: Callable[[Check], Outcome]
     weight: float
+    needs_gpu: bool = False
 
 
 #: In the order in which they run.
 STAGES = {
     "facts": Stage(facts, 15),
     "fragments": Stage(fragments, 30),
-    "build": Stage(build, 120),
-    "tests": Stage(tests, 180),
-    "sanitizer": Stage(sanitizer, 80),
-    "benchmarks": Stage(benchmarks, 175),
+    "build": Stage(build, 150),
+    "tests": Stage(tests, 160, needs_gpu=True),
+    "sanitizer": Stage(sanitizer, 80, needs_gpu=True),
+    "benchmarks": Stage(benchmarks, 165, needs_gpu=True),
 }
 
 
@@ -512,16 +509,20 @@ STAGES = {
 def run_stages(check: Check, names: Sequence[str], budget: float) -> None:
     """Run stages in order; each may use its part of the time that is left."""
     end = time.monotonic() + budget
-    waiting = {name: STAGES[name].weight for name in names}
-    for name in names:
-        share = waiting[name] / sum(waiting.values())
-        del waiting[name]
+    for position, name in enumerate(names):
         begin = time.monotonic()
-        check.stage, check.deadline = name, begin + share * (end - begin)
+        weights = [
+            0.0 if STAGES[waiting].needs_gpu and check.no_gpu else STAGES[waiting].weight
+            for waiting in names[position:]
+        ]
         (check.out / f"{name}.log").unlink(missing_ok=True)
-        if begin >= end:
+        if not weights[0]:
+            outcome = Outcome(Verdict.NOT_RUN, check.no_gpu)
+        elif begin >= end:
             outcome = Outcome(Verdict.NOT_RUN, f"no time left of {budget:.0f} s")
         else:
+            check.stage = name
+            check.deadline = begin + weights[0] / sum(weights) * (end - begin)
             try:
                 outcome = STAGES[name].action(check)
             except Exception as error:  # a stage must not take the others with it

@@ -31,9 +31,9 @@ def gpu_check(monkeypatch, tmp_path):
 def run(gpu_check, monkeypatch, tmp_path, capsys):
     """Run these stages, name -> action; exit status, record, what was printed."""
 
-    def run(actions, budget=60.0, weights=None):
+    def run(actions, budget=60.0, weights=None, gpu_only=()):
         stages = {
-            name: gpu_check.Stage(action, (weights or {}).get(name, 1))
+            name: gpu_check.Stage(action, (weights or {}).get(name, 1), name in gpu_only)
             for name, action in actions.items()
         }
         monkeypatch.setattr(gpu_check, "STAGES", stages)
@@ -129,6 +129,10 @@ def test_time_that_is_left_over_goes_to_later_stages(gpu_check, run):
 
     run({"a": quick, "b": quick, "c": quick}, budget=60, weights={"a": 3, "b": 2, "c": 1})
     assert limits == pytest.approx([30, 40, 60], abs=1)
+    # Without a GPU no time is set aside for what needs one.
+    limits.clear()
+    run({"a": quick, "b": quick}, budget=60, gpu_only=["b"])
+    assert limits == pytest.approx([60], abs=1)
     status, record, _ = run({"a": quick}, budget=0)
     assert status == 3
     assert record["stages"]["a"]["summary"] == "no time left of 0 s"
@@ -185,6 +189,16 @@ def test_facts_are_written_and_tell_whether_there_is_a_gpu(tmp_path):
         "check.json",
         "facts.json",
     ]
+
+
+def test_without_facts_nothing_is_run(gpu_check, run, monkeypatch):
+    monkeypatch.setattr(gpu_check.sys, "executable", shutil.which("false"))
+    status, record, _ = run(
+        {"facts": gpu_check.facts, "tests": gpu_check.tests}, gpu_only=["tests"]
+    )
+    assert status == 4
+    assert record["stages"]["facts"]["verdict"] == "failed"
+    assert record["stages"]["tests"]["summary"] == "no GPU: the facts could not be taken"
 
 
 def test_the_driver_needs_the_standard_library_alone():
