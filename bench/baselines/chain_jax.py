@@ -1,10 +1,12 @@
 """STRONG, second form: the contracted two-time chain in JAX, as an expert writes it.
 
 The algorithm is that of `dmftcore.chain`: every kernel counts steps only, and a row of each is
-appended per step, G and H in both triangles. What XLA wants is given to it: one compiled call;
-fixed shapes, growing in stages, so that little work is done on zeros; every history is written
-either before it is read in a step or after, so that all of them are updated in place; the ends of
-the chain, H^0 and G^{L+1}, are kept as the low-rank matrices that they are.
+appended per step. What XLA wants is given to it:
+
+* Fixed shapes, which grow in stages, so that little work is done on zeros; one compiled call.
+* Vectors times matrices only: G and H are kept in both triangles.
+* No copies: nothing that was read in a step before a row was written is read again without it.
+* The ends of the chain, H^0 and G^{L+1}, as the low-rank matrices that they are.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def empty(depth, size, points):
     def zeros(count):
         return tuple(jnp.zeros((size, size)) for _ in range(count))
 
-    return History(zeros(depth), zeros(depth), zeros(depth), zeros(depth - 1), jnp.zeros((size, points)))
+    return History(
+        zeros(depth), zeros(depth), zeros(depth), zeros(depth - 1), jnp.zeros((size, points))
+    )
 
 
 def with_row(kernel, row, t):
@@ -48,40 +52,43 @@ def step(t, history, gram, targets, rate, g2):
     c, b, g, h = map(list, history[:-1])
     errors = history.errors
     depth, size = len(c), len(errors)
-    times = jnp.arange(size)
-    known, strict = times <= t, times < t
+    known, earlier = jnp.arange(size) <= t, jnp.arange(size) < t
 
-    d = jnp.zeros(size)
+    def response(row, kernel_row):
+        return row + rate * jnp.where(earlier, kernel_row, 0.0)
+
+    def through_gram(row):
+        return errors @ (gram @ (row @ errors))
+
+    # The list index i is layer i + 1 of C and G, and layer i of B; h[i] is layer i + 1.
+    b_row = jnp.zeros(size)
     g_row = jnp.where(known, 1.0, 0.0)
     for i in reversed(range(depth)):
-        d = d + rate * jnp.where(strict, g_row, 0.0)
-        b_row = d + g2 * (d @ c[i]) @ b[i]
+        d_row = response(b_row, g_row)
+        b_row = d_row + g2 * (d_row @ c[i]) @ b[i]
         b[i] = with_row(b[i], b_row, t)
         bc = g2 * (b_row @ c[i])
-        through_g = bc @ g[i + 1] if i + 1 < depth else jnp.sum(bc)
-        sg = jnp.where(known, g_row + through_g, 0.0)
-        through_h = b_row @ h[i - 1] if i else errors @ (gram @ (b_row @ errors))
-        g_row = sg + g2 * (b[i] @ (c[i] @ sg + through_h))
-        g_row = jnp.where(known, g_row, 0.0)
+        bcg = bc @ g[i + 1] if i + 1 < depth else jnp.sum(bc)
+        sg = g_row + bcg
+        q = b_row @ h[i - 1] if i else through_gram(b_row)
+        g_row = jnp.where(known, sg + g2 * (b[i] @ (c[i] @ sg + q)), 0.0)
         g[i] = with_cross(g[i], g_row, t)
-        d = b_row
-    d = d + rate * jnp.where(strict, g_row, 0.0)
+    now = targets - gram @ (response(b_row, g_row) @ errors)
 
-    now = targets - gram @ (d @ errors)
     errors = with_row(errors, now, t)
     h_row = errors @ (gram @ now)
-    a = jnp.zeros(size)
+    a_row = jnp.zeros(size)
     for i in range(depth):
         if i:
             h[i - 1] = with_cross(h[i - 1], h_row, t)
-        c_row = a + rate * jnp.where(strict, h_row, 0.0)
+        c_row = response(a_row, h_row)
         c[i] = with_row(c[i], c_row, t)
         if i + 1 < depth:
             cb = c_row @ b[i]
-            through_h = cb @ h[i - 1] if i else errors @ (gram @ (cb @ errors))
+            cq = cb @ h[i - 1] if i else through_gram(cb)
             qv = b[i] @ h_row + c_row @ g[i]
-            h_row = jnp.where(known, h_row + g2 * (through_h + c[i] @ qv), 0.0)
-            a = c_row + g2 * (cb @ c[i])
+            h_row = jnp.where(known, h_row + g2 * (cq + c[i] @ qv), 0.0)
+            a_row = c_row + g2 * (cb @ c[i])
     return History(tuple(c), tuple(b), tuple(g), tuple(h), errors)
 
 

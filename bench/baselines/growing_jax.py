@@ -5,8 +5,8 @@ The algorithm is that of csrc/cpu/growing.hpp. What XLA wants is given to it:
 * Fixed shapes. A layer has its final capacity in a stage of the run; coordinates of neurons that
   do not exist yet are zero and stay zero. Stages double in length, and their capacities come from
   an untimed pass (`plan`), so that little work is done on zeros.
-* No branch that writes. A direction that is not needed is written as zeros into the row that the next one
-  will take.
+* No branch that writes. A direction that is not needed is written as zeros into the row that the
+  next one will take.
 * Few checks: after a step that looks for new directions come steps that do not, up to the next
   that is due, in an inner loop through which the bases pass untouched.
 * Weights and bases that are updated in place. What a step changes is applied at the start of the
@@ -103,9 +103,7 @@ def empty(points, depth, capacity):
         readout=jnp.zeros(n[depth]).at[0].set(1.0),
         neurons=tuple(jnp.array(int(layer == depth)) for layer in range(1, depth + 1)),
         forward=tuple(basis(capacity.forward[link], n[link]) for link in range(depth)),
-        backward=tuple(
-            basis(capacity.backward[link - 1], n[link + 1]) for link in range(1, depth)
-        ),
+        backward=tuple(basis(capacity.backward[link - 1], n[link + 1]) for link in range(1, depth)),
     )
 
 
@@ -217,7 +215,7 @@ def plain_step(state, data, rate):
 
 
 @partial(jax.jit, static_argnames=("depth", "steps", "stages"))
-def run(gram, targets, *, depth, lr, gamma, steps, tol, stages):
+def march(gram, targets, *, depth, lr, gamma, steps, tol, stages):
     """Errors (steps, P), and how many neurons and directions there were after each stage."""
     points = len(targets)
     values, vectors = jnp.linalg.eigh(gram)
@@ -258,11 +256,17 @@ def run(gram, targets, *, depth, lr, gamma, steps, tol, stages):
     return carry[2] @ vectors.T, counts
 
 
+@partial(jax.jit, static_argnames=("depth", "steps", "stages"))
+def run(gram, targets, **options):
+    """Errors (steps, P)."""
+    return march(gram, targets, **options)[0]
+
+
 def plan(gram, targets, *, depth, lr, gamma, steps, tol, largest=400, stops=None):
     """Stages with capacities just large enough, from a run with much larger ones."""
     stops = stops or stage_stops(steps)
     wide = Capacity((largest,) * depth, (largest,) * depth, (largest,) * (depth - 1))
-    _, counts = run(
+    _, counts = march(
         gram,
         targets,
         depth=depth,

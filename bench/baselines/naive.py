@@ -33,7 +33,8 @@ def solve(gram, targets, *, depth, lr, gamma, steps, tol=1e-8, largest=200):
     a = [jnp.zeros((steps, points, steps))] * (depth + 1)
     b = [jnp.zeros((steps, steps, points))] * (depth + 1)
     errors = by_tangent_kernel(h, g, targets, lr, steps)
-    for iteration in range(1, largest + 1):
+    change, iterations = jnp.inf, 0
+    while change > tol and iterations < largest:
         new = [
             layer(h[i - 1], g[i + 1], a[i - 1], b[i], errors, strict, rate)
             for i in range(1, depth + 1)
@@ -43,9 +44,8 @@ def solve(gram, targets, *, depth, lr, gamma, steps, tol=1e-8, largest=200):
         a = [a[0], *(kernels[2] for kernels in new)]
         b = [*(kernels[3] for kernels in new), b[-1]]
         before, errors = errors, by_tangent_kernel(h, g, targets, lr, steps)
-        if jnp.abs(errors - before).max() < tol:
-            break
-    return errors, iteration
+        change, iterations = jnp.abs(errors - before).max(), iterations + 1
+    return errors, iterations
 
 
 def layer(h, g, a, b, errors, strict, rate):
