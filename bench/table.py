@@ -41,10 +41,10 @@ is the same march with dense numpy products for the row operations. The error is
 relative to its start, against the growing network at tol = 1e-12. With the number P of points grows
 what is done once, not the loop.""",
     "linear_baselines": """Five hidden layers, 20 points, all outputs at all T times, against
-programs in pure JAX, one core. "naive" is the published iteration over whole trajectories, run to 1e-8; it
-moves the outputs by the tangent kernel, and so do we in its cases. "jax growing" and "jax chain"
-are our algorithms, jitted; their compilation is not counted. The error is that of y - f against
-tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
+programs in pure JAX, one core. "naive" is the published iteration over whole trajectories, run to
+1e-8; it moves the outputs by the tangent kernel, and so do we in its cases. "jax growing" and "jax
+chain" are our algorithms, jitted; their compilation is not counted. The error is that of y - f
+against tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
 }
 
 
