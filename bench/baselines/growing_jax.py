@@ -18,12 +18,12 @@ The algorithm is that of csrc/cpu/growing.hpp. What XLA wants is given to it:
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 LONGEST_GAP = 64
@@ -165,22 +165,21 @@ def checked_step(state, t, data, rate, tol):
     weights, neurons = updated(state, rate), list(state.neurons)
     forward, backward = list(state.forward), list(state.backward)
     g = [None] * depth + [state.readout]
+    # neurons[i] counts layer i + 1, and backward[i] is the basis of link i + 1.
     for link in range(depth - 1, 0, -1):
-        layer = link - 1
         backward[link - 1], new = visit(backward[link - 1], g[link + 1], t, tol)
         # As a sum, which fuses with the update: a slice written here would be slower.
-        new_neuron = jnp.arange(weights[link].shape[1]) == neurons[layer]
+        new_neuron = jnp.arange(weights[link].shape[1]) == neurons[link - 1]
         weights[link] += jnp.where(new_neuron, backward[link - 1].last[:, None], 0.0)
-        neurons[layer] += new
+        neurons[link - 1] += new
         g[link] = g[link + 1] @ weights[link]
     errors = data.errors(g[1] @ weights[0])
     h = [data.scales * errors]
     for link in range(depth):
-        layer = link
         forward[link], new = visit(forward[link], h[link], t, tol)
         row = forward[link].last[None]
-        weights[link] = lax.dynamic_update_slice(weights[link], row, (neurons[layer], 0))
-        neurons[layer] += new
+        weights[link] = lax.dynamic_update_slice(weights[link], row, (neurons[link], 0))
+        neurons[link] += new
         h.append(weights[link] @ h[link])
     after = State(
         weights=tuple(weights),
@@ -262,28 +261,27 @@ def run(gram, targets, **options):
     return march(gram, targets, **options)[0]
 
 
-def plan(gram, targets, *, depth, lr, gamma, steps, tol, largest=400, stops=None):
-    """Stages with capacities just large enough, from a run with much larger ones."""
-    stops = stops or stage_stops(steps)
+def plan(gram, targets, *, largest=400, stops=None, **options):
+    """Stages with capacities just large enough, from a run with `largest` in all layers."""
+    stops, depth = stops or stage_stops(options["steps"]), options["depth"]
     wide = Capacity((largest,) * depth, (largest,) * depth, (largest,) * (depth - 1))
-    _, counts = march(
-        gram,
-        targets,
-        depth=depth,
-        lr=lr,
-        gamma=gamma,
-        steps=steps,
-        tol=tol,
-        stages=tuple(Stage(stop, wide) for stop in stops),
-    )
-    # Two more: the direction not yet written, and the row that takes those not needed.
+    stages = tuple(Stage(stop, wide) for stop in stops)
+    _, counts = march(gram, targets, stages=stages, **options)
+
+    def capacity(count):
+        # Two more: the direction not yet written, and the row that takes those not needed.
+        needed = int(count) + 2
+        if needed > largest:
+            raise MemoryError(f"more than {largest} neurons or directions: raise `largest`")
+        return LANES * math.ceil(needed / LANES)
+
     return tuple(
-        Stage(stop, jax.tree.map(lambda n: LANES * -(-(int(n) + 2) // LANES), needed))
-        for stop, needed in zip(stops, counts, strict=True)
+        Stage(stop, jax.tree.map(capacity, count))
+        for stop, count in zip(stops, counts, strict=True)
     )
 
 
-def stage_stops(steps, first=25):
-    """Stages of doubling length, from `first` steps."""
-    count = max(0, int(np.log2(steps / first)))
-    return (*(first * 2**i for i in range(min(count, 4))), steps)
+def stage_stops(steps, first=25, most=4):
+    """Stages of doubling length from `first` steps on, at most `most` before the last."""
+    doublings = max(0, int(math.log2(steps / first)))
+    return (*(first * 2**i for i in range(min(doublings, most))), steps)
