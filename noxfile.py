@@ -106,5 +106,5 @@ def sanitize(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks behind docs/performance."""
-    session.install(".[demo]")
+    session.install(".[demo,bench]")
     session.run("python", "-m", "bench", *session.posargs)

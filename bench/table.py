@@ -67,6 +67,11 @@ run; histories smaller than the cache of the device stay there and may beat it."
     "gpu_chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, the history on a GPU
 or on the processor (all cores). The error is that of the loss, relative to its start, against the
 growing network at tol = 1e-12.""",
+    "linear_baselines": """Five hidden layers, 20 points, all outputs at all T times, against
+programs in pure JAX, one core. "naive" is the published iteration over whole trajectories, run to
+1e-8; it moves the outputs by the tangent kernel, and so do we in its cases. "jax growing" and "jax
+chain" are our algorithms, jitted; their compilation is not counted. The error is that of y - f
+against tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
 }
 
 NOT_MEASURED = "Not measured."
@@ -142,6 +147,42 @@ def clock(result):
     return "device" if "device" in result["machine"] else "CPU"
 
 
+def programs(cases):
+    """A row for every program, ours among them, of benchmarks against other programs."""
+    rows = []
+    for case in cases:
+        for name, entry in case["competitors"].items():
+            facts = program_facts(entry, case.get("profile") if name == "dmftcore" else None)
+            cells = (
+                case["title"],
+                name,
+                seconds(entry["cpu_seconds"]),
+                f"{entry['ratio']:.{2 if entry['ratio'] < 100 else 0}f} x",
+                f"{entry['peak_megabytes']:.3g} MB",
+                f"{entry['error']:.0e}" if "error" in entry else "",
+                "; ".join(facts),
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+    head = "| case | program | CPU time | of ours | peak memory | error | remarks |"
+    return "\n".join([head, "|---" * 7 + "|", *rows])
+
+
+def program_facts(entry, profile):
+    """Remarks on a row of `programs`."""
+    if entry.get("extrapolated"):
+        yield f"extrapolated, time as T^{entry['cpu_seconds_exponent']:.2g}"
+    if "iterations" in entry:
+        yield f"{entry['iterations']} iterations"
+    if "compile_seconds" in entry:
+        yield f"compiled in {entry['compile_seconds']:.2g} s"
+    if profile:
+        share = profile["loop_gflops"] / profile["in_cache_matrix_vector_gflops"]
+        yield (
+            f"compiled loop {seconds(profile['loop_cpu_seconds'])}, "
+            f"{profile['loop_gflops']:.3g} GFLOP/s, {share:.0%} of dgemv in cache"
+        )
+
+
 def results():
     """Name of a benchmark -> its records, one for each device on which it was run."""
     found = {name: [] for name in INTRODUCTIONS}
@@ -165,7 +206,9 @@ def page():
         for result in records:
             parts += [
                 f"Machine: {machine_line(result['machine'])}.",
-                table(map(row, result["cases"]), clock(result)),
+                programs(result["cases"])
+                if name == "linear_baselines"
+                else table(map(row, result["cases"]), clock(result)),
             ]
             if left_out := result.get("left_out"):
                 text = "; ".join(f"{title} ({reason})" for title, reason in left_out.items())

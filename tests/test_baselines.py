@@ -1,0 +1,85 @@
+"""The competitors of the benchmarks solve the problem that they are timed on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dmftcore as dc
+
+pytest.importorskip("jax", reason="the competitors are written in JAX")
+
+from bench import linear_baselines
+from bench.baselines import chain_jax, growing_jax, naive
+
+#: Of kernels of order one, over some ten steps and two or three layers.
+ROUNDING = 1e-12
+LR, GAMMA, TIMES = 0.1, 1.5, 10
+
+X = np.random.default_rng(3).normal(size=(4, 5))
+TARGETS = np.array([1.0, -1.0, 0.5, 2.0])
+DATA = dc.Dataset(inputs=X, targets=TARGETS)
+GRAM = X @ X.T / 5
+
+
+def solved(depth, *, times=TIMES, method="chain", readout="gd"):
+    """Errors by the engine that is not the competitor's."""
+    return dc.solve(
+        dc.DeepLinear(depth, gamma=GAMMA, readout=readout),
+        DATA,
+        dc.GradientDescent(LR, times - 1),
+        method=method,
+        tol=1e-13 if method == "growing" else None,
+        kernel_times=[],
+    ).errors
+
+
+def jax_growing(depth, *, tol, times=TIMES, stops=None):
+    options = {"depth": depth, "lr": LR, "gamma": GAMMA, "steps": times, "tol": tol}
+    stages = growing_jax.plan(GRAM, TARGETS, **options, largest=40, stops=stops)
+    return np.asarray(growing_jax.run(GRAM, TARGETS, **options, stages=stages)), stages
+
+
+@pytest.mark.parametrize("sizes", [(TIMES,), (4, TIMES)], ids=str)
+def test_jax_chain(sizes):
+    found = chain_jax.run(GRAM, TARGETS, depth=2, lr=LR, gamma=GAMMA, sizes=sizes)
+    np.testing.assert_allclose(found, solved(2, method="growing"), rtol=0, atol=ROUNDING)
+
+
+def test_jax_growing_network_keeps_every_direction():
+    found, stages = jax_growing(2, tol=1e-13, stops=(3, TIMES))
+    np.testing.assert_allclose(found, solved(2), rtol=0, atol=ROUNDING)
+    # Its arrays grow with it.
+    assert np.less(stages[0].capacity.neurons, stages[1].capacity.neurons).any()
+
+
+def test_jax_growing_network_truncates_and_skips_checks():
+    times, tol = 60, 1e-6
+    found, stages = jax_growing(2, tol=tol, times=times)
+    exact = solved(2, times=times)
+    # Twice as many neurons as steps would keep everything.
+    assert max(stages[-1].capacity.neurons) < times
+    assert 0 < np.abs(found - exact).max() < tol * np.abs(TARGETS).max()
+
+
+def test_published_iteration():
+    # Every iteration is exact for one more step at least: it ends at the solution.
+    errors, iterations = naive.solve(
+        GRAM, TARGETS, depth=3, lr=LR, gamma=GAMMA, steps=TIMES, tol=1e-14
+    )
+    exact = solved(3, readout="ntk")
+    np.testing.assert_allclose(errors, exact, rtol=0, atol=ROUNDING)
+    assert np.abs(exact - solved(3)).max() > 1e-3
+    # The iteration counts: few of them are far from the solution.
+    early, few = naive.solve(GRAM, TARGETS, depth=3, lr=LR, gamma=GAMMA, steps=TIMES, largest=3)
+    assert few == 3 < iterations
+    assert np.abs(early - exact).max() > 1e-3
+
+
+def test_extrapolation_of_the_published_iteration():
+    runs = {t: {"cpu_seconds": 2.0 * t**3, "peak_megabytes": 7 + 5.0 * t**2} for t in (50, 100)}
+    runs[25] = {"cpu_seconds": 1e9, "peak_megabytes": 1e9}  # the shortest run has no say
+    entry = linear_baselines.extrapolated(runs, 1000)
+    assert entry["extrapolated"] is True
+    assert entry["cpu_seconds"] == pytest.approx(2e9)
+    assert entry["peak_megabytes"] == pytest.approx(7 + 5e6)
