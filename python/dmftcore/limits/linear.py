@@ -191,10 +191,7 @@ def solve_deep_linear(
 
 
 def _check_supported(limit: DeepLinear, training: GradientDescent) -> None:
-    if limit.branch_scale is not None:
-        raise ValueError("branch_scale: residual blocks cannot be solved yet")
-    if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: momentum, weight_decay and schedules cannot be solved yet")
+    if limit.depth == INFINITE: raise ValueError("cannot be solved yet")
 
 
 def stability_bound(limit: DeepLinear, data: Dataset) -> float:
