@@ -46,12 +46,13 @@ class VisitedErrors:
 
     def __init__(self, data: Dataset, xp: Any = np) -> None:
         self._xp, self._train = xp, slice(data.n_train)
+        #: Kx, at all points from the training points, as a product.
+        self._factors: tuple[FloatArray, ...]
         if data.points is not None:
             points = xp.asarray(data.points)
-            self._kernel = lambda direction: points @ (points[self._train].T @ direction)
+            self._factors = (points, points[self._train].T)
         else:
-            kernel = xp.asarray(data.kernel[:, self._train])
-            self._kernel = lambda direction: kernel @ direction
+            self._factors = (xp.asarray(data.kernel[:, self._train]),)
         self._basis = xp.empty((0, data.n_train))
         self._largest = 0.0
         self.images: FloatArray = xp.empty((0, data.n_train + data.n_test))
@@ -69,10 +70,11 @@ class VisitedErrors:
         for every error in a step at which the basis grows.
         """
         inside, outside = self._split(errors)
-        norms = _arrays.to_numpy(self._xp.linalg.norm(self._xp.stack([errors, outside]), axis=2))
-        square = float(np.sum(norms[0] ** 2))
-        self._largest = max(self._largest, float(norms[0].max()))
-        if not np.any(norms[1] > ROUNDING * self._largest):
+        squares = [(errors**2).sum(axis=1), (outside**2).sum(axis=1)]
+        whole, rest = _arrays.to_numpy(self._xp.stack(squares))
+        square = float(whole.sum())
+        self._largest = max(self._largest, float(whole.max()) ** 0.5)
+        if not np.any(rest > (ROUNDING * self._largest) ** 2):
             return inside, square
         rows = []
         for error in errors:
@@ -117,7 +119,9 @@ class VisitedErrors:
         return inside + correction, outside - correction @ self._basis
 
     def _append(self, direction: FloatArray) -> None:
-        image = self._kernel(direction)
+        image = direction
+        for factor in reversed(self._factors):
+            image = factor @ image
         self._basis = self._xp.vstack([self._basis, direction])
         self.images = self._xp.vstack([self.images, image])
         self.gram = self.images[:, self._train] @ self._basis.T

@@ -150,6 +150,21 @@ class TwoTimeChain(ABC):
         """G over all marched steps, (n_t, n_t), both triangles."""
         return _symmetric(self.gradient_histories[layer], self._size(self.step), self.xp)
 
+    def link(self, layer: int) -> float:
+        """Factor of the weights above layer l = 0..L in the forward map."""
+        return 1.0
+
+    def gradient_noise(self, layer: int) -> FloatArray:
+        """Correlation (n_t, n_t) of the gradients whose noise reaches layer l: G^{l+1}."""
+        if layer + 1 in self.layers:
+            return self.gradients(layer + 1)
+        top = self.top[: self._size(self.step)]
+        return top @ top.T
+
+    def feature_noise(self, layer: int, rows: LiftedRows) -> FloatArray:
+        """Rows (m, n) of the features whose noise reaches the gradients above l: H^l."""
+        return rows.h[layer]
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
         packed: dict[str, npt.NDArray[Any]] = {"step": np.array(self.step)}
@@ -192,15 +207,11 @@ class TwoTimeChain(ABC):
 
     def _through_top(self) -> Through:
         """Products with kept o G^{L+1}."""
-        return lambda w: self.couplings.through(
-            w, lambda v: twotime.rows_low_rank(v, self.top, self.top)
-        )
+        return self.couplings.through(lambda w: twotime.rows_low_rank(w, self.top, self.top))
 
     def _through(self, kernel: FloatArray, factor: float = 1.0) -> Through:
         """Products with ``factor kept o K`` of a symmetric history K."""
-        return lambda w: factor * self.couplings.through(
-            w, lambda v: twotime.rows_symmetric(v, kernel)
-        )
+        return self.couplings.through(lambda w: twotime.rows_symmetric(w, kernel), factor)
 
     def _size(self, step: int) -> int:
         return (step + 1) * self.outputs

@@ -53,28 +53,28 @@ class Couplings:
         """kept o rows, for rows (m, n) at `step`."""
         if self._c is None:
             return self._s2 * rows
-        return self._s2 * self._memory.kept[step] * rows * self._c[: rows.shape[1]]
+        return float(self._s2 * self._memory.kept[step]) * rows * self._c[: rows.shape[1]]
 
     def learned(self, rows: FloatArray, step: int) -> FloatArray:
         """learned o rows, for rows (m, n) at `step`; zero from the columns of `step` on."""
-        if not self._plain and step != self._row_step:
-            self._row_step = step
-            self._row = self._on_rows(self._memory.row(step) / self._points)
-        known = step * self._outputs
-        earlier = self._xp.zeros_like(rows)
-        earlier[:, :known] = rows[:, :known] * self._row[:known]
-        return earlier
+        return self._add_learned(self._xp.zeros_like(rows), rows, step)
 
-    def both(self, kept: FloatArray, learned: FloatArray, step: int) -> FloatArray:
-        """``kept o A + learned o H``, how W links a response A and a correlation H."""
-        return self.kept(kept, step) + self.learned(learned, step)
+    def both(self, response: FloatArray, correlation: FloatArray, step: int) -> FloatArray:
+        """``kept o A + learned o H`` for rows (m, n) of a response A and a correlation H."""
+        return self._add_learned(self.kept(response, step), correlation, step)
 
-    def through(self, rows: FloatArray, kernel: Through) -> FloatArray:
-        """Rows (m, n) times the kernel kept o K, where `kernel` multiplies by K."""
+    def through(self, kernel: Through, factor: float = 1.0) -> Through:
+        """Products of rows with ``factor kept o K``, where `kernel` multiplies by K."""
+        factor *= self._s2
         if self._c is None:
-            return self._s2 * kernel(rows)
-        c = self._c[: rows.shape[1]]
-        return self._s2 * c * kernel(c * rows)
+            return lambda rows: factor * kernel(rows)
+        weights = self._c
+
+        def product(rows: FloatArray) -> FloatArray:
+            c = weights[: rows.shape[1]]
+            return factor * c * kernel(c * rows)
+
+        return product
 
     def dense(self, steps: int) -> tuple[FloatArray, FloatArray]:
         """kept and learned as matrices over the rows of the first `steps` steps, in numpy."""
@@ -83,6 +83,14 @@ class Couplings:
         for step in range(steps):
             learned[step, :step] = self._memory.row(step) / self._points
         return np.outer(c, c), learned.repeat(self._outputs, 0).repeat(self._outputs, 1)
+
+    def _add_learned(self, total: FloatArray, rows: FloatArray, step: int) -> FloatArray:
+        if not self._plain and step != self._row_step:
+            self._row_step = step
+            self._row = self._on_rows(self._memory.row(step) / self._points)
+        known = step * self._outputs
+        total[:, :known] += rows[:, :known] * self._row[:known]
+        return total
 
     def _on_rows(self, by_step: FloatArray) -> FloatArray:
         rows: FloatArray = self._xp.asarray(np.repeat(by_step, self._outputs))

@@ -33,6 +33,7 @@ from dmftcore.chain.base import Kernels, LiftedRows, TwoTimeChain, deviation
 from dmftcore.chain.couplings import Couplings, Through
 from dmftcore.chain.reflection import (
     Factors,
+    added,
     features,
     reflected_covariance,
     reflected_response,
@@ -139,9 +140,7 @@ class HiddenChain(TwoTimeChain):
         kernels: list[FloatArray] = []
         h = start
         for left, right in zip(first.layers, second.layers, strict=True):
-            h = kept * h
-            for (x, _), (_, y) in zip(left, right, strict=True):
-                h += x @ y.T
+            h = added(kept * h, left, right)
             kernels.append(h)
         return kernels
 

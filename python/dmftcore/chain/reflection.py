@@ -17,10 +17,17 @@ from dmftcore import twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain.couplings import Through
 
-__all__ = ["Factors", "features", "reflected_covariance", "reflected_response"]
+__all__ = ["Factors", "added", "features", "reflected_covariance", "reflected_response"]
 
 #: Pairs (x, y) of rows whose products ``x y^T`` add up to the change of a kernel.
 Factors: TypeAlias = list[tuple[FloatArray, FloatArray]]
+
+
+def added(kernel: FloatArray, left: Factors, right: Factors) -> FloatArray:
+    """A kernel between two sets of rows, and what their factors add to it."""
+    for (x, _), (_, y) in zip(left, right, strict=True):
+        kernel = kernel + x @ y.T
+    return kernel
 
 
 def reflected_response(y: FloatArray, z: FloatArray, r: FloatArray, g2: float) -> FloatArray:

@@ -38,6 +38,7 @@ from dmftcore.chain.base import Kernels, LiftedRows, TwoTimeChain, deviation
 from dmftcore.chain.couplings import Couplings, Through
 from dmftcore.chain.reflection import (
     Factors,
+    added,
     features,
     reflected_covariance,
     reflected_response,
@@ -72,7 +73,7 @@ class ResidualChain(TwoTimeChain):
         xp: Any = np,
     ) -> None:
         super().__init__(couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp)
-        self.depth, self._b2 = depth, branch**2
+        self.depth, self._branch, self._b2 = depth, branch, branch**2
         self.layers = range(1, depth + 1)
         self._g = self._new("g", self.layers)
         self._b = self._new("b", range(depth))
@@ -98,35 +99,31 @@ class ResidualChain(TwoTimeChain):
         """See `TwoTimeChain`."""
         return self._g
 
+    def link(self, layer: int) -> float:
+        """b for the blocks, 1 for the first and the last weights."""
+        return self._branch if 0 < layer < self.depth else 1.0
+
     def backward(self) -> FloatArray:
         """See `TwoTimeChain`."""
         self.step += 1
         step, n, now = self.step, self._size(self.step), self._now(self.step)
         top = self._top_rows(n)
         y, ghat = self.couplings.learned(top, step), self.couplings.kept(top, step)
-        for layer in reversed(self.layers):
-            if layer < self.depth:
-                d = self._b2 * self.couplings.both(b, g, step)
-                self._d[layer][now, :n] = d
-                u, carried = self._reflected(
-                    y,
-                    ghat,
-                    self._c[layer + 1],
-                    self._u[layer],
-                    self._through_ghat(layer + 1),
-                    self._through(self._h[layer], self._b2),
-                )
-                y, ghat = d + u, self._b2 * self.couplings.kept(g, step) + carried
-                self._ghat[layer][now, :n] = ghat
-            b, g = self._reflected(
+        b, g = self._meet(self.depth, y, ghat)
+        for layer in reversed(self.layers[:-1]):
+            d = self._b2 * self.couplings.both(b, g, step)
+            self._d[layer][now, :n] = d
+            u, carried = self._reflected(
                 y,
                 ghat,
-                self._z[layer],
-                self._b[layer - 1],
-                self._through_ghat(layer),
-                self._through_hhat(layer),
+                self._c[layer + 1],
+                self._u[layer],
+                self._through_ghat(layer + 1),
+                self._through(self._h[layer], self._b2),
             )
-            self._g[layer][now, :n] = g
+            y, ghat = d + u, self._b2 * self.couplings.kept(g, step) + carried
+            self._ghat[layer][now, :n] = ghat
+            b, g = self._meet(layer, y, ghat)
         return self.couplings.both(b, g, step)
 
     def forward(self, h: FloatArray) -> None:
@@ -187,10 +184,10 @@ class ResidualChain(TwoTimeChain):
         hhat = kept * start
         kernels: list[FloatArray] = []
         for layer in self.layers:
-            kernels.append(hhat + _sum(first.layers[layer - 1], second.layers[layer - 1]))
+            kernels.append(added(hhat, first.layers[layer - 1], second.layers[layer - 1]))
             if layer < self.depth:
-                hhat = hhat + _sum(first.links[layer - 1], second.links[layer - 1])
-                hhat += self._b2 * kept * kernels[-1]
+                carried = added(hhat, first.links[layer - 1], second.links[layer - 1])
+                hhat = self._b2 * kept * kernels[-1] + carried
         return kernels
 
     def residual(self, largest_size: int) -> float:
@@ -239,6 +236,19 @@ class ResidualChain(TwoTimeChain):
                 below = c + v, self._b2 * kept * h[layer] + carried
         return max(deviation(*pair) for pair in found)
 
+    def _meet(self, layer: int, y: FloatArray, ghat: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Append and return the rows B^{l-1}, G^l, where y, ghat meet what lies below layer l."""
+        b, g = self._reflected(
+            y,
+            ghat,
+            self._z[layer],
+            self._b[layer - 1],
+            self._through_ghat(layer),
+            self._through_hhat(layer),
+        )
+        self._g[layer][self._now(self.step), : g.shape[1]] = g
+        return b, g
+
     def _reflected(
         self,
         y: FloatArray,
@@ -281,8 +291,3 @@ class ResidualChain(TwoTimeChain):
     def _through_g(self, layer: int) -> Through:
         """Products with the covariance of the gradients' noise in the block below `layer`."""
         return self._through(self._g[layer], self._b2)
-
-
-def _sum(left: Factors, right: Factors) -> FloatArray:
-    total: FloatArray = sum(x @ y.T for (x, _), (_, y) in zip(left, right, strict=True))
-    return total

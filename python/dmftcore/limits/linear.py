@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain
+from dmftcore.chain import HiddenChain, ResidualChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -46,6 +46,8 @@ ROUNDING_TOL = 1e-13
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ def solve_deep_linear(
     config: dict[str, Any],
 ) -> Solution:
     """March the theory of `limit`; see `dmftcore.solve`."""
-    _check_supported(limit, training)
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
+    _CHECKS[engine](limit, training)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, data)
@@ -167,7 +169,7 @@ def solve_deep_linear(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
-            **_kernel_fields(system, data, schedule, options.save),
+            **_kernel_fields(system, limit, data, schedule, options.save),
             diagnostics=diagnostics,
             config=config,
         )
@@ -190,8 +192,26 @@ def solve_deep_linear(
     return result
 
 
-def _check_supported(limit: DeepLinear, training: GradientDescent) -> None:
-    if limit.depth == INFINITE: raise ValueError("cannot be solved yet")
+def _check_growing(limit: DeepLinear, training: GradientDescent) -> None:
+    if limit.branch_scale is not None:
+        raise ValueError("branch_scale: residual blocks need method='chain'")
+    if not training.is_plain or np.ndim(training.lr):
+        raise ValueError("training: momentum, weight_decay and schedules need method='chain'")
+
+
+def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
+    _check_readout(limit, training)
+
+
+def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
+    if limit.readout == "ntk" and not training.is_plain:
+        raise ValueError(
+            "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum nor "
+            "weight_decay: use readout='gd'"
+        )
+
+
+_CHECKS = {"growing": _check_growing, "chain": _check_chain, "lazy": _check_growing}
 
 
 def stability_bound(limit: DeepLinear, data: Dataset) -> float:
@@ -212,7 +232,7 @@ def stability_bound(limit: DeepLinear, data: Dataset) -> float:
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
     """The engine of a run, and why."""
-    responses = [name for name in RESPONSES if name in options.save]
+    responses = [name for name in (*RESPONSES, *PRODUCTS) if name in options.save]
     if options.method == "growing" and responses:
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
@@ -278,9 +298,11 @@ def memory_plan(
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
-    saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
+    saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
+    saved |= {"H": points * points, "G": outputs**2}
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs)
+        "chain": chain.count(depth, training.steps, outputs)
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
@@ -304,7 +326,11 @@ _REMEDIES = {
 
 
 def _kernel_fields(
-    system: LinearMarch, data: Dataset, schedule: Schedule, save: tuple[str, ...]
+    system: LinearMarch,
+    limit: DeepLinear,
+    data: Dataset,
+    schedule: Schedule,
+    save: tuple[str, ...],
 ) -> dict[str, Any]:
     """Kernel fields of a `Solution`."""
     if len(schedule.kernel_times) == 0:
@@ -312,7 +338,10 @@ def _kernel_fields(
     features, gradients = system.kernels()
     train = slice(data.n_train)
     eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
-    ntk = tangent_kernel([h[:, train, train] for h in features], [*gradients, eye])
+    # A block h^l + b W^l h^l contributes b^2 H^l G^{l+1}.
+    inner = 1.0 if limit.branch_factor is None else limit.branch_factor**2
+    first, *middle, last = (h[:, train, train] for h in features)
+    ntk = tangent_kernel([first, *(inner * h for h in middle), last], [*gradients, eye])
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
@@ -330,6 +359,10 @@ def _kernel_fields(
         if "B" in save:
             targets = data.targets.reshape(data.n_train, -1)
             fields["responses"]["B"] = system.gradient_responses(targets)
+        if "AG" in save:
+            fields["two_time"]["AG"] = system.feature_noise_products()
+        if "BPhi" in save:
+            fields["two_time"]["BPhi"] = system.gradient_noise_products()
     return fields
 
 

@@ -206,10 +206,11 @@ class ChainMarch:
             rows = self._lift(self._errors.images.T, step, step)
             by_step.append([self._data.kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
-        gradients = []
-        for g in self._chain.gradient_histories.values():
-            by_step = [g[self._rows(step), self._rows(step)] for step in self._stored]
-            gradients.append(_arrays.to_numpy(self._xp.stack(by_step)))
+        blocks = [self._rows(step) for step in self._stored]
+        gradients = [
+            _arrays.to_numpy(self._xp.stack([g[now, now] for now in blocks]))
+            for g in self._chain.gradient_histories.values()
+        ]
         return features, gradients
 
     def two_time_features(self) -> list[FloatArray]:
@@ -240,6 +241,25 @@ class ChainMarch:
             for layer, b in self._chain.responses.items()
         }
 
+    def feature_noise_products(self) -> Layers:
+        """A^l G^{l+1} (n, P + Q, n, K), with the factor of the weights between both."""
+        return {
+            layer: self._by_stored(self._chain.link(layer) * a @ self._chain.gradient_noise(layer))
+            for layer, a in zip(self._chain.layers, self._lift_stored().a, strict=True)
+        }
+
+    def gradient_noise_products(self) -> Layers:
+        """B^l H^l (n, K, n, P + Q), with the factor of the weights between both."""
+        n, k = len(self._stored), self._chain.outputs
+        rows, size = self._lift_stored(), self._rows(self.step).stop
+        steps = [index for step in self._stored for index in range(size)[self._rows(step)]]
+        products = {}
+        for layer, history in self._chain.responses.items():
+            b = self._chain.link(layer) * history[:size, :size][steps]
+            product = _arrays.to_numpy(b @ self._chain.feature_noise(layer, rows).T)
+            products[layer] = product.reshape(n, k, n, self._points)
+        return products
+
     def _next_step(self) -> bool:
         """Move by one step; False if the loss at the new one has diverged."""
         if self._problem.follow_ntk and self.step >= 0:
@@ -268,17 +288,18 @@ class ChainMarch:
 
     def _coordinates(self, rows: int) -> FloatArray:
         """Coordinates a of the first `rows` errors in all directions visited."""
-        return self._history[:rows, : self._errors.size]
+        known: FloatArray = self._history[:rows, : self._errors.size]
+        return known
 
     def _ntk_times_errors(self) -> FloatArray:
-        """sum_l G^{l+1}(t,t) (H^l(t,t) Delta(t)), in the coordinates of a predictor (K, k)."""
+        """``sum_l link^2 G^{l+1}(t,t) (H^l(t,t) Delta(t))``, as coordinates (K, k)."""
         now = self._rows(self.step)
         rows = self._lift(self._xp.eye(self._errors.size), self.step, self.step)
         gradients = [g[now, now] for g in self._chain.gradient_histories.values()]
         gradients.append(self._xp.eye(self._chain.outputs))
-        product: FloatArray = sum(
-            g @ h[:, now].T for h, g in zip(rows.h, gradients, strict=True)
-        )
+        product: FloatArray = self._xp.zeros((self._chain.outputs, self._errors.size))
+        for layer, (h, g) in enumerate(zip(rows.h, gradients, strict=True)):
+            product += self._chain.link(layer) ** 2 * g @ h[:, now].T
         return product
 
     def _lift(self, vectors: FloatArray, step: int, last: int) -> LiftedRows:
