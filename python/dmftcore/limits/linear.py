@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain, ResidualChain
+from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
+from dmftcore.chain.collocation import Collocation
+from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -201,6 +203,8 @@ def _check_growing(limit: DeepLinear, training: GradientDescent) -> None:
 
 def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
     _check_readout(limit, training)
+    if limit.depth == INFINITE and limit.readout == "ntk":
+        raise ValueError("readout='ntk' needs a finite depth: use readout='gd'")
 
 
 def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
@@ -239,6 +243,10 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
         )
     if options.method == "chain":
         return "chain", "asked for"
+    if limit.depth == INFINITE:
+        if options.method == "growing":
+            raise ValueError("method='growing' has no infinite depth: use method='chain'")
+        return "chain", "the growing network has no infinite depth"
     if responses:
         return "chain", f"the response {responses[0]} was asked for"
     if limit.gamma == 0:
@@ -271,7 +279,7 @@ def _system(
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        branch=limit.branch_factor,
+        branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
         training=training,
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
@@ -291,7 +299,8 @@ def memory_plan(
     engine: str,
 ) -> Plan:
     """Memory of a run, by part."""
-    points, outputs, depth = data.n_train + data.n_test, data.n_outputs, limit.depth
+    points, outputs = data.n_train + data.n_test, data.n_outputs
+    depth = NODES if limit.depth == INFINITE else limit.depth
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
@@ -300,9 +309,8 @@ def memory_plan(
     with_gram = slots > 0 or 2 * rank >= data.n_train
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
-    chain = HiddenChain if limit.branch_scale is None else ResidualChain
     counts = {
-        "chain": chain.count(depth, training.steps, outputs)
+        "chain": _chain_count(limit, training.steps, outputs)
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
@@ -313,6 +321,14 @@ def memory_plan(
         "data": 4 * points**2 if with_gram else 2 * points * rank,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
+
+
+def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
+    """Numbers in the histories of the chain."""
+    if limit.depth == INFINITE:
+        return ContinuumChain.count(steps, outputs)
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
+    return chain.count(limit.depth, steps, outputs)
 
 
 #: What to change when a part of the plan is the largest.
@@ -338,21 +354,29 @@ def _kernel_fields(
     features, gradients = system.kernels()
     train = slice(data.n_train)
     eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
-    # A block h^l + b W^l h^l contributes b^2 H^l G^{l+1}.
-    inner = 1.0 if limit.branch_factor is None else limit.branch_factor**2
     first, *middle, last = (h[:, train, train] for h in features)
-    ntk = tangent_kernel([first, *(inner * h for h in middle), last], [*gradients, eye])
+    if limit.depth == INFINITE:
+        # Kx G(0) + beta_0^2 int H G dtau + H(1)
+        assert limit.branch_scale is not None
+        weights = limit.branch_scale**2 * Collocation.of(len(gradients)).weights
+        at_depth = [w * h for w, h in zip(weights, [*middle, last], strict=True)]
+        ntk = tangent_kernel([first, *at_depth, last], [gradients[0], *gradients, eye])
+    else:
+        # A block h^l + b W^l h^l contributes b^2 H^l G^{l+1}.
+        inner = 1.0 if limit.branch_factor is None else limit.branch_factor**2
+        ntk = tangent_kernel([first, *(inner * h for h in middle), last], [*gradients, eye])
+    bottom = 0 if limit.depth == INFINITE else 1
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)},
+        "equal_time": {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)},
         "two_time": {},
         "responses": {},
     }
     if "H" in save:
-        fields["two_time"]["H"] = _layers(system.two_time_features())
+        fields["two_time"]["H"] = _layers(system.two_time_features(), bottom)
     if "G" in save:
-        fields["two_time"]["G"] = _layers(system.two_time_gradients())
+        fields["two_time"]["G"] = _layers(system.two_time_gradients(), bottom)
     if isinstance(system, ChainMarch):
         if "A" in save:
             fields["responses"]["A"] = system.feature_responses()
@@ -366,14 +390,14 @@ def _kernel_fields(
     return fields
 
 
-def _layers(kernels: list[FloatArray]) -> Layers:
-    return dict(enumerate(kernels, start=1))
+def _layers(kernels: list[FloatArray], bottom: int) -> Layers:
+    return dict(enumerate(kernels, start=bottom))
 
 
 def _worth(system: LinearMarch) -> dict[str, Any]:
     """What the answer of a march is worth."""
     if isinstance(system, ChainMarch):
-        return {"residual": system.residual()}
+        return {"residual": system.residual(), **system.chain.diagnostics}
     if isinstance(system, GrowingNetwork):
         return {
             "tol": system.tol,
