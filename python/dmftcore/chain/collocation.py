@@ -36,7 +36,7 @@ class Collocation:
         """`count` >= 2 nodes."""
         x = -np.cos(np.pi * np.arange(count) / (count - 1))
         polynomials = chebyshev.chebvander(x, count - 1).astype(np.float64)
-        coefficients = np.linalg.solve(polynomials, np.eye(count))
+        coefficients = np.asarray(np.linalg.inv(polynomials), dtype=np.float64)
         # Antiderivatives of the polynomials, zero at x = -1; d tau = dx / 2.
         integrals = chebyshev.chebint(np.eye(count), lbnd=-1, axis=0) / 2
         up = chebyshev.chebvander(x, count) @ integrals @ coefficients
