@@ -326,6 +326,30 @@ class TestInfiniteDepth:
             dc.solve(limit, DATA, TRAINING)
 
 
+@pytest.mark.filterwarnings("ignore::dmftcore.errors.StabilityWarning")
+@pytest.mark.parametrize(
+    ("depth", "lr", "what", "step"),
+    [
+        (3, 1.5, "training loss", 4),
+        (dc.INFINITE, 0.8, "flow in depth", 4),
+        (dc.INFINITE, 1e4, "training loss", 1),
+    ],
+)
+def test_divergence(depth, lr, what, step):
+    """All that was solved before is kept, with kernels that are right."""
+    limit = dc.DeepLinear(depth, branch_scale=1.0)
+    with pytest.raises(dc.DivergenceError, match=f"the {what} diverged at step {step}:") as caught:
+        dc.solve(limit, DATA, dc.GradientDescent(lr, 50), method="chain", save="all")
+    partial = caught.value.partial
+    assert caught.value.step == step
+    np.testing.assert_array_equal(partial.times, range(step))
+    assert partial.diagnostics["residual"] < 1e-12
+    shorter = dc.solve(limit, DATA, dc.GradientDescent(lr, step - 1), method="chain", save="all")
+    np.testing.assert_array_equal(partial.outputs, shorter.outputs)
+    np.testing.assert_array_equal(partial.kernel("H"), shorter.kernel("H"))
+    np.testing.assert_array_equal(partial.response("A"), shorter.response("A"))
+
+
 @pytest.mark.parametrize("depth", [3, dc.INFINITE])
 def test_reported_residual_sees_a_wrong_history(depth):
     problem = LinearProblem(

@@ -96,6 +96,8 @@ class TwoTimeChain(ABC):
     ) -> None:
         self.couplings, self.outputs, self.g2, self.xp = couplings, outputs, gamma**2, xp
         self.step = -1
+        #: False once an equation of a step could not be solved.
+        self.settled = True
         self._largest = (steps + 1) * outputs
         #: Lower triangles over (t, k), by name and layer.
         self.histories: dict[str, Kernels] = {}

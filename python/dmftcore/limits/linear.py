@@ -64,7 +64,9 @@ class DeepLinear:
     ----------
     depth : int or INFINITE
         Number L of hidden layers; INFINITE, of residual blocks only, is the limit in which the
-        depth becomes a continuous variable.
+        depth becomes a continuous variable tau from 0 to 1. It is solved at a few nodes
+        (``diagnostics["depth_nodes"]``), which number the layers 0, 1, ... of its kernels;
+        ``diagnostics["depth_error"]`` estimates the relative error that more nodes would remove.
     gamma : float
         Feature-learning strength gamma_0 >= 0; 0 is the exact lazy (tangent-kernel) limit.
     init_scale : float
@@ -182,8 +184,10 @@ def solve_deep_linear(
     try:
         outputs = march(system, options.schedule, loss, options.progress)
     except Diverged as stop:
+        settled = not isinstance(system, ChainMarch) or system.chain.settled
+        what = "the training loss" if settled else "the flow in depth"
         raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g}, where "
+            f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where "
             f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
             "lower lr",
             step=stop.step,
