@@ -104,16 +104,6 @@ class ContinuumChain(TwoTimeChain):
         """Numbers that the history of such a chain holds."""
         return 9 * nodes * ((steps + 1) * outputs) ** 2
 
-    @property
-    def responses(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self._b
-
-    @property
-    def gradient_histories(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self._g
-
     def gradient_noise(self, layer: int) -> FloatArray:
         """G at the same depth."""
         return self.gradients(layer)
