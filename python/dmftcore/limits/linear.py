@@ -311,6 +311,9 @@ def memory_plan(
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
+    # `LiftedRows` of a step; for what relates points at two steps, those of all, concatenated.
+    lifted = (6 if limit.branch_scale is None else 10) * depth * points * rows
+    lifted *= 2 * slots if {"H", "A", *PRODUCTS} & set(options.save) else min(slots, 1)
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
     counts = {
@@ -318,6 +321,7 @@ def memory_plan(
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
+        "rows of all points": lifted if engine == "chain" else 0,
         # The steps, and their concatenation.
         "curves": 2 * len(options.schedule.times) * points * outputs,
         "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
@@ -338,6 +342,7 @@ def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "chain": "use method='growing', or fewer steps",
+    "rows of all points": "pass fewer kernel_times (kernel_times=[] stores none)",
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
