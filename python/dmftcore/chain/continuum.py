@@ -355,8 +355,8 @@ class ContinuumChain(TwoTimeChain):
             new_c = propagate(start[1] + self.xp.tensordot(integral, rest_c, 1))
             rest_r += learned(new_c)
             new_r = propagate(start[0] + self.xp.tensordot(integral, rest_r, 1))
-            change = max(_relative(new_r, response), _relative(new_c, covariance))
-            if change <= REST:
+            changes = _relative(new_r, response), _relative(new_c, covariance)
+            if self.xp.maximum(*changes) <= REST:
                 return
             response, covariance = new_r, new_c
         self.settled = False
@@ -399,10 +399,9 @@ class ContinuumChain(TwoTimeChain):
         return lambda w: twotime.rows_symmetric(w, kernel)
 
 
-def _relative(new: FloatArray, old: FloatArray) -> float:
-    """Largest change, relative to the largest element."""
-    scale = float(abs(new).max())
-    return float(abs(new - old).max()) / scale if scale > 0 else 0.0
+def _relative(new: FloatArray, old: FloatArray) -> Any:
+    """Largest change, relative to the largest element: a number where the rows are."""
+    return abs(new - old).max() / (abs(new).max() + np.finfo(float).tiny)
 
 
 def _terms(exponent: float) -> int:
