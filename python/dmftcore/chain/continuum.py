@@ -256,13 +256,13 @@ class ContinuumChain(TwoTimeChain):
             return flows
 
         found: list[tuple[FloatArray, FloatArray]] = []
-        for sides, integral, source in (
-            (("z", "hhat", "m", "n", "h", "g"), up, symmetric["hhat"][0] / kept),
-            (("y", "ghat", "n", "m", "g", "h"), down, dense.top),
+        for sides, integral, start in (
+            (("z", "hhat", "m", "n", "h", "g"), up, (causal["z"][0], symmetric["hhat"][0])),
+            (("y", "ghat", "n", "m", "g", "h"), down, (learned * dense.top, kept * dense.top)),
         ):
             flows = slopes(*sides)
-            responses = learned * source + np.tensordot(integral, [f[0] for f in flows], 1)
-            covariances = kept * source + np.tensordot(integral, [f[1] for f in flows], 1)
+            responses = start[0] + np.tensordot(integral, [f[0] for f in flows], 1)
+            covariances = start[1] + np.tensordot(integral, [f[1] for f in flows], 1)
             found += zip(causal[sides[0]], responses, strict=True)
             found += zip(symmetric[sides[1]], covariances, strict=True)
         for j in self.layers:
