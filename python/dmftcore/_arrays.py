@@ -17,6 +17,11 @@ def namespace(array: Any) -> Any:
     return np
 
 
+def to_numpy(array: Any) -> Any:
+    """The array in numpy, on the host."""
+    return np.asarray(array)
+
+
 DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 
 
