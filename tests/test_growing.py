@@ -449,6 +449,25 @@ def test_a_run_may_be_extended_and_its_rate_changed():
     np.testing.assert_array_equal(found[8:], expected)
 
 
+@pytest.mark.parametrize("limit", ["two layers", "one block"])
+def test_a_state_of_another_problem_is_refused(limit):
+    limits = {"two layers": dc.DeepLinear(2), "one block": dc.DeepLinear(2, branch_scale=1.0)}
+
+    def march(data, training):
+        return GrowingNetwork(problem_of(limits[limit], data, training), 1e-8)
+
+    first = march(data_of(2), TRAININGS["plain"])
+    first.advance(np.array([5]))
+    with pytest.raises(ValueError, match="does not fit"):
+        march(data_of(1), TRAININGS["plain"]).restore(first.state())
+    with pytest.raises(KeyError, match="drift"):
+        march(data_of(2), TRAININGS["momentum"]).restore(first.state())
+    state = first.state()
+    state["core.forward.1.neurons"] = state["core.forward.1.neurons"] + 100
+    with pytest.raises(ValueError, match=r"forward\.1\.neurons"):
+        march(data_of(2), TRAININGS["plain"]).restore(state)
+
+
 def test_a_state_must_be_complete():
     march = GrowingNetwork(problem_of(LIMITS["one block"], PAIR, TRAININGS["plain"]), 1e-8)
     march.advance(np.array([3]))
