@@ -152,20 +152,19 @@ def uncontracted_march(p: Problem) -> Referee:
     return Referee(delta, h, g, a, b)
 
 
-def memory(training):
-    """What the optimiser makes of an initial weight, c(t), and of an impulse at step s, kap(t, s).
+def optimizer_tables(training):
+    """c(t) and kap(t,s) of an optimiser, by running it once for each unit impulse."""
+    steps = training.steps
 
-    ``v <- m v + d - lambda w``, ``w <- w + lr v`` run on scalars, over t, s = 0..steps.
-    """
-
-    def run(weight, impulse):
-        path, velocity = [weight], 0.0
-        for t in range(training.steps):
-            velocity = training.momentum * velocity - training.weight_decay * weight
-            velocity += 1.0 if t == impulse else 0.0
-            weight = weight + training.rates[t] * velocity
-            path.append(weight)
+    def trajectory(theta, impulse_at):
+        path, velocity = [theta], 0.0
+        for t, rate in enumerate(training.rates):
+            descent = 1.0 if t == impulse_at else 0.0
+            velocity = training.momentum * velocity + descent - training.weight_decay * theta
+            theta = theta + rate * velocity
+            path.append(theta)
         return np.array(path)
 
-    steps = range(training.steps + 1)
-    return run(1.0, None), np.array([run(0.0, s) for s in steps]).T
+    kept = trajectory(1.0, None)
+    impulses = [trajectory(0.0, s) for s in range(steps)]
+    return kept, np.array([*impulses, np.zeros(steps + 1)]).T
