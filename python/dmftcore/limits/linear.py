@@ -20,7 +20,8 @@ from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
-from dmftcore.limits.linear_marches import ChainMarch, LazyMarch, LinearMarch
+from dmftcore.limits.lazy import LazyMarch
+from dmftcore.limits.linear_marches import ChainMarch, LinearMarch
 from dmftcore.march import (
     DIVERGENCE_FACTOR,
     Diverged,
@@ -42,7 +43,8 @@ __all__ = ["DeepLinear", "solve_deep_linear"]
 DEFAULT_TOL = 1e-8
 
 #: Up to this many rows (steps x outputs) every direction is kept, down to rounding: a layer then
-#: has at most twice as many neurons as there are rows.
+#: has at most twice as many neurons as there are rows. Residual blocks share their neurons, and the
+#: rows of all of them count.
 SHORT_RUN = 256
 ROUNDING_TOL = 1e-13
 
@@ -147,10 +149,10 @@ def solve_deep_linear(
     _CHECKS[engine](limit, training)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
-    bound = stability_bound(limit, data)
+    bound = stability_bound(limit, data, training)
     if np.any(training.rates > bound):
         warnings.warn(
-            f"lr = {training.rates.max():g} exceeds 2 / sharpness = {bound:.6g} at step 0",
+            f"lr = {training.rates.max():g} exceeds {_BOUND} = {bound:.6g} at step 0",
             StabilityWarning,
             stacklevel=3,
         )
@@ -188,21 +190,13 @@ def solve_deep_linear(
         what = "the training loss" if settled else "the flow in depth"
         raise DivergenceError(
             f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where "
-            f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
-            "lower lr",
+            f"{_BOUND} at step 0 is {bound:.6g} and falls as features are learned; lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(options.schedule, outputs)
     _warn_unstable(result, training)
     return result
-
-
-def _check_growing(limit: DeepLinear, training: GradientDescent) -> None:
-    if limit.branch_scale is not None:
-        raise ValueError("branch_scale: residual blocks need method='chain'")
-    if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: momentum, weight_decay and schedules need method='chain'")
 
 
 def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
@@ -219,14 +213,19 @@ def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
         )
 
 
-_CHECKS = {"growing": _check_growing, "chain": _check_chain, "lazy": _check_growing}
+_CHECKS = {"growing": _check_readout, "chain": _check_chain, "lazy": _check_readout}
+
+#: The largest stable learning rate, in the words of warnings.
+_BOUND = "2 (1 + momentum) / (sharpness + weight_decay)"
 
 
-def stability_bound(limit: DeepLinear, data: Dataset) -> float:
-    """Learning rate above which the lazy network diverges, 2 / sharpness(0).
+def stability_bound(limit: DeepLinear, data: Dataset, training: GradientDescent) -> float:
+    """Learning rate above which the lazy network diverges.
 
-    With the initial tangent kernel ``limit.initial_tangent_scale Kx``. Feature learning raises the
-    sharpness, so that a smaller rate may still become unstable later.
+    Along a direction of curvature k the heavy ball ``v <- m v - (k + lambda) x``,
+    ``x <- x + lr v`` is stable for ``lr < 2 (1 + m) / (k + lambda)``; the largest k at step 0 is
+    the sharpness, ``limit.initial_tangent_scale lambda_max(Kx) / P``. Feature learning raises it,
+    so that a smaller rate may still become unstable later.
 
     Raises
     ------
@@ -235,7 +234,8 @@ def stability_bound(limit: DeepLinear, data: Dataset) -> float:
     """
     if data.largest_eigenvalue <= 0:
         raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
-    return float(2 * data.n_train / (limit.initial_tangent_scale * data.largest_eigenvalue))
+    curvature = limit.initial_tangent_scale * data.largest_eigenvalue / data.n_train
+    return float(2 * (1 + training.momentum) / (curvature + training.weight_decay))
 
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
@@ -245,29 +245,34 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
         )
+    if options.method == "growing" and limit.depth == INFINITE:
+        raise ValueError("method='growing' has no infinite depth: use method='chain'")
     if options.method == "chain":
         return "chain", "asked for"
-    if limit.depth == INFINITE:
-        if options.method == "growing":
-            raise ValueError("method='growing' has no infinite depth: use method='chain'")
-        return "chain", "the growing network has no infinite depth"
     if responses:
         return "chain", f"the response {responses[0]} was asked for"
+    if limit.depth == INFINITE and options.save:
+        return "chain", f"the kernel {options.save[0]} of an infinite depth was asked for"
     if limit.gamma == 0:
         return "lazy", "gamma = 0 has a closed form"
     if options.method == "growing":
         return "growing", "asked for"
+    if limit.depth == INFINITE:
+        return "chain", "the growing network has no infinite depth"
     return (
         "growing",
         f"no responses were asked for, and its cost is linear in the {training.steps} steps",
     )
 
 
-def truncation(data: Dataset, training: GradientDescent, options: SolveOptions) -> float:
+def truncation(
+    limit: DeepLinear, data: Dataset, training: GradientDescent, options: SolveOptions
+) -> float:
     """Tolerance of the growing network."""
     if options.tol is not None:
         return options.tol
-    rows = (training.steps + 1) * data.n_outputs
+    matrices = 1 if limit.branch_scale is None else limit.depth - 1
+    rows = (training.steps + 1) * data.n_outputs * matrices
     return ROUNDING_TOL if rows <= SHORT_RUN else DEFAULT_TOL
 
 
@@ -289,9 +294,10 @@ def _system(
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
     if engine == "lazy":
-        return LazyMarch(problem)
+        return LazyMarch(problem, limit.branch_scale)
     if engine == "growing":
-        return GrowingNetwork(problem, truncation(data, training, options))
+        tol = truncation(limit, data, training, options)
+        return GrowingNetwork(problem, tol, two_time=bool(options.save))
     return ChainMarch(problem, training.steps)
 
 
@@ -305,6 +311,9 @@ def memory_plan(
     """Memory of a run, by part."""
     points, outputs = data.n_train + data.n_test, data.n_outputs
     depth = NODES if limit.depth == INFINITE else limit.depth
+    if engine == "lazy" and limit.depth == INFINITE:
+        # No layers then.
+        depth = 0
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
@@ -363,22 +372,25 @@ def _kernel_fields(
     features, gradients = system.kernels()
     train = slice(data.n_train)
     eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
-    first, *middle, last = (h[:, train, train] for h in features)
-    if limit.depth == INFINITE:
+    if isinstance(system, LazyMarch):
+        ntk = system.tangent_kernels()
+    elif limit.depth == INFINITE:
         # Kx G(0) + beta_0^2 int H G dtau + H(1)
         assert limit.branch_scale is not None
+        first, *middle = (h[:, train, train] for h in features)
         weights = limit.branch_scale**2 * Collocation.of(len(gradients)).weights
-        at_depth = [w * h for w, h in zip(weights, [*middle, last], strict=True)]
-        ntk = tangent_kernel([first, *at_depth, last], [gradients[0], *gradients, eye])
+        at_depth = [w * h for w, h in zip(weights, middle, strict=True)]
+        ntk = tangent_kernel([first, *at_depth, middle[-1]], [gradients[0], *gradients, eye])
     else:
-        # A block h^l + b W^l h^l contributes b^2 H^l G^{l+1}.
-        inner = 1.0 if limit.branch_factor is None else limit.branch_factor**2
-        ntk = tangent_kernel([first, *(inner * h for h in middle), last], [*gradients, eye])
+        ntk = tangent_kernel(
+            [h[:, train, train] for h in features], [*gradients, eye], limit.branch_factor
+        )
     bottom = 0 if limit.depth == INFINITE else 1
+    equal_time = {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)}
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)},
+        "equal_time": equal_time if features else {},
         "two_time": {},
         "responses": {},
     }
@@ -421,11 +433,12 @@ def _warn_unstable(result: Solution, training: GradientDescent) -> None:
         return
     # The rate of the update that follows; after the last step, that of the one before.
     rates = training.rates[np.minimum(result.kernel_times, training.steps - 1)]
-    unstable = np.flatnonzero(rates * result.sharpness > 2)
+    bounds = 2 * (1 + training.momentum) / (result.sharpness + training.weight_decay)
+    unstable = np.flatnonzero(rates > bounds)
     if unstable.size:
         first = unstable[0]
         warnings.warn(
-            f"lr * sharpness = {rates[first] * result.sharpness[first]:.4g} exceeds 2 at step "
+            f"lr = {rates[first]:.4g} exceeds {_BOUND} = {bounds[first]:.4g} at step "
             f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
             "rounding and truncation, whatever tol; lower lr for reproducible digits",
             StabilityWarning,

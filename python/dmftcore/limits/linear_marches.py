@@ -2,13 +2,12 @@
 
 All are `dmftcore.march.March` and know their kernels at the stored steps: `GrowingNetwork` (of
 `dmftcore.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels, and
-`LazyMarch` is the closed form at gamma = 0. The errors drive the hidden layers through
-h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
+`LazyMarch` (of `dmftcore.limits.lazy`) is the limit gamma = 0. The errors drive the hidden layers
+through h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
 from dmftcore.visited import VisitedErrors
 
-__all__ = ["ChainMarch", "LazyMarch", "LinearMarch"]
+__all__ = ["ChainMarch", "LinearMarch"]
 
 
 class LinearMarch(March, Protocol):
@@ -45,72 +44,6 @@ class LinearMarch(March, Protocol):
 
     def two_time_gradients(self) -> list[FloatArray]:
         """G^1..G^L, each (n, K, n, K)."""
-
-
-class LazyMarch:
-    """The branch gamma = 0: a linear recursion with a frozen kernel, in closed form.
-
-    ``Delta'(t) = (1 - (lr/P) (L + 1) sigma^{2L} scales^2)^t y'``, while H^l = sigma^{2l} Kx and
-    G^l = sigma^{2(L+1-l)} do not move.
-    """
-
-    def __init__(self, problem: LinearProblem) -> None:
-        self.step = 0
-        self._modes, self._depth = problem.modes, problem.depth
-        self._s2 = problem.init_scale**2
-        sharpness = (self._depth + 1) * self._s2**self._depth * self._modes.scales**2
-        self._factor = 1 - problem.lr_per_point * sharpness
-        self._loss_limit = problem.loss_limit
-        self._stored = 0
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
-        predictors = []
-        for stop in stops.tolist():
-            errors = self._errors(stop)
-            if self._diverged(stop):
-                # |1 - ...|^t is convex in t, so the loss crosses its limit once.
-                self.step = bisect_left(range(stop), True, key=self._diverged)
-                break
-            self.step = stop
-            predictors.append((self._modes.targets - errors) / self._modes.scales)
-        return self._modes.outputs(np.array(predictors).reshape(-1, *self._modes.targets.shape))
-
-    def store_kernels(self) -> None:
-        """Count the step; the kernels do not move."""
-        self._stored += 1
-
-    def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        """See `LinearMarch`."""
-        n = self._stored
-        features, gradients = self._frozen()
-        return [np.tile(h, (n, 1, 1)) for h in features], [np.tile(g, (n, 1, 1)) for g in gradients]
-
-    def two_time_features(self) -> list[FloatArray]:
-        """See `LinearMarch`."""
-        return [self._at_all_times(h) for h in self._frozen()[0][1:]]
-
-    def two_time_gradients(self) -> list[FloatArray]:
-        """See `LinearMarch`."""
-        return [self._at_all_times(g) for g in self._frozen()[1]]
-
-    def _frozen(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        kernel = self._modes.kernel
-        eye = np.eye(len(self._modes.targets))
-        levels = range(self._depth + 1)
-        features = [self._s2**level * kernel for level in levels]
-        return features, [self._s2 ** (self._depth - level) * eye for level in levels][:-1]
-
-    def _at_all_times(self, kernel: FloatArray) -> FloatArray:
-        return np.tile(kernel[None, :, None, :], (self._stored, 1, self._stored, 1))
-
-    def _errors(self, step: int) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(self._factor**step * self._modes.targets)
-
-    def _diverged(self, step: int) -> bool:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return not np.sum(self._errors(step) ** 2) <= self._loss_limit
 
 
 class ChainMarch:
@@ -175,7 +108,7 @@ class ChainMarch:
     def store_kernels(self) -> None:
         """Keep the outputs of the step; the kernels stay in the chain."""
         self._stored.append(self._chain.step)
-        self._stored_outputs.append(_arrays.to_numpy(self._outputs()))
+        self._stored_outputs.append(_arrays.to_host(self._outputs()))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
@@ -184,8 +117,8 @@ class ChainMarch:
         return {
             **{f"chain_{name}": array for name, array in self._chain.state().items()},
             **{f"errors_{name}": array for name, array in self._errors.state().items()},
-            "coordinates": _arrays.to_numpy(known),
-            "predictor": _arrays.to_numpy(self._predictor),
+            "coordinates": _arrays.to_host(known),
+            "predictor": _arrays.to_host(self._predictor),
             "stored": np.array(self._stored, dtype=np.int64),
             "stored_outputs": self._as_outputs(self._stored_outputs),
         }
@@ -218,12 +151,12 @@ class ChainMarch:
         by_step = []
         for step in self._stored:
             rows = self._lift(self._errors.images.T, step, step)
-            kernel = _arrays.to_numpy(self._data.kernel)
+            kernel = _arrays.to_host(self._data.kernel)
             by_step.append([kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
         blocks = [self._rows(step) for step in self._stored]
         gradients = [
-            _arrays.to_numpy(self._xp.stack([g[now, now] for now in blocks]))
+            _arrays.to_host(self._xp.stack([g[now, now] for now in blocks]))
             for g in self._chain.gradient_histories.values()
         ]
         return features, gradients
@@ -271,7 +204,7 @@ class ChainMarch:
         products = {}
         for layer, history in self._chain.responses.items():
             b = self._chain.link(layer) * history[:size, :size][steps]
-            product = _arrays.to_numpy(b @ self._chain.feature_noise(layer, rows).T)
+            product = _arrays.to_host(b @ self._chain.feature_noise(layer, rows).T)
             products[layer] = product.reshape(n, k, n, self._points)
         return products
 
@@ -332,19 +265,19 @@ class ChainMarch:
         """H of all layers among lifted rows of all points."""
         times = len(rows.scale) // self._points
         start = self._xp.tile(self._xp.asarray(self._data.kernel), (times, times))
-        return [_arrays.to_numpy(h) for h in self._chain.features(rows, rows, start)]
+        return [_arrays.to_host(h) for h in self._chain.features(rows, rows, start)]
 
     def _at_stored(self, kernel: FloatArray) -> FloatArray:
         """(n, K, n, K) from a kernel over (t, k)."""
         k = self._chain.outputs
         size = (self._chain.step + 1) * k
-        by_step = _arrays.to_numpy(kernel[:size, :size]).reshape(self._chain.step + 1, k, -1, k)
+        by_step = _arrays.to_host(kernel[:size, :size]).reshape(self._chain.step + 1, k, -1, k)
         stored: FloatArray = by_step[self._stored][:, :, self._stored]
         return stored
 
     def _by_stored(self, rows: FloatArray) -> FloatArray:
         """(n, P + Q, n, K) from lifted rows of all points at all stored steps."""
-        by_step = _arrays.to_numpy(rows).reshape(
+        by_step = _arrays.to_host(rows).reshape(
             len(self._stored), self._points, self._chain.step + 1, self._chain.outputs
         )
         stored: FloatArray = by_step[:, :, self._stored]
@@ -357,7 +290,7 @@ class ChainMarch:
         return self._errors.outputs(self._predictor)
 
     def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
-        on_host = _arrays.to_numpy(self._xp.stack(rows)) if rows else np.empty(0)
+        on_host = _arrays.to_host(self._xp.stack(rows)) if rows else np.empty(0)
         outputs: FloatArray = on_host.reshape(-1, self._points, self._chain.outputs)
         return outputs
 
