@@ -11,7 +11,7 @@ import dmftcore as dc
 from dmftcore import _core
 from dmftcore.interfaces import GrowingNetwork
 from dmftcore.modes import LinearProblem
-from referees import memory
+from referees import optimizer_tables
 
 # -- residual networks: reference tables ------------------------------------------------------
 
@@ -327,7 +327,7 @@ def test_top_gradients_are_the_history_of_the_readout(limit, training):
         limit, data, training, save=("H", "G"), method="growing", tol=1e-13,
         kernel_times=np.arange(13),
     )  # fmt: skip
-    c, kap = memory(training)
+    c, kap = optimizer_tables(training)
     h, delta = solution.kernel("H", limit.depth), solution.errors[..., 0]
     learned = limit.gamma / 3 * np.einsum("ts,sm->tsm", kap, delta)
     square = np.einsum("tam,ambn,sbn->ts", learned, h, learned)
@@ -341,7 +341,7 @@ def test_top_gradients_are_the_history_of_the_readout(limit, training):
 
 def test_memory_of_the_optimizer_as_printed():
     """lr = 0.1, lambda = 0.5, m = 0.9: of the function that other tests rely on."""
-    c, kap = memory(dc.GradientDescent(0.1, 4, weight_decay=0.5, momentum=0.9))
+    c, kap = optimizer_tables(dc.GradientDescent(0.1, 4, weight_decay=0.5, momentum=0.9))
     agree(c, [1, 0.95, 0.8575, 0.731375, 0.58129375], 1e-15)
     agree(kap[1:, 0], [0.1, 0.185, 0.25225, 0.3001625], 1e-15)
 

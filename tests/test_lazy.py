@@ -6,7 +6,7 @@ import pytest
 import dmftcore as dc
 from dmftcore.limits.lazy import LazyMarch
 from dmftcore.modes import LinearProblem
-from referees import memory
+from referees import optimizer_tables
 
 RNG = np.random.default_rng(8)
 X = RNG.normal(size=(5, 6)) / 2
@@ -45,7 +45,7 @@ def test_outputs_are_sums_over_two_times(limit, training):
     kappa(c c') is the tangent kernel of random weights whose variance is c c' sigma^2.
     """
     limit, training = LIMITS[limit], TRAININGS[training]
-    c, kap = memory(training)
+    c, kap = optimizer_tables(training)
     outputs = np.zeros((training.steps + 1, 5, 2))
     for t in range(1, training.steps + 1):
         for s in range(t):

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain
+from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
+from dmftcore.chain.collocation import Collocation
+from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -48,6 +50,8 @@ ROUNDING_TOL = 1e-13
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
 
 
 @dataclass(frozen=True)
@@ -192,10 +196,9 @@ def solve_deep_linear(
 
 
 def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
-    if limit.branch_scale is not None:
-        raise ValueError("branch_scale: the chain cannot solve residual blocks yet")
-    if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: the chain knows no momentum, weight_decay or schedule yet")
+    _check_readout(limit, training)
+    if limit.depth == INFINITE and limit.readout == "ntk":
+        raise ValueError("readout='ntk' needs a finite depth: use readout='gd'")
 
 
 def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
@@ -233,7 +236,7 @@ def stability_bound(limit: DeepLinear, data: Dataset, training: GradientDescent)
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
     """The engine of a run, and why."""
-    responses = [name for name in RESPONSES if name in options.save]
+    responses = [name for name in (*RESPONSES, *PRODUCTS) if name in options.save]
     if options.method == "growing" and responses:
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
@@ -281,7 +284,7 @@ def _system(
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        branch=limit.branch_factor,
+        branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
         training=training,
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
@@ -304,16 +307,18 @@ def memory_plan(
     """Memory of a run, by part."""
     points, outputs = data.n_train + data.n_test, data.n_outputs
     # The lazy limit has no layers at infinite depth.
-    depth = 0 if engine == "lazy" and limit.depth == INFINITE else limit.depth
+    infinite = 0 if engine == "lazy" else NODES
+    depth = infinite if limit.depth == INFINITE else limit.depth
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
-    saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
+    saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
+    saved |= {"H": points * points, "G": outputs**2}
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs)
+        "chain": _chain_count(limit, training.steps, outputs)
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
@@ -324,6 +329,14 @@ def memory_plan(
         "data": 4 * points**2 if with_gram else 2 * points * rank,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
+
+
+def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
+    """Numbers in the histories of the chain."""
+    if limit.depth == INFINITE:
+        return ContinuumChain.count(steps, outputs)
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
+    return chain.count(limit.depth, steps, outputs)
 
 
 #: What to change when a part of the plan is the largest.
@@ -347,42 +360,57 @@ def _kernel_fields(
     if len(schedule.kernel_times) == 0:
         return {}
     features, gradients = system.kernels()
+    bottom = 0 if limit.depth == INFINITE else 1
     if isinstance(system, LazyMarch):
         ntk = system.tangent_kernels()
     else:
         train = slice(data.n_train)
         eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
-        ntk = tangent_kernel(
-            [h[:, train, train] for h in features], [*gradients, eye], limit.branch_factor
-        )
+        inside = [h[:, train, train] for h in features]
+        if limit.depth == INFINITE:
+            # Kx G(0) + beta_0^2 int H G dtau + H(1)
+            assert limit.branch_scale is not None
+            weights = limit.branch_scale**2 * Collocation.of(len(gradients)).weights
+            at_depth = [w * h for w, h in zip(weights, inside[1:], strict=True)]
+            ntk = tangent_kernel(
+                [inside[0], *at_depth, inside[-1]], [gradients[0], *gradients, eye]
+            )
+        else:
+            ntk = tangent_kernel(inside, [*gradients, eye], limit.branch_factor)
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)} if features else {},
+        "equal_time": {}
+        if not features
+        else {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)},
         "two_time": {},
         "responses": {},
     }
     if "H" in save:
-        fields["two_time"]["H"] = _layers(system.two_time_features())
+        fields["two_time"]["H"] = _layers(system.two_time_features(), bottom)
     if "G" in save:
-        fields["two_time"]["G"] = _layers(system.two_time_gradients())
+        fields["two_time"]["G"] = _layers(system.two_time_gradients(), bottom)
     if isinstance(system, ChainMarch):
         if "A" in save:
             fields["responses"]["A"] = system.feature_responses()
         if "B" in save:
             targets = data.targets.reshape(data.n_train, -1)
             fields["responses"]["B"] = system.gradient_responses(targets)
+        if "AG" in save:
+            fields["two_time"]["AG"] = system.feature_noise_products()
+        if "BPhi" in save:
+            fields["two_time"]["BPhi"] = system.gradient_noise_products()
     return fields
 
 
-def _layers(kernels: list[FloatArray]) -> Layers:
-    return dict(enumerate(kernels, start=1))
+def _layers(kernels: list[FloatArray], bottom: int) -> Layers:
+    return dict(enumerate(kernels, start=bottom))
 
 
 def _worth(system: LinearMarch) -> dict[str, Any]:
     """What the answer of a march is worth."""
     if isinstance(system, ChainMarch):
-        return {"residual": system.residual()}
+        return {"residual": system.residual(), **system.chain.diagnostics}
     if isinstance(system, GrowingNetwork):
         return {
             "tol": system.tol,
