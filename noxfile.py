@@ -16,7 +16,13 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 #: Tests that spend their time in the compiled core.
-CORE_TESTS = ("test_twotime*.py", "test_linear*.py", "test_solve.py")
+CORE_TESTS = (
+    "test_growing.py",
+    "test_lazy.py",
+    "test_linear*.py",
+    "test_solve.py",
+    "test_twotime*.py",
+)
 
 
 def requirements(*extras: str) -> list[str]:

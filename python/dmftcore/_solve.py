@@ -42,7 +42,7 @@ def solve(
     data : Dataset
         Training points, and optionally test points.
     training : GradientDescent
-        Learning rate and number of steps.
+        Learning rates, momentum, weight decay and number of steps.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond.
@@ -81,7 +81,8 @@ def solve(
     Warns
     -----
     StabilityWarning
-        If lr exceeds 2 / sharpness at the start or at one of `kernel_times`.
+        If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
+        `kernel_times`.
     """
     check_nouns("solve", limit, data, training)
     schedule = Schedule.of(training.steps, times, kernel_times)

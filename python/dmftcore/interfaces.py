@@ -70,11 +70,6 @@ class GrowingNetwork:
 
     def __init__(self, problem: LinearProblem, tol: float, *, two_time: bool = True) -> None:
         training, n_train = problem.training, problem.data.n_train
-        if problem.follow_ntk and not training.is_plain:
-            raise ValueError(
-                "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum "
-                "nor weight_decay: use readout='gd'"
-            )
         self.tol = tol
         self._modes = problem.modes
         self._depth = problem.depth
