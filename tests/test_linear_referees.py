@@ -154,3 +154,56 @@ def test_ntk_readout_agrees_between_engines(outputs):
     moved = np.diff(chain.outputs, axis=0)
     predicted = np.einsum("tmknj,tnj->tmk", chain.ntk, chain.errors) * 0.1 / 3
     assert close(moved, predicted[:-1], 1e-12)
+
+
+RULES = {
+    "schedule": dc.GradientDescent(np.linspace(0.2, 0.02, 25), 25),
+    "momentum": dc.GradientDescent(0.08, 25, momentum=0.7),
+    "decay": dc.GradientDescent(0.1, 25, weight_decay=0.3),
+    "all": dc.GradientDescent(np.linspace(0.2, 0.02, 25), 25, momentum=0.5, weight_decay=0.2),
+}
+NETWORKS = {
+    "three layers": {"depth": 3, "gamma": 1.3, "init_scale": 0.9},
+    "one block": {"depth": 2, "branch_scale": 0.9},
+    "three blocks": {"depth": 4, "gamma": 1.2, "init_scale": 0.8, "branch_scale": 1.1},
+}
+
+
+def five_points(outputs):
+    rng = np.random.default_rng(outputs)
+    x = rng.normal(size=(5, 6)) / 2
+    y = rng.normal(size=(5, outputs))
+    return dc.Dataset(full_gram=x @ x.T, targets=y[:4], test_targets=y[4:])
+
+
+@pytest.mark.filterwarnings("ignore::dmftcore.StabilityWarning")
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_engines_agree_on_every_rule(network, rule, outputs):
+    """Growing network and chain: outputs, two-time kernels and tangent kernels to rounding."""
+    limit, data, training = dc.DeepLinear(**NETWORKS[network]), five_points(outputs), RULES[rule]
+    options = {"kernel_times": [0, 3, 11, 25], "save": ("H", "G")}
+    chain = dc.solve(limit, data, training, method="chain", **options)
+    growing = dc.solve(limit, data, training, method="growing", tol=1e-13, **options)
+    for field in ("outputs", "test_outputs", "ntk", "sharpness"):
+        assert close(getattr(growing, field), getattr(chain, field), 1e-12), field
+    for name in ("H", "G"):
+        assert close(growing.kernel(name), chain.kernel(name), 1e-12), name
+
+
+@pytest.mark.filterwarnings("ignore::dmftcore.StabilityWarning")
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("network", [*NETWORKS, "infinite depth"])
+def test_chain_at_gamma_zero_is_the_lazy_limit(network, rule):
+    """gamma = 0 is a regular point of the chain; the lazy limit does not know of it.
+
+    At infinite depth the chain resolves the layers by collocation, to about 1e-12.
+    """
+    fields = NETWORKS.get(network, {"depth": dc.INFINITE, "init_scale": 0.9, "branch_scale": 1.1})
+    limit, data = dc.DeepLinear(**(fields | {"gamma": 0})), five_points(2)
+    lazy = dc.solve(limit, data, RULES[rule])
+    assert lazy.diagnostics["engine"] == "lazy"
+    chain = dc.solve(limit, data, RULES[rule], method="chain")
+    for field in ("outputs", "test_outputs", "ntk", "sharpness"):
+        assert close(getattr(lazy, field), getattr(chain, field), 1e-11), field

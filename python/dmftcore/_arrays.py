@@ -90,3 +90,6 @@ def to_device(array: Any) -> Any:
     if not count:
         raise CudaError(f"device='cuda' cannot be used: {reason}")
     return optional_import("cupy", extra="cuda", purpose="device='cuda'").asarray(array)
+
+
+to_numpy = to_host
