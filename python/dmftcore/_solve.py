@@ -9,6 +9,7 @@ import numpy.typing as npt
 from dmftcore._provenance import describe, provenance
 from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import linear
 from dmftcore.limits.linear import DeepLinear
@@ -31,7 +32,9 @@ def solve(
     save: str | Iterable[str] = (),
     tol: float | None = None,
     method: str | None = None,
+    estimate_error: bool = False,
     progress: Progress | None = None,
+    checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
     """Solve the dynamical mean-field theory of a network at infinite width.
 
@@ -59,8 +62,16 @@ def solve(
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
         for, else the growing network; ``diagnostics["reason"]`` tells.
+    estimate_error : bool
+        Run the growing network once more, at a hundredth of its tolerance, and report the
+        difference in ``diagnostics["error_estimate"]``. The finer run costs more than the first.
     progress : callable, optional
         Called with (step, training loss).
+    checkpoint : path, optional
+        File from which the same call goes on after it was interrupted, to the same result bit for
+        bit (on the same machine, with the same versions). It is written about once a minute, on
+        Ctrl-C, and at the end: the same call with more steps extends a run. Where `times` and
+        `kernel_times` are left to their defaults, an extended run keeps the steps it has stored.
 
     Returns
     -------
@@ -69,7 +80,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        For arguments that make no problem, or that the method cannot answer.
+        For arguments that make no problem, or that the method cannot answer, and for a checkpoint
+        of another run.
     MemoryError
         Before the first step, if the run cannot fit.
     DivergenceError
@@ -89,6 +101,8 @@ def solve(
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
         progress=progress,
+        checkpoint=Checkpoint.at(checkpoint),
+        estimate_error=estimate_error,
     )
     config = {
         "limit": describe(limit),
@@ -100,6 +114,7 @@ def solve(
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,
+            "estimate_error": options.estimate_error,
         },
         "versions": provenance(),
     }

@@ -11,6 +11,7 @@ from dmftcore._simulate import linear
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Progress, Schedule
@@ -32,6 +33,7 @@ def simulate(
     kernel_times: npt.ArrayLike | None = None,
     save: str | Iterable[str] = (),
     progress: Progress | None = None,
+    checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
     """Train finite networks and measure what `solve` predicts for infinite width.
 
@@ -65,6 +67,8 @@ def simulate(
         Two-time kernels to keep, at `kernel_times`.
     progress : callable, optional
         Called with (step, mean training loss).
+    checkpoint : path, optional
+        As in `solve`. The file holds all weights.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def simulate(
     Raises
     ------
     TypeError, ValueError
-        For arguments that make no network.
+        For arguments that make no network, and for a checkpoint of another run.
     MemoryError
         Before the first step, if the run cannot fit.
     DivergenceError
@@ -90,6 +94,7 @@ def simulate(
         schedule=Schedule.of(training.steps, times, kernel_times),
         save=fields_to_save(save, linear.KERNELS),
         progress=progress,
+        checkpoint=Checkpoint.at(checkpoint),
     )
     schedule = options.schedule
     config = {

@@ -8,7 +8,7 @@ array is (S, points, N), a gradient array (S, K, N).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from dmftcore.march import (
     Stopwatch,
     check_memory,
     march,
+    resumed,
 )
 from dmftcore.observables import square_loss
 from dmftcore.solution import IntArray, Solution
@@ -212,6 +213,8 @@ def train(
     """Train `options.seeds` networks; see `dmftcore.simulate`."""
     _check_limit(limit)
     watch = Stopwatch()
+    schedule = resumed(options.schedule, options.checkpoint, config, training.lr)
+    options = replace(options, schedule=schedule)
     points = factor(data)
     plan = memory_plan(limit, data, options, rank=points.shape[1])
     check_memory(plan, _REMEDIES)
@@ -238,6 +241,8 @@ def train(
             "memory": plan.total,
             "wall_seconds": watch.seconds(),
         }
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
         kernels = records.fields()
         fields = curves(data, outputs.reshape(len(schedule.times), *networks.shape))
         errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
@@ -252,7 +257,7 @@ def train(
         )
 
     try:
-        outputs = march(networks, options.schedule, mean_loss, options.progress)
+        outputs = march(networks, options.schedule, mean_loss, options.progress, options.checkpoint)
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dmftcore.checkpoint import Checkpoint
 from dmftcore.march import Progress, Schedule
 
 __all__ = ["Options"]
@@ -19,3 +20,4 @@ class Options:
     schedule: Schedule
     save: tuple[str, ...]
     progress: Progress | None
+    checkpoint: Checkpoint | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,13 @@ from dmftcore.march import (
     Stopwatch,
     check_memory,
     march,
+    resumed,
 )
 from dmftcore.modes import LinearProblem
 from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
+from dmftcore.worth import stability, truncation_error, unstable
 
 __all__ = ["DeepLinear", "solve_deep_linear"]
 
@@ -43,6 +45,9 @@ DEFAULT_TOL = 1e-8
 #: has at most twice as many neurons as there are rows.
 SHORT_RUN = 256
 ROUNDING_TOL = 1e-13
+
+#: The tolerance of a run, in units of that of the run it is compared with.
+TOL_RATIO = 100
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
@@ -139,6 +144,11 @@ def solve_deep_linear(
     _check_supported(limit, training)
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
+    tol = truncation(data, training, options) if engine == "growing" else None
+    schedule = resumed(
+        options.schedule, options.checkpoint, config, training.lr, engine=engine, tol=tol
+    )
+    options = replace(options, schedule=schedule, tol=tol)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, data)
@@ -172,11 +182,15 @@ def solve_deep_linear(
             config=config,
         )
         diagnostics.update(_worth(system))
+        if result.sharpness is not None and training.steps > 0:
+            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
         diagnostics["wall_seconds"] = watch.seconds()
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
         return result
 
     try:
-        outputs = march(system, options.schedule, loss, options.progress)
+        outputs = march(system, schedule, loss, options.progress, options.checkpoint)
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g}, where "
@@ -185,8 +199,17 @@ def solve_deep_linear(
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
-    result = solution(options.schedule, outputs)
-    _warn_unstable(result, training)
+    result = solution(schedule, outputs)
+    if "stability" in result.diagnostics:
+        warning = unstable(result.diagnostics["stability"], training)
+        if warning is not None:
+            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    if options.estimate_error:
+        with warnings.catch_warnings():
+            # The other run is as unstable as this one.
+            warnings.simplefilter("ignore", StabilityWarning)
+            error = _truncation_error(limit, data, training, options, config, result)
+        result.diagnostics["error_estimate"] = error
     return result
 
 
@@ -266,6 +289,40 @@ def _system(
     return ChainMarch(problem, training.steps)
 
 
+def _truncation_error(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+    result: Solution,
+) -> dict[str, Any]:
+    """How far `result` is from what the growing network answers at another tolerance."""
+    engine = result.diagnostics["engine"]
+    if engine != "growing":
+        return {"reason": f"the engine {engine!r} truncates nothing"}
+    assert options.tol is not None
+    # Where a finer one would drown in rounding, a coarser one is off by more than the run.
+    finer = options.tol / TOL_RATIO
+    tol = finer if finer >= ROUNDING_TOL else options.tol * TOL_RATIO
+    other = replace(
+        options,
+        schedule=replace(options.schedule, kernel_times=np.empty(0, dtype=np.int64)),
+        save=(),
+        tol=tol,
+        method=engine,
+        estimate_error=False,
+        checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
+    )
+    report: dict[str, Any] = {"reference_tol": tol}
+    try:
+        reference = solve_deep_linear(limit, data, training, other, config)
+    except (DivergenceError, MemoryError) as error:
+        return {**report, "reason": f"the run at tol = {tol:g} failed: {error}"}
+    seconds = reference.diagnostics["wall_seconds"]
+    return {**report, **truncation_error(result, reference), "wall_seconds": seconds}
+
+
 def memory_plan(
     limit: DeepLinear,
     data: Dataset,
@@ -288,7 +345,10 @@ def memory_plan(
         if engine == "chain"
         else 0,
         # The steps, and their concatenation.
-        "curves": 2 * len(options.schedule.times) * points * outputs,
+        "curves": (3 if options.estimate_error else 2)
+        * len(options.schedule.times)
+        * points
+        * outputs,
         "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
         "two-time kernels": 2 * slots**2 * depth * sum(saved[name] for name in options.save),
         "data": 4 * points**2 if with_gram else 2 * points * rank,
@@ -351,20 +411,3 @@ def _worth(system: LinearMarch) -> dict[str, Any]:
             "multiply_adds": system.multiply_adds,
         }
     return {}
-
-
-def _warn_unstable(result: Solution, training: GradientDescent) -> None:
-    if result.sharpness is None or training.steps == 0:
-        return
-    # The rate of the update that follows; after the last step, that of the one before.
-    rates = training.rates[np.minimum(result.kernel_times, training.steps - 1)]
-    unstable = np.flatnonzero(rates * result.sharpness > 2)
-    if unstable.size:
-        first = unstable[0]
-        warnings.warn(
-            f"lr * sharpness = {rates[first] * result.sharpness[first]:.4g} exceeds 2 at step "
-            f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
-            "rounding and truncation, whatever tol; lower lr for reproducible digits",
-            StabilityWarning,
-            stacklevel=4,
-        )

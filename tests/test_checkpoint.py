@@ -1,0 +1,409 @@
+"""Checkpoints: a run that was interrupted or extended is the run, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import dmftcore as dc
+from dmftcore import checkpoint as checkpoints
+from dmftcore import march as marches
+from dmftcore.checkpoint import Checkpoint
+from dmftcore.march import Diverged, Schedule, march, resumed
+
+
+class Chaos:
+    """A march that forgets nothing: a logistic map, whose errors double at every step."""
+
+    def __init__(self, seconds=0.0, diverges_at=None):
+        self.step, self.x, self.kernels = 0, np.array([0.3, 0.7]), []
+        self._seconds, self._diverges_at = seconds, diverges_at
+
+    def advance(self, stops):
+        rows = []
+        for stop in stops.tolist():
+            while self.step < stop:
+                time.sleep(self._seconds)
+                self.step += 1
+                if self.step == self._diverges_at:
+                    return np.array(rows).reshape(-1, 2, 1)
+                self.x = 3.99 * self.x * (1 - self.x)
+            rows.append(self.x[:, None])
+        return np.array(rows).reshape(-1, 2, 1)
+
+    def store_kernels(self):
+        self.kernels.append(self.x)
+
+    def state(self):
+        kernels = np.array(self.kernels).reshape(-1, 2)
+        return {"step": np.array(self.step), "x": self.x, "kernels": kernels}
+
+    def restore(self, state):
+        self.step, self.x = int(state["step"]), state["x"]
+        self.kernels = list(state["kernels"])
+
+
+CONFIG = {
+    "limit": {"type": "Chaos", "depth": 2, "gamma": 1.5},
+    "data": {"gram": {"shape": [4, 4], "dtype": "float64", "sha256": "1a"}},
+    "training": {"type": "GradientDescent", "lr": 0.1, "steps": 300, "momentum": 0.0},
+    "solve": {"times": None, "kernel_times": None, "save": ["H"], "tol": None, "method": None},
+    "versions": {"date": "today"},
+}
+
+
+def changed(section, **fields):
+    return {**CONFIG, section: {**CONFIG[section], **fields}}
+
+
+def run(path, steps=300, *, times=None, kernel_times=None, stop_at=None, config=CONFIG, lr=0.1,
+        tol=1e-8, system=None, keep=True):  # fmt: skip
+    """Outputs, stored kernels, schedule and checkpoint; interrupted when progress says so."""
+
+    def progress(step, loss):
+        if stop_at is not None and step >= stop_at:
+            raise KeyboardInterrupt
+
+    system = system or Chaos()
+    file = None if path is None else Checkpoint(path, keep=keep)
+    schedule = Schedule.of(steps, times, kernel_times)
+    schedule = resumed(schedule, file, config, lr, engine="chaos", tol=tol)
+    outputs = march(system, schedule, lambda rows: float(rows.sum()), progress, file)
+    return outputs, np.array(system.kernels), schedule, file
+
+
+def interrupt(path, stop_at, **options):
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_at=stop_at, **options)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.npz"
+
+
+class TestResume:
+    @pytest.mark.parametrize("stop_at", [0, 1, 78, 298, 300])
+    def test_is_bit_equal(self, path, stop_at):
+        whole = run(None)
+        interrupt(path, stop_at)
+        outputs, kernels, schedule, file = run(path)
+        np.testing.assert_array_equal(outputs, whole[0])
+        np.testing.assert_array_equal(kernels, whole[1])
+        np.testing.assert_array_equal(schedule.times, whole[2].times)
+        assert file.resumed_from == ([] if stop_at == 300 else [stop_at])
+
+    def test_many_times(self, path):
+        for stop_at in (3, 51, 60, 300):
+            interrupt(path, stop_at)
+        outputs, _, _, file = run(path)
+        np.testing.assert_array_equal(outputs, run(None)[0])
+        assert file.resumed_from == [3, 51, 60]
+
+    def test_wherever_it_is_saved(self, path, monkeypatch):
+        """Saved after every piece of the march; every one of these files goes on to the same."""
+        saves, save = [], Checkpoint.save
+
+        def copied(self, take):
+            done = save(self, take)
+            saves.append(self.path.read_bytes())
+            return done
+
+        monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+        monkeypatch.setattr(checkpoints, "SHARE", np.inf)
+        monkeypatch.setattr(Checkpoint, "save", copied)
+        options = {"times": [0, 7, 150, 300], "kernel_times": [5, 299]}
+        whole = run(path, **options)
+        monkeypatch.undo()
+        assert len(saves) > 100
+        for content in saves[::10]:
+            path.write_bytes(content)
+            outputs, kernels, _, _ = run(path, **options)
+            np.testing.assert_array_equal(outputs, whole[0])
+            np.testing.assert_array_equal(kernels, whole[1])
+
+    def test_a_complete_run_is_returned_at_once(self, path):
+        whole = run(path)
+        before = path.read_bytes()
+        system = Chaos()
+        system.advance = None
+        outputs, kernels, _, file = run(path, system=system)
+        np.testing.assert_array_equal(outputs, whole[0])
+        np.testing.assert_array_equal(kernels, whole[1])
+        assert file.resumed_from == []
+        assert path.read_bytes() == before
+
+    def test_wall_time_adds_up(self, path):
+        interrupt(path, 20, steps=40, system=Chaos(seconds=0.01))
+        _, _, _, file = run(path, steps=40, system=Chaos(seconds=0.01))
+        assert file.diagnostics()["wall_seconds"] >= 0.4
+
+    def test_nothing_wanted(self, path):
+        outputs, _, _, _ = run(path, times=[], kernel_times=[])
+        assert len(outputs) == 0
+        assert not path.exists()
+
+
+class TestExtension:
+    @pytest.mark.parametrize("stop_at", [None, 120])
+    def test_is_bit_equal_to_the_longer_run(self, path, stop_at):
+        if stop_at is None:
+            run(path)
+        else:
+            interrupt(path, stop_at)
+        outputs, _, schedule, _ = run(path, steps=700)
+        np.testing.assert_array_equal(schedule.times, np.arange(701))
+        np.testing.assert_array_equal(outputs, run(None, steps=700)[0])
+
+    def test_default_times_keep_what_is_stored(self, path):
+        """All of the 300 steps, then the log-spaced ones of a run of 12_000."""
+        run(path)
+        outputs, kernels, schedule, _ = run(path, steps=12_000)
+        fresh = Schedule.of(12_000)
+        for name, first in (("times", np.arange(301)), ("kernel_times", None)):
+            stored, default = getattr(schedule, name), getattr(fresh, name)
+            old = Schedule.of(300).kernel_times if first is None else first
+            np.testing.assert_array_equal(stored, [*old, *default[default > 300]])
+        longer = run(None, steps=12_000, times=schedule.times, kernel_times=schedule.kernel_times)
+        np.testing.assert_array_equal(outputs, longer[0])
+        np.testing.assert_array_equal(kernels, longer[1])
+
+    def test_explicit_times_go_on(self, path):
+        run(path, times=[0, 100], kernel_times=[100])
+        outputs, kernels, _, _ = run(path, steps=400, times=[0, 100, 400], kernel_times=[100, 350])
+        longer = run(None, steps=400, times=[0, 100, 400], kernel_times=[100, 350])
+        np.testing.assert_array_equal(outputs, longer[0])
+        np.testing.assert_array_equal(kernels, longer[1])
+
+    def test_of_a_schedule_of_rates(self, path):
+        rates = np.geomspace(0.1, 0.01, 500)
+        run(path, lr=rates[:300])
+        run(path, steps=500, lr=rates)
+        rates[299] *= 1.01
+        with pytest.raises(ValueError, match=r"training.lr at update 299 is 0\.0\d+ there and"):
+            run(path, steps=500, lr=rates)
+
+    def test_a_run_may_end_earlier_but_not_before_the_checkpoint(self, path):
+        interrupt(path, 100)
+        with pytest.raises(ValueError, match="steps = 99, but the checkpoint is at step 100"):
+            run(path, steps=99)
+        outputs, _, _, _ = run(path, steps=150)
+        np.testing.assert_array_equal(outputs, run(None, steps=150)[0])
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"config": changed("limit", gamma=2.0)}, "limit.gamma is 1.5 there and 2.0 here"),
+            ({"config": changed("training", momentum=0.5)}, "momentum is 0.0 there and 0.5 here"),
+            ({"config": changed("solve", save=[])}, r"solve.save is \['H'\] there and \[\] here"),
+            ({"config": changed("data", gram={"shape": [4, 4], "dtype": "float64", "sha256": "2"})},
+             "data.gram has other values there"),
+            ({"config": changed("limit", more=1)}, "limit.more is known to this call only"),
+            ({"lr": 0.2}, "training.lr at update 0 is 0.1 there and 0.2 here"),
+            ({"tol": 1e-6}, "tol is 1e-08 there and 1e-06 here"),
+        ],
+    )  # fmt: skip
+    def test_another_run(self, path, options, text):
+        interrupt(path, 100)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=f"{path} holds another run: .*{text}; .*delete"):
+            run(path, **options)
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["times", "kernel_times"])
+    def test_steps_that_have_passed(self, path, name):
+        interrupt(path, 100, **{name: [0, 50, 300]})
+        for steps, text in (
+            ([0, 50, 60, 300], f"{name} asks for step 60"),
+            ([0, 300], f"{name} lacks step 50"),
+            (None, f"{name} (asks for|lacks) step 1"),
+        ):
+            with pytest.raises(ValueError, match=text):
+                run(path, **{name: steps})
+        run(path, **{name: [0, 50, 200, 300]})
+
+    def test_chosen_times_after_default_ones(self, path):
+        interrupt(path, 100)
+        with pytest.raises(ValueError, match=r"lacks step 1, .*leave times out to keep"):
+            run(path, times=[0, 300])
+        outputs, _, _, _ = run(path, times=[*range(101), 300])
+        assert len(outputs) == 102
+
+    def test_another_version(self, path, monkeypatch):
+        interrupt(path, 100)
+        monkeypatch.setattr(checkpoints.metadata, "version", lambda _: "98.7.6")
+        with pytest.raises(ValueError, match=re.escape(f"dmftcore {dc.__version__}, and this is")):
+            run(path)
+
+    def test_a_later_patch_is_the_same_series(self, path, monkeypatch):
+        interrupt(path, 100)
+        major, minor = dc.__version__.split(".")[:2]
+        monkeypatch.setattr(checkpoints.metadata, "version", lambda _: f"{major}.{minor}.99")
+        run(path)
+
+    def test_damaged_and_foreign_files(self, path, tmp_path):
+        interrupt(path, 100)
+        whole = path.read_bytes()
+        spoilt = bytearray(whole)
+        spoilt[whole.index(Chaos().x.tobytes())] ^= 1
+        np.savez(tmp_path / "other.npz", a=np.ones(3))
+        np.save(tmp_path / "plain.npy", np.ones(3))
+        contents = [
+            b"",
+            b"text",
+            whole[: len(whole) // 2],
+            bytes(spoilt),
+            (tmp_path / "other.npz").read_bytes(),
+            (tmp_path / "plain.npy").read_bytes(),
+        ]
+        for content in contents:
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=f"{path} is not a checkpoint of dmftcore"):
+                run(path)
+            assert path.read_bytes() == content
+
+    def test_places_that_cannot_be_written(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"checkpoint: the folder .* does not exist"):
+            run(tmp_path / "no" / "run.npz")
+        with pytest.raises(PermissionError, match="cannot be written"):
+            run(tmp_path)
+
+
+class TestSaving:
+    def test_takes_its_share_of_the_time(self, path, monkeypatch):
+        """At intervals, and more rarely where a save takes long."""
+        file = Checkpoint(path)
+        file.admit(CONFIG, 0.1)
+        assert not file.due
+        monkeypatch.setattr(checkpoints, "INTERVAL", 0.01)
+        time.sleep(0.02)
+        assert file.due
+        saved = checkpoints.Saved(0, *[np.arange(1)] * 2, (), np.zeros((1, 1, 1)), {})
+
+        def slow():
+            time.sleep(0.05)
+            return saved
+
+        file.save(slow)
+        time.sleep(0.02)
+        assert not file.due  # before 0.05 s / SHARE = 1 s
+
+    def test_a_failing_save_keeps_the_older_file_and_the_run(self, path, monkeypatch):
+        interrupt(path, 100)
+        before = path.read_bytes()
+
+        def full(file, **arrays):
+            file.write(b"half")
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(np, "savez", full)
+        with pytest.warns(RuntimeWarning, match="no space left on device.*the run goes on"):
+            outputs, _, _, _ = run(path)
+        np.testing.assert_array_equal(outputs, run(None)[0])
+        assert path.read_bytes() == before
+        assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
+
+    def test_not_kept_it_is_for_interruptions_only(self, path):
+        interrupt(path, 100, keep=False)
+        assert path.exists()
+        run(path, keep=False)
+        assert not path.exists()
+        interrupt(path, 100, keep=False)
+        with pytest.raises(Diverged):
+            run(path, keep=False, system=Chaos(diverges_at=200))
+        assert not path.exists()
+
+    def test_a_diverging_run_leaves_what_was_saved_before(self, path):
+        interrupt(path, 100)
+        before = path.read_bytes()
+        with pytest.raises(Diverged) as caught:
+            run(path, system=Chaos(diverges_at=200))
+        np.testing.assert_array_equal(caught.value.schedule.times, np.arange(200))
+        assert len(caught.value.outputs) == 200
+        assert path.read_bytes() == before
+
+    def test_other_faults_pass_through(self, path):
+        class Broken(Chaos):
+            def advance(self, stops):
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            run(path, system=Broken())
+        assert not path.exists()
+
+
+class TestInterrupt:
+    def signals(self, *delays):
+        def send():
+            for delay in delays:
+                time.sleep(delay)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        return thread
+
+    def test_leaves_a_checkpoint_and_says_so(self, path):
+        options = {"steps": 2000, "times": [0, 2000], "kernel_times": []}
+        whole = run(None, **options)[0]
+        thread = self.signals(0.3)
+        text = rf"interrupted at step \d+ of 2000; {path} holds the run"
+        with pytest.raises(KeyboardInterrupt, match=text):
+            run(path, system=Chaos(seconds=0.001), **options)
+        thread.join()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        outputs, _, _, file = run(path, **options)
+        np.testing.assert_array_equal(outputs, whole)
+        assert 0 < file.resumed_from[0] < 2000
+
+    def test_comes_within_a_moment_in_long_segments(self, path, monkeypatch):
+        """One segment of 20 s: it is cut where the clock says."""
+        monkeypatch.setattr(marches, "REPORTS", 1)
+        thread, began = self.signals(0.3), time.perf_counter()
+        with pytest.raises(KeyboardInterrupt, match="holds the run"):
+            run(path, 20_000, times=[20_000], kernel_times=[], system=Chaos(seconds=0.001))
+        thread.join()
+        assert time.perf_counter() - began < 5
+
+    def test_twice_stops_at_once(self, path):
+        """In the middle of a step that would take a minute; no state is at hand to be saved."""
+        thread, began = self.signals(0.2, 0.2), time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            run(path, system=Chaos(seconds=60.0))
+        thread.join()
+        assert time.perf_counter() - began < 30
+        assert not path.exists()
+
+    def test_other_handlers_are_left_alone(self, path):
+        seen = []
+        before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        try:
+            thread = self.signals(0.05)
+            run(path, 100, system=Chaos(seconds=0.002))
+            thread.join()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert seen == [1]
+
+    def test_threads_have_no_signals(self, path):
+        thread = threading.Thread(target=run, args=(path,))
+        thread.start()
+        thread.join()
+        assert path.exists()
+
+
+def test_pieces_do_not_change_a_march(monkeypatch):
+    whole = run(None, 3000, times=[0, 1000, 3000], kernel_times=[500])
+    for patience in (0.0, 1e-5, 10.0):
+        monkeypatch.setattr(marches, "PATIENCE", patience)
+        outputs, kernels, _, _ = run(None, 3000, times=[0, 1000, 3000], kernel_times=[500])
+        np.testing.assert_array_equal(outputs, whole[0])
+        np.testing.assert_array_equal(kernels, whole[1])
