@@ -20,4 +20,5 @@ class Options:
     schedule: Schedule
     save: tuple[str, ...]
     progress: Progress | None
+    device: str
     checkpoint: Checkpoint | None = None
