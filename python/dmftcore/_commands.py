@@ -373,11 +373,11 @@ def _summary(solution: Solution) -> Iterator[str]:
 def _stability(found: dict[str, Any]) -> str:
     largest = f"{found['largest']:.4g} at step {found['largest_at']}"
     if found["unstable"] is None:
-        return f"stable: lr * sharpness stays below {found['bound']:g}, at most {largest}"
+        return f"stable: {found['quantity']} stays below {found['bound']:g}, at most {largest}"
     first, last = found["unstable"]
     return (
-        f"edge of stability: lr * sharpness above {found['bound']:g} between steps {first} and "
-        f"{last}, at most {largest}"
+        f"beyond the edge of stability from step {first} to step {last}: {found['quantity']} "
+        f"exceeds {found['bound']:g}, at most {largest}"
     )
 
 

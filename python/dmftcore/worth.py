@@ -33,17 +33,19 @@ def stability(training: GradientDescent, steps: IntArray, sharpness: FloatArray)
     Returns
     -------
     dict
-        ``bound``, the right-hand side above; ``largest``, the largest left-hand side, and
-        ``largest_at``, its step; ``unstable``, the first and the last of `steps` beyond the edge,
-        or None; ``stable_until``, the last of `steps` before the first of these, or None.
+        ``quantity``, the left-hand side above in words, and ``bound``, the right-hand side;
+        ``largest``, the largest value of the former, and ``largest_at``, its step; ``unstable``,
+        the first and the last of `steps` beyond the edge, or None; ``stable_until``, the last of
+        `steps` before the first of these, or None.
     """
     # The rate of the update that follows; after the last step, that of the one before.
     rates = training.rates[np.minimum(steps, training.steps - 1)]
-    bound = 2 * (1 + training.momentum)
-    found = rates * (sharpness + training.weight_decay)
+    bound, decay = 2 * (1 + training.momentum), training.weight_decay
+    found = rates * (sharpness + decay)
     beyond = np.flatnonzero(found > bound)
     first = beyond[0] if beyond.size else len(steps)
     return {
+        "quantity": "lr * (sharpness + weight_decay)" if decay else "lr * sharpness",
         "bound": bound,
         "largest": float(found.max()),
         "largest_at": int(steps[found.argmax()]),
@@ -57,14 +59,14 @@ def unstable(report: dict[str, Any], training: GradientDescent) -> str | None:
     if report["unstable"] is None:
         return None
     first, last = report["unstable"]
-    bound, largest, until = report["bound"], report["largest"], report["stable_until"]
-    trusted = "no step" if until is None else f"the steps up to {until}"
-    lower = np.max(training.lr) * bound / largest
+    until = report["stable_until"]
+    trusted = "none of the steps" if until is None else f"the steps up to {until}"
     return (
-        f"edge of stability: lr * sharpness exceeds {bound:g} between steps {first} and {last}, "
-        f"with {largest:.4g} at step {report['largest_at']}. There gradient descent amplifies "
-        f"rounding and truncation, whatever tol: trust the digits of {trusted}, compare the rest "
-        f"with a run of another tol (estimate_error=True), or take lr below {lower:.3g}"
+        f"edge of stability: {report['quantity']} exceeds {report['bound']:g} from step {first} to "
+        f"step {last}, at most {report['largest']:.4g} at step {report['largest_at']}. There "
+        "gradient descent amplifies rounding and truncation, whatever tol: the theory gives the "
+        f"digits of {trusted} only (estimate_error=True tells how many). For more, take lr below "
+        f"about {np.max(training.lr) * report['bound'] / report['largest']:.3g}"
     )
 
 
@@ -103,5 +105,6 @@ def truncation_error(solution: Solution, reference: Solution) -> dict[str, Any]:
 
 
 def _largest_by_time(differences: FloatArray) -> FloatArray:
-    largest: FloatArray = np.abs(differences.reshape(len(differences), -1)).max(axis=1, initial=0.0)
+    rest = tuple(range(1, differences.ndim))
+    largest: FloatArray = np.abs(differences).max(axis=rest, initial=0.0)
     return largest

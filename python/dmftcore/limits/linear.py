@@ -325,6 +325,8 @@ def _truncation_error(
     engine = result.diagnostics["engine"]
     if engine != "growing":
         return {"reason": f"the engine {engine!r} truncates nothing"}
+    if len(result.times) == 0:
+        return {"reason": "no times are stored"}
     assert options.tol is not None
     # Where a finer one would drown in rounding, a coarser one is off by more than the run.
     finer = options.tol / TOL_RATIO
