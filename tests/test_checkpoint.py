@@ -409,6 +409,26 @@ def test_pieces_do_not_change_a_march(monkeypatch):
         np.testing.assert_array_equal(kernels, whole[1])
 
 
+@pytest.mark.parametrize("engine", ["growing", "chain", "lazy", "simulate"])
+def test_pieces_do_not_change_a_solution(engine, monkeypatch):
+    """Products of many points at many steps: BLAS rounds them by their shape."""
+    x, y = np.random.default_rng(1).normal(size=(60, 33)), np.ones(60)
+    options = {"times": range(0, 201), "kernel_times": []}
+    options |= {"width": 20} if engine == "simulate" else {}
+    options |= {"method": engine} if engine in ("growing", "chain") else {}
+    verb = dc.simulate if engine == "simulate" else dc.solve
+    limit = dc.DeepLinear(2, gamma=0.0 if engine == "lazy" else 1.0)
+    found = []
+    for patience, reports in ((0.0, 200), (100.0, 1)):
+        monkeypatch.setattr(marches, "PATIENCE", patience)
+        monkeypatch.setattr(marches, "REPORTS", reports)
+        solution = verb(
+            limit, dc.Dataset(inputs=x, targets=y), dc.GradientDescent(0.02, 200), **options
+        )
+        found.append(solution.outputs)
+    np.testing.assert_array_equal(*found)
+
+
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(27, 12))
 DATA = dc.Dataset(
