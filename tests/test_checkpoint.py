@@ -341,6 +341,13 @@ class TestSaving:
 
 
 class TestInterrupt:
+    @pytest.fixture(autouse=True)
+    def ordinary_handler(self):
+        """A shell may have started the tests with signals ignored."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def signals(self, *delays):
         def send():
             for delay in delays:
