@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain
+from dmftcore.chain import HiddenChain, ResidualChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -52,6 +52,8 @@ TOL_RATIO = 100
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def solve_deep_linear(
     """March the theory of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
-    _CHECKS[engine](limit, training)
+    _check_readout(limit, training)
     tol = truncation(data, training, options) if engine == "growing" else None
     schedule = resumed(
         options.schedule, options.checkpoint, config, training.lr, engine=engine, tol=tol
@@ -213,13 +215,6 @@ def solve_deep_linear(
     return result
 
 
-def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
-    if limit.branch_scale is not None:
-        raise ValueError("branch_scale: the chain cannot solve residual blocks yet")
-    if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: the chain knows no momentum, weight_decay or schedule yet")
-
-
 def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
     if limit.readout == "ntk" and not training.is_plain:
         raise ValueError(
@@ -227,8 +222,6 @@ def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
             "weight_decay: use readout='gd'"
         )
 
-
-_CHECKS = {"growing": _check_readout, "chain": _check_chain, "lazy": _check_readout}
 
 #: The largest stable learning rate, in the words of warnings.
 _BOUND = "2 (1 + momentum) / (sharpness + weight_decay)"
@@ -255,7 +248,7 @@ def stability_bound(limit: DeepLinear, data: Dataset, training: GradientDescent)
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
     """The engine of a run, and why."""
-    responses = [name for name in RESPONSES if name in options.save]
+    responses = [name for name in (*RESPONSES, *PRODUCTS) if name in options.save]
     if options.method == "growing" and responses:
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
@@ -366,9 +359,11 @@ def memory_plan(
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
-    saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
+    saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
+    saved |= {"H": points * points, "G": outputs**2}
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs)
+        "chain": chain.count(depth, training.steps, outputs)
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
@@ -430,6 +425,10 @@ def _kernel_fields(
         if "B" in save:
             targets = data.targets.reshape(data.n_train, -1)
             fields["responses"]["B"] = system.gradient_responses(targets)
+        if "AG" in save:
+            fields["two_time"]["AG"] = system.feature_noise_products()
+        if "BPhi" in save:
+            fields["two_time"]["BPhi"] = system.gradient_noise_products()
     return fields
 
 
