@@ -63,7 +63,7 @@ def changed(section, **fields):
 
 
 def run(path, steps=300, *, times=None, kernel_times=None, stop_at=None, config=CONFIG, lr=0.1,
-        tol=1e-8, system=None, keep=True):  # fmt: skip
+        tol=1e-8, system=None, at_end=True):  # fmt: skip
     """Outputs, stored kernels, schedule and checkpoint; interrupted when progress says so."""
 
     def progress(step, loss):
@@ -71,7 +71,7 @@ def run(path, steps=300, *, times=None, kernel_times=None, stop_at=None, config=
             raise KeyboardInterrupt
 
     system = system or Chaos()
-    file = None if path is None else Checkpoint(path, keep=keep)
+    file = None if path is None else Checkpoint(path, at_end=at_end)
     schedule = Schedule.of(steps, times, kernel_times)
     schedule = resumed(schedule, file, config, lr, engine="chaos", tol=tol)
     outputs = march(system, schedule, lambda rows: float(rows.sum()), progress, file)
@@ -275,6 +275,8 @@ class TestRefusals:
             run(tmp_path / "no" / "run.npz")
         with pytest.raises(PermissionError, match="cannot be written"):
             run(tmp_path)
+        with pytest.raises(TypeError, match="checkpoint must be a path, not 3"):
+            run(3)
 
 
 class TestSaving:
@@ -311,15 +313,18 @@ class TestSaving:
         assert path.read_bytes() == before
         assert [p.name for p in path.parent.iterdir()] == ["run.npz"]
 
-    def test_not_kept_it_is_for_interruptions_only(self, path):
-        interrupt(path, 100, keep=False)
-        assert path.exists()
-        run(path, keep=False)
+    def test_at_the_end_or_not(self, path):
+        run(path, at_end=False)
         assert not path.exists()
-        interrupt(path, 100, keep=False)
-        with pytest.raises(Diverged):
-            run(path, keep=False, system=Chaos(diverges_at=200))
-        assert not path.exists()
+        interrupt(path, 100, at_end=False)
+        before = path.read_bytes()
+        run(path, at_end=False)
+        assert path.read_bytes() == before
+
+    def test_a_state_is_not_held_twice(self, path):
+        interrupt(path, 100)
+        _, _, _, file = run(path)
+        assert file.saved is None
 
     def test_a_diverging_run_leaves_what_was_saved_before(self, path):
         interrupt(path, 100)
@@ -459,11 +464,12 @@ class TestVerbs:
             ("solve", dc.DeepLinear(3, branch_scale=0.8), MEMORY, SOLVE | {"tol": 1e-8}),
             ("solve", dc.DeepLinear(2, gamma=0.0), PLAIN, SOLVE),
             ("solve", dc.DeepLinear(3, gamma=1.2), PLAIN, {"save": "all"}),
+            ("solve", dc.DeepLinear(3, branch_scale=0.8), MEMORY, {"method": "chain"}),
             ("simulate", dc.DeepLinear(3, gamma=1.2), PLAIN, SIMULATE),
             ("simulate", dc.DeepLinear(3, branch_scale=0.8), MEMORY, SIMULATE),
         ],
-        ids=["growing", "growing-ntk", "growing-memory", "lazy", "chain", "networks",
-             "networks-memory"],
+        ids=["growing", "growing-ntk", "growing-memory", "lazy", "chain", "chain-memory",
+             "networks", "networks-memory"],
     )  # fmt: skip
     def run(self, request):
         verb, limit, training, options = request.param

@@ -268,21 +268,20 @@ def _checkpoints(
 ) -> Iterator[dict[str, Checkpoint]]:
     """The checkpoints of a command; those not asked for are gone once there is a result.
 
-    While another run follows, that of a complete one stays: the command may be interrupted then.
+    While another run follows, a complete one is saved too: the command may be interrupted then.
     """
     path = output.with_suffix(".checkpoint.npz") if asked is None else asked
-    kept = asked is not None
     followed = config.simulate is not None or bool(config.solve.get("estimate_error"))
-    first = Checkpoint(path, keep=kept or (theory and followed))
-    second = Checkpoint(first.beside("experiment").path, keep=kept) if theory else first
+    first = Checkpoint(path, at_end=asked is not None or (theory and followed))
+    second = Checkpoint(first.beside("experiment").path, at_end=asked is not None)
 
     def clear() -> None:
-        if not kept:
+        if asked is None:
             for file in (first, first.beside("reference"), second):
                 file.path.unlink(missing_ok=True)
 
     try:
-        yield {"theory": first, "experiment": second}
+        yield {"theory": first, "experiment": second if theory else first}
     except DivergenceError:
         clear()
         raise

@@ -65,8 +65,9 @@ def solve(
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
         for, else the growing network; ``diagnostics["reason"]`` tells.
     estimate_error : bool
-        Run the growing network once more, at a hundredth of its tolerance, and report the
-        difference in ``diagnostics["error_estimate"]``. The finer run costs more than the first.
+        Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
+        that would be below rounding), and report the difference of outputs and losses in
+        ``diagnostics["error_estimate"]``. The finer run takes up to twice as long as the first.
     progress : callable, optional
         Called with (step, training loss).
     checkpoint : path, optional

@@ -89,20 +89,26 @@ class Checkpoint:
     ----------
     path : path
         Read if it exists.
-    keep : bool
-        Whether the file outlives the run: it then holds the last step, and the run can be
-        extended. Otherwise it is there for interrupted runs only.
+    at_end : bool
+        Whether the last step is saved too, so that the run can be extended.
 
     Attributes
     ----------
     saved : Saved or None
-        What the file held when the run was admitted.
+        What the file holds of the run, from `admit` until the march takes it.
     resumed_from : list of int
         Steps at which the run was gone on with.
+
+    Raises
+    ------
+    TypeError
+        If `path` is none.
     """
 
-    def __init__(self, path: PathLike, *, keep: bool = True) -> None:
-        self.path, self.keep = Path(path), keep
+    def __init__(self, path: PathLike, *, at_end: bool = True) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"checkpoint must be a path, not {path!r}")
+        self.path, self.at_end = Path(path), at_end
         self.saved: Saved | None = None
         self.resumed_from: list[int] = []
         self._identity: dict[str, Any] = {}
@@ -118,7 +124,7 @@ class Checkpoint:
     def beside(self, name: str) -> Checkpoint:
         """The checkpoint of a second run that belongs to this one."""
         path = self.path.with_name(f"{self.path.stem}.{name}{self.path.suffix}")
-        return Checkpoint(path, keep=self.keep)
+        return Checkpoint(path, at_end=self.at_end)
 
     def diagnostics(self) -> dict[str, Any]:
         """Wall time of all parts of the run, and the steps at which it was gone on with."""
@@ -218,7 +224,7 @@ class Checkpoint:
         began = time.perf_counter()
         try:
             self._write(take())
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             warnings.warn(
                 f"the checkpoint {self.path} could not be written ({error}); the run goes on",
                 RuntimeWarning,
@@ -257,11 +263,6 @@ class Checkpoint:
             draft.replace(self.path)
         finally:
             draft.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Remove the file, unless it is kept."""
-        if not self.keep:
-            self.path.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -290,7 +290,8 @@ class _Run:
         self.at_rest = False
         begin = -1
         if checkpoint is not None and checkpoint.saved is not None:
-            saved = checkpoint.saved
+            # Not held any longer: a state may be as large as the march itself.
+            saved, checkpoint.saved = checkpoint.saved, None
             system.restore(saved.state)
             self._times, self._kernel_times = saved.times.tolist(), saved.kernel_times.tolist()
             self._outputs.append(saved.outputs)
@@ -324,8 +325,6 @@ class _Run:
         self._times.extend(piece.stops[: len(rows)][stored].tolist())
         self._outputs.append(rows[stored])
         if len(rows) < len(piece.stops):
-            if self._checkpoint is not None:
-                self._checkpoint.discard()
             raise Diverged(self._system.step, self._done(), self.outputs())
         if piece.with_kernels:
             self._system.store_kernels()
@@ -342,12 +341,9 @@ class _Run:
         return self._checkpoint.save(self._saved)
 
     def finish(self) -> None:
-        """Save the last step for extensions, or remove a checkpoint that is not kept."""
-        if self._checkpoint is None:
-            return
-        if self._checkpoint.keep and self._segments:
+        """Save the last step, from which the run can be extended."""
+        if self._checkpoint is not None and self._checkpoint.at_end and self._segments:
             self.save()
-        self._checkpoint.discard()
 
     def _done(self) -> Schedule:
         """The part of the schedule that is done."""

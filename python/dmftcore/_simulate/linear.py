@@ -348,8 +348,11 @@ def memory_plan(
     rows = {"H": points, "G": outputs}
     saved = [rows[name] for name in options.save]
     weights = width * (rank + outputs) + (depth - 1) * width**2
+    # The velocities, if there are any.
+    weights *= seeds * (2 if training.momentum else 1)
     counts = {
-        "weights": seeds * weights * (2 if training.momentum else 1),
+        "weights": weights,
+        "checkpoint": 0 if options.checkpoint is None else weights,
         # Outputs of every network, twice while they are put together, and the temporaries of the
         # losses; mean outputs, errors and standard errors.
         "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,
@@ -369,6 +372,7 @@ def memory_plan(
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "weights": "lower width or seeds",
+    "checkpoint": "lower width or seeds, or pass no checkpoint",
     "curves": "pass fewer times or lower seeds",
     "kernels": "pass fewer kernel_times",
     "work": "lower width or seeds, or take fewer points",

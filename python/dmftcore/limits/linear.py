@@ -362,11 +362,11 @@ def memory_plan(
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
     chain = HiddenChain if limit.branch_scale is None else ResidualChain
+    history = chain.count(depth, training.steps, outputs) if engine == "chain" else 0
     counts = {
-        "chain": chain.count(depth, training.steps, outputs)
-        + visited * (rows + data.n_train + points)
-        if engine == "chain"
-        else 0,
+        "chain": history + visited * (rows + data.n_train + points) if engine == "chain" else 0,
+        # Lower triangles of the histories.
+        "checkpoint": 0 if options.checkpoint is None else history // 2,
         # The steps, and their concatenation.
         "curves": (3 if options.estimate_error else 2)
         * len(options.schedule.times)
@@ -382,6 +382,7 @@ def memory_plan(
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "chain": "use method='growing', or fewer steps",
+    "checkpoint": "use method='growing', fewer steps, or pass no checkpoint",
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
