@@ -21,15 +21,17 @@ from dmftcore.march import Diverged, Schedule, march, resumed
 class Chaos:
     """A march that forgets nothing: a logistic map, whose errors double at every step."""
 
-    def __init__(self, seconds=0.0, diverges_at=None):
+    def __init__(self, seconds=0.0, diverges_at=None, signals_at=()):
         self.step, self.x, self.kernels = 0, np.array([0.3, 0.7]), []
-        self._seconds, self._diverges_at = seconds, diverges_at
+        self._seconds, self._diverges_at, self._signals_at = seconds, diverges_at, signals_at
 
     def advance(self, stops):
         rows = []
         for stop in stops.tolist():
             while self.step < stop:
                 time.sleep(self._seconds)
+                for _ in range(self._signals_at.count(self.step)):
+                    os.kill(os.getpid(), signal.SIGINT)
                 self.step += 1
                 if self.step == self._diverges_at:
                     return np.array(rows).reshape(-1, 2, 1)
@@ -118,11 +120,11 @@ class TestResume:
         monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
         monkeypatch.setattr(checkpoints, "SHARE", np.inf)
         monkeypatch.setattr(Checkpoint, "save", copied)
-        options = {"times": [0, 7, 150, 300], "kernel_times": [5, 299]}
+        options = {"steps": 90, "times": [0, 7, 60, 90], "kernel_times": [5, 89]}
         whole = run(path, **options)
         monkeypatch.undo()
-        assert len(saves) > 100
-        for content in saves[::10]:
+        assert len(saves) > 80
+        for content in saves[::8]:
             path.write_bytes(content)
             outputs, kernels, _, _ = run(path, **options)
             np.testing.assert_array_equal(outputs, whole[0])
@@ -161,16 +163,18 @@ class TestExtension:
         np.testing.assert_array_equal(schedule.times, np.arange(701))
         np.testing.assert_array_equal(outputs, run(None, steps=700)[0])
 
-    def test_default_times_keep_what_is_stored(self, path):
-        """All of the 300 steps, then the log-spaced ones of a run of 12_000."""
+    def test_default_times_keep_what_is_stored(self, path, monkeypatch):
+        """All of the 300 steps, then the log-spaced ones of a longer run."""
+        monkeypatch.setattr(marches, "ALL_TIMES", 1000)
+        monkeypatch.setattr(marches, "LOG_TIMES", 50)
+        old, fresh = Schedule.of(300), Schedule.of(1200)
         run(path)
-        outputs, kernels, schedule, _ = run(path, steps=12_000)
-        fresh = Schedule.of(12_000)
-        for name, first in (("times", np.arange(301)), ("kernel_times", None)):
-            stored, default = getattr(schedule, name), getattr(fresh, name)
-            old = Schedule.of(300).kernel_times if first is None else first
-            np.testing.assert_array_equal(stored, [*old, *default[default > 300]])
-        longer = run(None, steps=12_000, times=schedule.times, kernel_times=schedule.kernel_times)
+        outputs, kernels, schedule, _ = run(path, steps=1200)
+        for name in ("times", "kernel_times"):
+            stored, first, default = (getattr(s, name) for s in (schedule, old, fresh))
+            np.testing.assert_array_equal(stored, [*first, *default[default > 300]])
+        assert len(schedule.times) < 350
+        longer = run(None, steps=1200, times=schedule.times, kernel_times=schedule.kernel_times)
         np.testing.assert_array_equal(outputs, longer[0])
         np.testing.assert_array_equal(kernels, longer[1])
 
@@ -353,56 +357,48 @@ class TestInterrupt:
         yield
         signal.signal(signal.SIGINT, before)
 
-    def signals(self, *delays):
-        def send():
-            for delay in delays:
-                time.sleep(delay)
-                os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        return thread
-
     def test_leaves_a_checkpoint_and_says_so(self, path):
         options = {"steps": 2000, "times": [0, 2000], "kernel_times": []}
         whole = run(None, **options)[0]
-        thread = self.signals(0.3)
         text = rf"interrupted at step \d+ of 2000; {path} holds the run"
         with pytest.raises(KeyboardInterrupt, match=text):
-            run(path, system=Chaos(seconds=0.001), **options)
-        thread.join()
+            run(path, system=Chaos(signals_at=[700]), **options)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         outputs, _, _, file = run(path, **options)
         np.testing.assert_array_equal(outputs, whole)
-        assert 0 < file.resumed_from[0] < 2000
+        assert 700 < file.resumed_from[0] < 2000
 
     def test_comes_within_a_moment_in_long_segments(self, path, monkeypatch):
-        """One segment of 20 s: it is cut where the clock says."""
+        """One segment of 20 s is cut where the clock says, after 0.2 s or twice as many steps."""
         monkeypatch.setattr(marches, "REPORTS", 1)
-        thread, began = self.signals(0.3), time.perf_counter()
+        system = Chaos(seconds=0.001, signals_at=[300])
         with pytest.raises(KeyboardInterrupt, match="holds the run"):
-            run(path, 20_000, times=[20_000], kernel_times=[], system=Chaos(seconds=0.001))
-        thread.join()
-        assert time.perf_counter() - began < 5
+            run(path, 20_000, times=[20_000], kernel_times=[], system=system)
+        assert 300 < system.step < 1000
 
     def test_twice_stops_at_once(self, path):
-        """In the middle of a step that would take a minute; no state is at hand to be saved."""
-        thread, began = self.signals(0.2, 0.2), time.perf_counter()
+        """In the middle of a step: no state is at hand to be saved."""
+        system = Chaos(signals_at=[100, 100])
         with pytest.raises(KeyboardInterrupt):
-            run(path, system=Chaos(seconds=60.0))
-        thread.join()
-        assert time.perf_counter() - began < 30
+            run(path, system=system)
+        assert system.step == 100
         assert not path.exists()
+
+    def test_without_a_checkpoint_stops_at_once(self):
+        system = Chaos(signals_at=[100])
+        with pytest.raises(KeyboardInterrupt):
+            run(None, system=system)
+        assert system.step == 100
+
+    def test_at_the_last_step_is_not_forgotten(self, path):
+        with pytest.raises(KeyboardInterrupt):
+            run(path, system=Chaos(signals_at=[299]))
+        run(path)
 
     def test_other_handlers_are_left_alone(self, path):
         seen = []
-        before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
-        try:
-            thread = self.signals(0.05)
-            run(path, 100, system=Chaos(seconds=0.002))
-            thread.join()
-        finally:
-            signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        run(path, 100, system=Chaos(signals_at=[50]))
         assert seen == [1]
 
     def test_threads_have_no_signals(self, path):
@@ -413,10 +409,10 @@ class TestInterrupt:
 
 
 def test_pieces_do_not_change_a_march(monkeypatch):
-    whole = run(None, 3000, times=[0, 1000, 3000], kernel_times=[500])
+    whole = run(None, 900, times=[0, 300, 900], kernel_times=[150])
     for patience in (0.0, 1e-5, 10.0):
         monkeypatch.setattr(marches, "PATIENCE", patience)
-        outputs, kernels, _, _ = run(None, 3000, times=[0, 1000, 3000], kernel_times=[500])
+        outputs, kernels, _, _ = run(None, 900, times=[0, 300, 900], kernel_times=[150])
         np.testing.assert_array_equal(outputs, whole[0])
         np.testing.assert_array_equal(kernels, whole[1])
 

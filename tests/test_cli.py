@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -479,6 +480,18 @@ def test_progress_on_a_terminal_is_a_bar():
     text = output.file.getvalue()
     for part in ("theory", "1000/1000", "loss 1.250e-01", "steps/s", "left", "MB"):
         assert part in text
+
+
+def test_progress_of_a_resumed_run_counts_from_where_it_begins():
+    output = console(False)
+    with reporting("theory", 1000, output) as progress:
+        progress(500, 0.5)
+        time.sleep(0.05)
+        progress(600, 0.4)
+    first, second = output.file.getvalue().splitlines()
+    assert "starting" in first
+    rate = float(second.split(" steps/s")[0].split()[-1].replace(",", ""))
+    assert 0 < rate <= 100 / 0.05
 
 
 @pytest.mark.parametrize("terminal", [True, False])
