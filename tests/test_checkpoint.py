@@ -311,7 +311,7 @@ class TestSaving:
             raise OSError("no space left on device")
 
         monkeypatch.setattr(np, "savez", full)
-        with pytest.warns(RuntimeWarning, match="no space left on device.*the run goes on"):
+        with pytest.warns(RuntimeWarning, match=r"could not be written: no space left on device"):
             outputs, _, _, _ = run(path)
         np.testing.assert_array_equal(outputs, run(None)[0])
         assert path.read_bytes() == before
@@ -548,6 +548,22 @@ def test_long_runs_of_default_times_resume_and_extend(path):
     np.testing.assert_array_equal(longer.outputs[: len(whole.times)], whole.outputs)
     assert longer.times[-1] == longer.kernel_times[-1] == 15_000
     assert longer.diagnostics["multiply_adds"] > whole.diagnostics["multiply_adds"]
+
+
+def test_an_extended_run_keeps_its_default_tolerance(path):
+    """Short runs keep every direction, long ones do not."""
+    limit, short, long = (
+        dc.DeepLinear(2),
+        dc.GradientDescent(0.03, 60),
+        dc.GradientDescent(0.03, 400),
+    )
+    tol = dc.solve(limit, DATA, short, checkpoint=path).diagnostics["tol"]
+    extended = dc.solve(limit, DATA, long, checkpoint=path, kernel_times=None)
+    assert extended.diagnostics["tol"] == tol != dc.solve(limit, DATA, long).diagnostics["tol"]
+    whole = dc.solve(limit, DATA, long, tol=tol, kernel_times=extended.kernel_times)
+    TestVerbs().assert_equal(extended, whole)
+    with pytest.raises(ValueError, match="tol is 1e-13 there and 1e-06 here"):
+        dc.solve(limit, DATA, long, checkpoint=path, tol=1e-6)
 
 
 class TestVerbRefusals:

@@ -69,12 +69,12 @@ def solve(
         that would be below rounding), and report the difference of outputs and losses in
         ``diagnostics["error_estimate"]``. The finer run takes up to twice as long as the first.
     progress : callable, optional
-        Called with (step, training loss).
+        Called with (step, training loss); once more from step 0 on for `estimate_error`.
     checkpoint : path, optional
         File from which the same call goes on after it was interrupted, to the same result bit for
         bit (on the same machine, with the same versions). It is written about once a minute, on
-        Ctrl-C, and at the end: the same call with more steps extends a run. Where `times` and
-        `kernel_times` are left to their defaults, an extended run keeps the steps it has stored.
+        Ctrl-C, and at the end: the same call with more steps extends a run. An extended run keeps
+        what it has by default: its `tol`, and the steps stored so far.
 
     Returns
     -------
@@ -97,6 +97,8 @@ def solve(
         If lr exceeds 2 / sharpness at the start or at one of `kernel_times`.
     """
     check_nouns("solve", limit, data, training)
+    if not isinstance(estimate_error, bool):
+        raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
         schedule=schedule,

@@ -169,30 +169,47 @@ class Checkpoint:
         if self.path.exists():
             self._read()
 
-    def _read(self) -> None:
+    def held(self, name: str) -> Any:
+        """What the run in the file has in force as `name`; None if it does not say."""
+        if not self.path.exists():
+            return None
+        with self._reading() as (header, _):
+            return header["identity"].get(name)
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[dict[str, Any], Mapping[str, npt.NDArray[Any]]]]:
+        """The header and the arrays of the file."""
         try:
-            header, arrays = _load(self.path)
-            state = {
-                name.removeprefix("state/"): array
-                for name, array in arrays.items()
-                if name.startswith("state/")
-            }
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("no .npz file")
+            with np.load(self.path, allow_pickle=False) as file:
+                header = json.loads(str(file["header"]))
+                if header["format"] != FORMAT:
+                    raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+                yield header, file
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"{self.path} is not a checkpoint of dmftcore, or is damaged ({error}): delete it "
+                "or name another file"
+            ) from error
+
+    def _read(self) -> None:
+        with self._reading() as (header, arrays):
             saved = Saved(
                 header["step"],
                 arrays["times"],
                 arrays["kernel_times"],
                 tuple(header["explicit"]),
                 arrays["outputs"],
-                state,
+                {
+                    name.removeprefix("state/"): arrays[name]
+                    for name in arrays
+                    if name.startswith("state/")
+                },
             )
             rates = arrays["lr"]
             version, identity = header["version"], header["identity"]
             resumed_from, seconds = header["resumed_from"], header["seconds"]
-        except _UNREADABLE as error:
-            raise ValueError(
-                f"{self.path} is not a checkpoint of dmftcore, or is damaged ({error}): delete it "
-                "or name another file"
-            ) from error
         here = metadata.version("dmftcore")
         if _series(version) != _series(here):
             raise ValueError(
@@ -226,7 +243,7 @@ class Checkpoint:
             self._write(take())
         except (OSError, MemoryError) as error:
             warnings.warn(
-                f"the checkpoint {self.path} could not be written ({error}); the run goes on",
+                f"the checkpoint {self.path} could not be written: {error}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -263,17 +280,6 @@ class Checkpoint:
             draft.replace(self.path)
         finally:
             draft.unlink(missing_ok=True)
-
-
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("no .npz file")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    header = json.loads(str(arrays.pop("header")))
-    if header["format"] != FORMAT:
-        raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
-    return header, arrays
 
 
 def _series(version: str) -> list[str]:
@@ -313,8 +319,8 @@ def _rate_difference(saved: FloatArray, here: FloatArray, updates: int) -> str |
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C wait until the caller asks for it; a second one interrupts at once.
+def deferred_interrupt(wanted: bool) -> Iterator[Callable[[], bool]]:
+    """If `wanted`, a first Ctrl-C waits until the caller asks for it; a second stops at once.
 
     A march that is interrupted in the middle of a step has no state that could be saved. Handlers
     of other programs, and threads that receive no signals, are left alone.
@@ -326,8 +332,11 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         caught = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if (
+        not wanted
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
         yield lambda: False
         return
     signal.signal(signal.SIGINT, note)

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -242,7 +241,7 @@ def march(
     """
     run = _Run(system, schedule, checkpoint)
     try:
-        with deferred_interrupt() if checkpoint else nullcontext(lambda: False) as interrupted:
+        with deferred_interrupt(checkpoint is not None) as interrupted:
             for rows in run.pieces():
                 if rows is not None and progress is not None:
                     progress(system.step, loss(rows))

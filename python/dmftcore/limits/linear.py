@@ -274,9 +274,13 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
 
 
 def truncation(data: Dataset, training: GradientDescent, options: SolveOptions) -> float:
-    """Tolerance of the growing network."""
+    """Tolerance of the growing network; by default that of the run it goes on with."""
     if options.tol is not None:
         return options.tol
+    if options.checkpoint is not None:
+        held = options.checkpoint.held("tol")
+        if held is not None:
+            return float(held)
     rows = (training.steps + 1) * data.n_outputs
     return ROUNDING_TOL if rows <= SHORT_RUN else DEFAULT_TOL
 
