@@ -245,3 +245,22 @@ def whole_network(p: Problem, training, branch=None) -> Referee:
         readout = correlations[ph[p.depth], pg[p.depth]].reshape(n, points, n, outputs)
         delta[t] = p.targets - readout[t, :, t] / p.gamma
     return Referee(delta, h, g, a, b)
+
+
+def memory(training):
+    """What the optimiser makes of an initial weight, c(t), and of an impulse at step s, kap(t, s).
+
+    ``v <- m v + d - lambda w``, ``w <- w + lr v`` run on scalars, over t, s = 0..steps.
+    """
+
+    def run(weight, impulse):
+        path, velocity = [weight], 0.0
+        for t in range(training.steps):
+            velocity = training.momentum * velocity - training.weight_decay * weight
+            velocity += 1.0 if t == impulse else 0.0
+            weight = weight + training.rates[t] * velocity
+            path.append(weight)
+        return np.array(path)
+
+    steps = range(training.steps + 1)
+    return run(1.0, None), np.array([run(0.0, s) for s in steps]).T

@@ -161,7 +161,7 @@ void GrowingNetwork::grow(Basis& basis, const Matrix& vectors, index link, bool 
     const double threshold = p_.tol * std::max(size, p_.floor * basis.largest);
     if (residual_.cols() < n) residual_.resize(1, n);
     double* r = residual_.data();
-    std::fill_n(r, padded(n), 0.0);
+    std::fill_n(r, residual_.ld(), 0.0);
     std::copy_n(vectors.row(k), n, r);
     double left = project_out(basis, r);
     if (left > threshold) left = project_out(basis, r);
@@ -194,8 +194,7 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
   const Matrix& q = basis.directions;
   const index n = q.cols(), count = q.rows();
   if (count > 0) {
-    if (coefficients_.cols() < count || coefficients_.ld() < padded(n))
-      coefficients_.resize(2, std::max(count, n));
+    if (coefficients_.cols() < std::max(count, n)) coefficients_.resize(2, std::max(count, n));
     double *c = coefficients_.row(0), *back = coefficients_.row(1);
     kernels_.apply(q.data(), padded(count), q.ld(), x, c);
     kernels_.apply_transposed(q.data(), count, q.ld(), c, back);
