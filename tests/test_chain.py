@@ -1,5 +1,7 @@
 """The two-time chain with residual blocks, momentum, weight decay and schedules."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -207,12 +209,154 @@ class TestNumbers:
         np.testing.assert_allclose(solution.ntk[0], ntk, rtol=1e-14)
 
 
+class TestInfiniteDepth:
+    LIMIT = dc.DeepLinear(dc.INFINITE, branch_scale=1.0)
+
+    def test_printed_numbers(self):
+        """Reference tables, from 11 nodes."""
+        solution = dc.solve(self.LIMIT, DATA, TRAINING)
+        TestNumbers.agree(
+            solution.outputs,
+            [
+                [0, 0],
+                [0.6931618663, -0.0815484549],
+                [0.8931131653, -0.3181304716],
+                [0.97751892, -0.4518390811],
+                [0.9957390279, -0.4927050884],
+                [0.9997812299, -0.4988755787],
+            ],
+        )
+        assert solution.train_loss[5] == pytest.approx(3.2804592605e-07, rel=1e-9)
+        end = [[13.5559311396, 2.3421923467], [2.3421923467, 9.866905525]]
+        TestNumbers.agree(solution.ntk[5], end)
+
+    def test_printed_approach_of_finite_depth(self):
+        """Largest deviation of the outputs at L = 1, 2, ..., 32 blocks."""
+        limit = dc.solve(self.LIMIT, DATA, TRAINING).outputs
+        found = [
+            np.abs(
+                dc.solve(
+                    dc.DeepLinear(blocks + 1, branch_scale=1.0), DATA, TRAINING, method="chain"
+                ).outputs
+                - limit
+            ).max()
+            for blocks in (1, 2, 4, 8, 16, 32)
+        ]
+        printed = [0.268, 0.183, 0.112, 0.063, 0.0337, 0.0174]
+        np.testing.assert_allclose(found, printed, atol=5.01e-4)
+
+    @staticmethod
+    def march(nodes):
+        problem = LinearProblem(
+            DATA, depth=dc.INFINITE, gamma=1.0, init_scale=1.0, branch=1.0, training=TRAINING,
+            follow_ntk=False, loss_limit=np.inf,
+        )  # fmt: skip
+        system = ChainMarch(problem, TRAINING.steps, nodes=nodes)
+        return system.advance(np.arange(TRAINING.steps + 1)), system.chain.diagnostics
+
+    def test_error_falls_spectrally_and_is_estimated(self):
+        """More than a factor 20 for each node; the estimate bounds the error of the outputs."""
+        exact, _ = self.march(14)
+        errors, estimates = [], []
+        for nodes in range(4, 11):
+            found, diagnostics = self.march(nodes)
+            errors.append(np.abs(found - exact).max())
+            estimates.append(diagnostics["depth_error"])
+            assert len(diagnostics["depth_nodes"]) == nodes
+        errors, estimates = np.array(errors), np.array(estimates)
+        assert np.all(errors[1:] < errors[:-1] / 20)
+        assert np.all(errors < estimates)
+        assert np.all(estimates[1:] < estimates[:-1] / 5)
+
+    @pytest.mark.parametrize("memory", ["plain", "all"])
+    def test_is_the_limit_of_finite_depth(self, memory):
+        """Outputs, kernels and responses at tau = 0, 1/2, 1, by extrapolation in 1 / depth.
+
+        The error of the second extrapolation is below its distance from the first.
+        """
+        p = problem(2, 3, 2, 6, n_train=2)
+        full = TRAININGS[memory](p.steps)
+        training = dataclasses.replace(full, lr=0.4 * full.rates)
+
+        def at_three_depths(depth, layers):
+            limit = dc.DeepLinear(depth, gamma=p.gamma, init_scale=p.sigma, branch_scale=1.2)
+            found = dc.solve(limit, nouns(p)[1], training, method="chain", save="all")
+            below = 0 if depth == dc.INFINITE else 1
+            return [
+                found.outputs,
+                found.test_outputs,
+                found.ntk,
+                *(found.kernel(name, layer) for name in "HG" for layer in layers),
+                *(found.response("A", layer) for layer in layers),
+                *(found.response("B", layer - below) for layer in layers),
+            ]
+
+        coarse, middle, fine = (
+            at_three_depths(blocks + 1, (1, blocks // 2 + 1, blocks + 1)) for blocks in (16, 32, 64)
+        )
+        limit = at_three_depths(dc.INFINITE, (0, 4, 8))
+        for c, m, f, found in zip(coarse, middle, fine, limit, strict=True):
+            first = 2 * f - m
+            second = (4 * first - (2 * m - c)) / 3
+            error = np.abs(second - first).max()
+            assert error < 0.2 * np.abs(f - found).max() + 1e-12
+            assert np.abs(found - second).max() <= error + 1e-12
+
+    def test_lazy(self):
+        """gamma = 0: Delta moves by K = Kx s e^{s b^2} (2 + s b^2), kernels stay."""
+        limit = dc.DeepLinear(dc.INFINITE, gamma=0, branch_scale=1.2, init_scale=0.9)
+        solution = dc.solve(limit, DATA, dc.GradientDescent(0.1, 8), method="chain", save=("H",))
+        s, beta2 = 0.81, 1.44
+        ntk = DATA.gram * s * np.exp(s * beta2) * (2 + s * beta2)
+        np.testing.assert_allclose(solution.ntk[-1], ntk, rtol=1e-9)
+        errors = DATA.targets.copy()
+        for found in solution.errors:
+            np.testing.assert_allclose(found, errors, atol=1e-11)
+            errors = errors - 0.1 / 2 * ntk @ errors
+        nodes = np.array(solution.diagnostics["depth_nodes"])
+        for layer, tau in enumerate(nodes):
+            h = DATA.gram * s * np.exp(s * beta2 * tau)
+            np.testing.assert_allclose(solution.kernel("H", layer, 8, 2), h, rtol=1e-9)
+
+    def test_refusals(self):
+        with pytest.raises(ValueError, match=r"no infinite depth: use method='chain'"):
+            dc.solve(self.LIMIT, DATA, TRAINING, method="growing")
+        limit = dc.DeepLinear(dc.INFINITE, branch_scale=1.0, readout="ntk")
+        with pytest.raises(ValueError, match="finite depth"):
+            dc.solve(limit, DATA, TRAINING)
+
+
+@pytest.mark.parametrize("depth", [3, dc.INFINITE])
+def test_reported_residual_sees_a_wrong_history(depth):
+    problem = LinearProblem(
+        DATA, depth=depth, gamma=1.0, init_scale=1.0, branch=0.9,
+        training=dc.GradientDescent(0.05, 30, momentum=0.3, weight_decay=0.1),
+        follow_ntk=False, loss_limit=np.inf,
+    )  # fmt: skip
+    system = ChainMarch(problem, 30)
+    system.advance(np.array([30]))
+    assert system.residual() < 1e-12
+    for layers in system.chain.histories.values():
+        for kernel in layers.values():
+            kernel[20, 10] += 1e-6
+            assert system.residual() > 1e-8
+            kernel[20, 10] -= 1e-6
+
+
 class TestState:
     """A march that was stopped and restored goes on bit for bit."""
 
-    @pytest.mark.parametrize("readout", ["gd", "ntk"])
-    @pytest.mark.parametrize("branch", [None, 0.8])
-    def test_resumes_on_a_longer_run(self, branch, readout):
+    @pytest.mark.parametrize(
+        ("depth", "branch", "readout"),
+        [
+            (3, None, "gd"),
+            (3, None, "ntk"),
+            (3, 0.8, "gd"),
+            (3, 0.8, "ntk"),
+            (dc.INFINITE, 1.0, "gd"),
+        ],
+    )
+    def test_resumes_on_a_longer_run(self, depth, branch, readout):
         rng = np.random.default_rng(1)
         data = dc.Dataset(inputs=rng.normal(size=(5, 4)), targets=rng.normal(size=(5, 2)))
         memory = {} if readout == "ntk" else {"momentum": 0.5, "weight_decay": 0.1}
@@ -221,7 +365,7 @@ class TestState:
         def march(steps):
             training = dc.GradientDescent(rates[:steps], steps, **memory)
             problem = LinearProblem(
-                data, depth=3, gamma=1.1, init_scale=0.9, branch=branch, training=training,
+                data, depth=depth, gamma=1.1, init_scale=0.9, branch=branch, training=training,
                 follow_ntk=readout == "ntk", loss_limit=np.inf,
             )  # fmt: skip
             return ChainMarch(problem, steps)

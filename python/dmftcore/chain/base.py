@@ -146,6 +146,11 @@ class TwoTimeChain(ABC):
     def gradient_histories(self) -> Kernels:
         """Lower triangles of G of every layer."""
 
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What else there is to say about the march."""
+        return {}
+
     def gradients(self, layer: int) -> FloatArray:
         """G over all marched steps, (n_t, n_t), both triangles."""
         return _symmetric(self.gradient_histories[layer], self._size(self.step), self.xp)

@@ -49,6 +49,11 @@ class Couplings:
         self._row_step = training.steps if training.is_plain else 0
         self._row = self._on_rows(self._memory.row(self._row_step) / points)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether kept is the same number at all times."""
+        return self._c is None
+
     def kept(self, rows: FloatArray, step: int) -> FloatArray:
         """kept o rows, for rows (m, n) at `step`."""
         if self._c is None:

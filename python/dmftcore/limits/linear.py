@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain, ResidualChain
+from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
+from dmftcore.chain.collocation import Collocation
+from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -147,7 +149,7 @@ def solve_deep_linear(
     """March the theory of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
-    _check_readout(limit, training)
+    _check_readout(engine, limit, training)
     tol = truncation(limit, data, training, options) if engine == "growing" else None
     schedule = resumed(
         options.schedule, options.checkpoint, config, training.lr, engine=engine, tol=tol
@@ -216,7 +218,9 @@ def solve_deep_linear(
     return result
 
 
-def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
+def _check_readout(engine: str, limit: DeepLinear, training: GradientDescent) -> None:
+    if engine == "chain" and limit.depth == INFINITE and limit.readout == "ntk":
+        raise ValueError("readout='ntk' needs a finite depth: use readout='gd'")
     if limit.readout == "ntk" and not training.is_plain:
         raise ValueError(
             "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum nor "
@@ -301,7 +305,7 @@ def _system(
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        branch=limit.branch_factor,
+        branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
         training=training,
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
@@ -359,8 +363,10 @@ def memory_plan(
 ) -> Plan:
     """Memory of a run, by part."""
     points, outputs = data.n_train + data.n_test, data.n_outputs
-    # The lazy limit has no layers at infinite depth.
-    depth = 0 if engine == "lazy" and limit.depth == INFINITE else limit.depth
+    depth = limit.depth
+    if depth == INFINITE:
+        # The lazy limit has no layers there, the chain has those of its collocation.
+        depth = 0 if engine == "lazy" else NODES
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
@@ -369,8 +375,7 @@ def memory_plan(
     with_gram = slots > 0 or 2 * rank >= data.n_train
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
-    chain = HiddenChain if limit.branch_scale is None else ResidualChain
-    history = chain.count(depth, training.steps, outputs) if engine == "chain" else 0
+    history = _chain_count(limit, training.steps, outputs) if engine == "chain" else 0
     counts = {
         "chain": history + visited * (rows + data.n_train + points) if engine == "chain" else 0,
         # Lower triangles of the histories.
@@ -385,6 +390,14 @@ def memory_plan(
         "data": 4 * points**2 if with_gram else 2 * points * rank,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
+
+
+def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
+    """Numbers in the histories of the chain."""
+    if limit.depth == INFINITE:
+        return ContinuumChain.count(steps, outputs)
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
+    return chain.count(limit.depth, steps, outputs)
 
 
 #: What to change when a part of the plan is the largest.
@@ -409,25 +422,34 @@ def _kernel_fields(
     if len(schedule.kernel_times) == 0:
         return {}
     features, gradients = system.kernels()
+    train = slice(data.n_train)
+    eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
     if isinstance(system, LazyMarch):
         ntk = system.tangent_kernels()
+    elif limit.depth == INFINITE:
+        # Kx G(0) + beta_0^2 int H G dtau + H(1)
+        assert limit.branch_scale is not None
+        first, *middle, last = (h[:, train, train] for h in features)
+        weights = limit.branch_scale**2 * Collocation.of(len(gradients)).weights
+        at_depth = [w * h for w, h in zip(weights, [*middle, last], strict=True)]
+        ntk = tangent_kernel([first, *at_depth, last], [gradients[0], *gradients, eye])
     else:
-        train = slice(data.n_train)
-        eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
         ntk = tangent_kernel(
             [h[:, train, train] for h in features], [*gradients, eye], limit.branch_factor
         )
+    bottom = 0 if limit.depth == INFINITE else 1
+    equal_time = {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)}
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)} if features else {},
+        "equal_time": equal_time if features else {},
         "two_time": {},
         "responses": {},
     }
     if "H" in save:
-        fields["two_time"]["H"] = _layers(system.two_time_features())
+        fields["two_time"]["H"] = _layers(system.two_time_features(), bottom)
     if "G" in save:
-        fields["two_time"]["G"] = _layers(system.two_time_gradients())
+        fields["two_time"]["G"] = _layers(system.two_time_gradients(), bottom)
     if isinstance(system, ChainMarch):
         if "A" in save:
             fields["responses"]["A"] = system.feature_responses()
@@ -441,14 +463,14 @@ def _kernel_fields(
     return fields
 
 
-def _layers(kernels: list[FloatArray]) -> Layers:
-    return dict(enumerate(kernels, start=1))
+def _layers(kernels: list[FloatArray], bottom: int) -> Layers:
+    return dict(enumerate(kernels, start=bottom))
 
 
 def _worth(system: LinearMarch) -> dict[str, Any]:
     """What the answer of a march is worth."""
     if isinstance(system, ChainMarch):
-        return {"residual": system.residual()}
+        return {"residual": system.residual(), **system.chain.diagnostics}
     if isinstance(system, GrowingNetwork):
         return {
             "tol": system.tol,

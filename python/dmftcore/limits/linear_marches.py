@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dmftcore import _arrays
-from dmftcore._validate import FloatArray
+from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.chain import (
+    ContinuumChain,
     Couplings,
     HiddenChain,
     LiftedRows,
     ResidualChain,
     TwoTimeChain,
 )
+from dmftcore.chain.continuum import NODES
 from dmftcore.march import March
 from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
@@ -59,15 +61,19 @@ class ChainMarch:
         Steps t = 0..steps will be marched.
     xp : module, optional
         Array library in which the march runs; that of the data by default. Results are numpy.
+    nodes : int
+        Nodes in depth, at infinite depth.
     """
 
-    def __init__(self, problem: LinearProblem, steps: int, xp: Any = None) -> None:
+    def __init__(
+        self, problem: LinearProblem, steps: int, *, xp: Any = None, nodes: int = NODES
+    ) -> None:
         self._problem, self._data = problem, problem.data
         self._xp = _arrays.namespace(self._data.targets) if xp is None else xp
         outputs = self._data.n_outputs
         self._targets = self._xp.asarray(self._data.targets.reshape(-1, outputs).T)
         self._points = self._data.n_train + self._data.n_test
-        self._chain = _chain(problem, steps, self._xp)
+        self._chain = _chain(problem, steps, self._xp, nodes)
         self._errors = VisitedErrors(self._data, self._xp)
         #: Coordinates a(t) of all errors; columns beyond the directions visited are spare.
         self._history = self._xp.zeros(((steps + 1) * outputs, 16))
@@ -279,7 +285,7 @@ class ChainMarch:
         return outputs
 
 
-def _chain(problem: LinearProblem, steps: int, xp: Any) -> TwoTimeChain:
+def _chain(problem: LinearProblem, steps: int, xp: Any, nodes: int) -> TwoTimeChain:
     """The hidden layers of a problem."""
     outputs = problem.data.n_outputs
     couplings = Couplings(
@@ -289,14 +295,14 @@ def _chain(problem: LinearProblem, steps: int, xp: Any) -> TwoTimeChain:
         outputs=outputs,
         xp=xp,
     )
-    size = {"steps": steps, "outputs": outputs}
+    common: dict[str, Any] = {
+        "steps": steps,
+        "outputs": outputs,
+        "gamma": problem.gamma,
+        "xp": xp,
+    }
     if problem.branch is None:
-        return HiddenChain(couplings, depth=problem.depth, gamma=problem.gamma, xp=xp, **size)
-    return ResidualChain(
-        couplings,
-        depth=problem.depth,
-        branch=problem.branch,
-        gamma=problem.gamma,
-        xp=xp,
-        **size,
-    )
+        return HiddenChain(couplings, depth=problem.depth, **common)
+    if problem.depth == INFINITE:
+        return ContinuumChain(couplings, branch_scale=problem.branch, nodes=nodes, **common)
+    return ResidualChain(couplings, depth=problem.depth, branch=problem.branch, **common)
