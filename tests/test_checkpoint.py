@@ -530,6 +530,18 @@ class TestVerbs:
         assert again.config["versions"]
 
 
+def test_infinite_depth_resumes_and_extends(path):
+    def stop(step, loss):
+        if step == 9:
+            raise KeyboardInterrupt
+
+    call = dc.DeepLinear(dc.INFINITE, branch_scale=0.8), DATA
+    with pytest.raises(KeyboardInterrupt):
+        dc.solve(*call, dc.GradientDescent(0.03, 12), progress=stop, checkpoint=path)
+    longer = dc.solve(*call, dc.GradientDescent(0.03, 15), checkpoint=path)
+    TestVerbs().assert_equal(longer, dc.solve(*call, dc.GradientDescent(0.03, 15)))
+
+
 def test_long_runs_of_default_times_resume_and_extend(path):
     """Log-spaced steps, a network that has grown, and the default tolerance."""
     limit, data = dc.DeepLinear(2), dc.Dataset(inputs=POINTS, targets=np.cos(np.arange(27)))
