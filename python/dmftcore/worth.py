@@ -59,14 +59,16 @@ def unstable(report: dict[str, Any], training: GradientDescent) -> str | None:
     if report["unstable"] is None:
         return None
     first, last = report["unstable"]
+    where = f"at step {first}" if first == last else f"from step {first} to step {last}"
     until = report["stable_until"]
-    trusted = "none of the steps" if until is None else f"the steps up to {until}"
+    trusted = "no digits are sure" if until is None else f"digits are sure up to step {until} only"
+    bound = f"2 (1 + momentum) = {report['bound']:g}" if training.momentum else "2"
     return (
-        f"edge of stability: {report['quantity']} exceeds {report['bound']:g} from step {first} to "
-        f"step {last}, at most {report['largest']:.4g} at step {report['largest_at']}. There "
-        "gradient descent amplifies rounding and truncation, whatever tol: the theory gives the "
-        f"digits of {trusted} only (estimate_error=True tells how many). For more, take lr below "
-        f"about {np.max(training.lr) * report['bound'] / report['largest']:.3g}"
+        f"edge of stability: {report['quantity']} exceeds {bound} {where}, at most "
+        f"{report['largest']:.4g} at step {report['largest_at']}. There gradient descent amplifies "
+        f"rounding and truncation, whatever tol: {trusted} (estimate_error=True tells how many). "
+        f"For more, take lr below about "
+        f"{np.max(training.lr) * report['bound'] / report['largest']:.3g}"
     )
 
 
