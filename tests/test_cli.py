@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -187,9 +191,164 @@ def test_interrupting_the_theory_leaves_nothing(monkeypatch):
     assert files() == ["run.toml"]
 
 
+class TestCheckpoints:
+    @pytest.fixture
+    def interrupting(self, monkeypatch):
+        """Runs of the given kind are interrupted at a step."""
+
+        @contextmanager
+        def at(group, stop):
+            def progress(step, loss):
+                if step == stop:
+                    raise KeyboardInterrupt
+
+            @contextmanager
+            def reporting(description, steps, console):
+                yield progress if description.strip() == group else lambda step, loss: None
+
+            with monkeypatch.context() as patch:
+                patch.setattr(_commands, "reporting", reporting)
+                yield
+
+        return at
+
+    def assert_interrupted(self, result, *texts):
+        assert result.exit_code == 130, result.output
+        (line,) = [x for x in result.stderr.splitlines() if x.startswith("dmftcore: error: ")]
+        for text in texts:
+            assert text in line
+
+    def test_ctrl_c_leaves_one_and_the_same_command_resumes(self, interrupting):
+        write(CONFIG)
+        with interrupting("theory", 8):
+            result = run("solve", "run.toml", "-o", "out.nc")
+        self.assert_interrupted(
+            result, "interrupted at step 8 of 20; out.checkpoint.npz holds the run: start it again"
+        )
+        assert files() == ["out.checkpoint.npz", "run.toml"]
+        result = run("solve", "run.toml", "-o", "out.nc")
+        assert "going on at step 8 with the run of out.checkpoint.npz" in result.stderr
+        assert files() == ["out.nc", "run.toml"]
+        config = read_config("run.toml")
+        whole = dc.solve(config.limit, config.data, config.training, **config.solve)
+        stored = dc.Solution.load("out.nc", group="theory")
+        np.testing.assert_array_equal(stored.outputs, whole.outputs)
+        np.testing.assert_array_equal(stored.kernel("H"), whole.kernel("H"))
+        assert stored.diagnostics["resumed_from"] == [8]
+
+    def test_the_experiment_is_resumed_and_the_theory_kept(self, interrupting, monkeypatch):
+        write()
+        with interrupting("experiment", 8):
+            result = run("solve", "run.toml", "-o", "out.nc")
+        self.assert_interrupted(
+            result, "at step 8 of 20; out.checkpoint.experiment.npz holds", "is saved in out.nc"
+        )
+        assert files() == ["out.checkpoint.experiment.npz", "out.checkpoint.npz", "out.nc",
+                           "run.toml"]  # fmt: skip
+        result = run("solve", "run.toml", "-o", "out.nc")
+        assert result.exit_code == 0, result.output
+        assert "theory      step" not in result.stderr
+        assert files() == ["out.nc", "run.toml"]
+        config = read_config("run.toml")
+        whole = dc.simulate(config.limit, config.data, config.training, **config.simulate)
+        stored = dc.Solution.load("out.nc", group="experiment")
+        np.testing.assert_array_equal(stored.outputs, whole.outputs)
+
+    def test_steps_extend_a_run_that_is_kept(self):
+        write()
+        options = ["-o", "out.nc", "--checkpoint", "kept.npz"]
+        assert run("solve", "run.toml", *options).exit_code == 0
+        assert files() == ["kept.experiment.npz", "kept.npz", "out.nc", "run.toml"]
+        result = run("solve", "run.toml", *options, "--steps", 30)
+        assert result.exit_code == 0, result.output
+        assert "going on at step 20 with the run of kept.npz" in result.stderr
+        assert "going on at step 20 with the run of kept.experiment.npz" in result.stderr
+        config = read_config("run.toml", steps=30)
+        assert config.training.steps == 30
+        whole = dc.solve(config.limit, config.data, config.training, **config.solve)
+        stored = dc.Solution.load("out.nc", group="theory")
+        np.testing.assert_array_equal(stored.times, np.arange(31))
+        np.testing.assert_array_equal(stored.outputs, whole.outputs)
+
+    def test_steps_without_a_checkpoint(self):
+        write(CONFIG)
+        assert run("solve", "run.toml", "-o", "out.nc", "--steps", 25).exit_code == 0
+        assert dc.Solution.load("out.nc", group="theory").times[-1] == 25
+        assert_refused(
+            run("solve", "run.toml", "-o", "out.nc", "--steps", 10), "kernel_times must increase"
+        )
+
+    def test_simulate_has_its_own(self, interrupting):
+        write()
+        with interrupting("experiment", 8):
+            result = run("simulate", "run.toml", "-o", "out.nc")
+        self.assert_interrupted(result, "out.checkpoint.npz holds the run")
+        assert run("simulate", "run.toml", "-o", "out.nc").exit_code == 0
+        assert files() == ["out.nc", "run.toml"]
+
+    def test_another_configuration_is_refused(self, interrupting):
+        write(CONFIG)
+        with interrupting("theory", 8):
+            run("solve", "run.toml", "-o", "out.nc")
+        write(CONFIG, lr=0.05)
+        assert_refused(
+            run("solve", "run.toml", "-o", "out.nc"),
+            "out.checkpoint.npz holds another run: training.lr at update 0 is 0.1 there and 0.05",
+            "delete the file",
+        )
+
+    def test_a_diverging_run_leaves_none(self, interrupting):
+        write(lr=50.0)
+        with interrupting("theory", 0):
+            run("solve", "run.toml", "-o", "out.nc")
+        assert "out.checkpoint.npz" in files()
+        assert_refused(run("solve", "run.toml", "-o", "out.nc"), "diverged at step")
+        assert files() == ["out.nc", "run.toml"]
+
+    def test_a_signal_stops_a_real_process(self):
+        """Ctrl-C as the shell sends it, in the middle of a compiled march."""
+        text = CONFIG.replace("steps = 20", "steps = 1_000_000")
+        write(
+            text.replace("kernel_times = [0, 5, 20]", "kernel_times = []").replace("{lr}", "0.01")
+        )
+        command = [sys.executable, "-m", "dmftcore.cli", "solve", "run.toml", "-o", "out.nc"]
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "step 100000/1000000" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 130, rest
+        assert "dmftcore: error: interrupted at step" in rest
+        assert "Traceback" not in rest
+        assert files() == ["out.checkpoint.npz", "run.toml"]
+        assert run("solve", "run.toml", "-o", "out.nc").exit_code == 0
+        config = read_config("run.toml")
+        whole = dc.solve(config.limit, config.data, config.training, **config.solve)
+        stored = dc.Solution.load("out.nc", group="theory")
+        assert 0 < stored.diagnostics["resumed_from"][0] < 1_000_000
+        np.testing.assert_array_equal(stored.outputs, whole.outputs)
+
+
+def test_summary_tells_stability_and_error():
+    write(CONFIG.replace("[solve]", "[solve]\nestimate_error = true\ntol = 1e-5"))
+    lines = run("solve", "run.toml", "-o", "out.nc").stdout.splitlines()
+    assert lines[1].startswith("theory      stable: lr * sharpness stays below 2, at most 0.")
+    assert lines[2].startswith("theory      truncation error: outputs ")
+    stored = dc.Solution.load("out.nc", group="theory").diagnostics["error_estimate"]
+    assert f"outputs {stored['outputs']:.1e}, training loss" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
+        (["solve", "run.toml", "-o", "out.nc", "--checkpoint", "run.toml"], ["is also an input"]),
+        (["solve", "run.toml", "-o", "out.nc", "--checkpoint", "no/c.npz"], ["the folder no of"]),
+        (["solve", "run.toml", "-o", "out.nc", "--steps", "-1"], ["steps must be an integer >= 0"]),
         (["solve", "none.toml", "-o", "out.nc"], ["none.toml: cannot be read"]),
         (["solve", "run.toml", "-o", "no/out.nc"], ["the folder no of no/out.nc does not exist"]),
         (["solve", "run.toml", "-o", "run.toml"], ["run.toml is also an input"]),
@@ -321,6 +480,18 @@ def test_progress_on_a_terminal_is_a_bar():
     text = output.file.getvalue()
     for part in ("theory", "1000/1000", "loss 1.250e-01", "steps/s", "left", "MB"):
         assert part in text
+
+
+def test_progress_of_a_resumed_run_counts_from_where_it_begins():
+    output = console(False)
+    with reporting("theory", 1000, output) as progress:
+        progress(500, 0.5)
+        time.sleep(0.05)
+        progress(600, 0.4)
+    first, second = output.file.getvalue().splitlines()
+    assert "starting" in first
+    rate = float(second.split(" steps/s")[0].split()[-1].replace(",", ""))
+    assert 0 < rate <= 100 / 0.05
 
 
 @pytest.mark.parametrize("terminal", [True, False])

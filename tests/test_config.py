@@ -62,7 +62,15 @@ def test_options_are_those_of_the_verbs(tmp_path):
     experiment = dc.simulate(config.limit, config.data, config.training, **config.simulate)
     assert experiment.per_seed["outputs"].shape == (2, 4, 2)
     assert config.plot == {"output": "run.png"}
-    assert "progress" not in OPTIONS["solve"] + OPTIONS["simulate"]
+    for not_in_files in ("progress", "checkpoint"):
+        assert not_in_files not in OPTIONS["solve"] + OPTIONS["simulate"]
+
+
+def test_steps_may_be_replaced(tmp_path):
+    path = write(tmp_path, solve="times = [0, 3]")
+    assert read_config(path, steps=7).training == dc.GradientDescent(lr=0.1, steps=7)
+    with pytest.raises(ConfigError, match=r"\[solve\] times must increase strictly within 0..2"):
+        read_config(path, steps=2)
 
 
 def test_empty_simulate_section_asks_for_an_experiment(tmp_path):

@@ -257,6 +257,7 @@ class TestArguments:
             ({"method": "fast"}, ValueError, "method must be one of 'growing', 'chain'"),
             ({"save": "Phi"}, ValueError, "save must be one of"),
             ({"tol": 0.0}, ValueError, "tol"),
+            ({"estimate_error": "no"}, TypeError, "estimate_error must be True or False"),
         ],
     )
     def test_are_checked(self, change, error, text):

@@ -20,6 +20,7 @@ from dmftcore._optional import optional_import
 from dmftcore._progress import reporting
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
+from dmftcore.checkpoint import Checkpoint
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
 from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
@@ -71,6 +72,21 @@ Picture = Annotated[
     Path | None,
     typer.Option("--plot", metavar="PNG", help="Also draw the result.", show_default=False),
 ]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="NPZ",
+        help="Keep the run in this file, to resume or extend it.",
+        show_default=False,
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", help="In place of the steps in [training].", show_default=False
+    ),
+]
 Traceback = Annotated[
     bool, typer.Option("--traceback", help="Show where in the code an error arose.")
 ]
@@ -94,28 +110,44 @@ def _common(
 
 @app.command("solve")
 def solve_command(
-    config: ConfigFile, output: OutputFile, plot: Picture = None, traceback: Traceback = False
+    config: ConfigFile,
+    output: OutputFile,
+    plot: Picture = None,
+    checkpoint: CheckpointFile = None,
+    steps: Steps = None,
+    traceback: Traceback = False,
 ) -> None:
     """Solve the theory, and train the finite network too if there is a [simulate] section.
 
     The theory is stored in the group /theory of OUT.nc, the experiment in /experiment. A picture
     is drawn if --plot is given, or if [plot] names an output; the latter lands beside OUT.nc.
     An existing OUT.nc is replaced only by a complete result.
+
+    Ctrl-C leaves the run in OUT.checkpoint.npz, and the same command goes on with it, to the same
+    result bit for bit. With --checkpoint the file has the name given (the experiment's has
+    .experiment before its ending) and stays when the run is complete: the command with a larger
+    --steps then extends the run.
     """
     with _errors(traceback):
-        _run(config, output, plot, theory=True)
+        _run(config, output, plot, checkpoint, steps, theory=True)
 
 
 @app.command("simulate")
 def simulate_command(
-    config: ConfigFile, output: OutputFile, plot: Picture = None, traceback: Traceback = False
+    config: ConfigFile,
+    output: OutputFile,
+    plot: Picture = None,
+    checkpoint: CheckpointFile = None,
+    steps: Steps = None,
+    traceback: Traceback = False,
 ) -> None:
     """Train the finite network of the [simulate] section, without the theory.
 
-    The result is stored in the group /experiment of OUT.nc.
+    The result is stored in the group /experiment of OUT.nc. Ctrl-C, --checkpoint and --steps work
+    as for `solve`.
     """
     with _errors(traceback):
-        _run(config, output, plot, theory=False)
+        _run(config, output, plot, checkpoint, steps, theory=False)
 
 
 @app.command("plot")
@@ -197,8 +229,16 @@ def demo_command(
 # -- running ---------------------------------------------------------------------------------------
 
 
-def _run(path: Path, output: Path, picture: Path | None, *, theory: bool) -> None:
-    config = read_config(path)
+def _run(
+    path: Path,
+    output: Path,
+    picture: Path | None,
+    checkpoint: Path | None = None,
+    steps: int | None = None,
+    *,
+    theory: bool,
+) -> None:
+    config = read_config(path, steps=steps)
     if not theory and config.simulate is None:
         raise ConfigError(f"{path}: [simulate] is missing: add it with the width of the network")
     if picture is None and "output" in config.plot:
@@ -209,15 +249,43 @@ def _run(path: Path, output: Path, picture: Path | None, *, theory: bool) -> Non
         optional_import(module, extra="io", purpose=f"writing {output.name}")
     if picture is not None:
         _check_picture(picture, inputs=[path, output])
+    if checkpoint is not None:
+        _check_target(checkpoint, inputs=[path, output])
 
-    with _Store(output) as store:
+    with _checkpoints(output, checkpoint, config, theory=theory) as files, _Store(output) as store:
         if theory:
-            store.run("theory", solve, config, config.solve)
+            store.run("theory", solve, config, config.solve, files["theory"])
         if config.simulate is not None:
-            store.run("experiment", simulate, config, config.simulate)
+            store.run("experiment", simulate, config, config.simulate, files["experiment"])
     typer.echo(f"wrote {output}")
     if picture is not None:
         _save_picture(store.solutions, picture)
+
+
+@contextmanager
+def _checkpoints(
+    output: Path, asked: Path | None, config: Config, *, theory: bool
+) -> Iterator[dict[str, Checkpoint]]:
+    """The checkpoints of a command; those not asked for are gone once there is a result.
+
+    While another run follows, a complete one is saved too: the command may be interrupted then.
+    """
+    path = output.with_suffix(".checkpoint.npz") if asked is None else asked
+    followed = config.simulate is not None or bool(config.solve.get("estimate_error"))
+    first = Checkpoint(path, at_end=asked is not None or (theory and followed))
+    second = Checkpoint(first.beside("experiment").path, at_end=asked is not None)
+
+    def clear() -> None:
+        if asked is None:
+            for file in (first, first.beside("reference"), second):
+                file.path.unlink(missing_ok=True)
+
+    try:
+        yield {"theory": first, "experiment": second if theory else first}
+    except DivergenceError:
+        clear()
+        raise
+    clear()
 
 
 class _Store:
@@ -250,40 +318,78 @@ class _Store:
             self._draft.replace(path)
             error.add_note(f"what was solved until then is saved in {path}")
 
-    def run(self, group: str, verb: Any, config: Config, options: Any) -> None:
+    def run(
+        self, group: str, verb: Any, config: Config, options: Any, checkpoint: Checkpoint
+    ) -> None:
         """Run a verb with a progress display, and write its result or the part before a failure."""
         steps = config.training.steps
         try:
             with reporting(f"{group:<10}", steps, Console(stderr=True)) as progress:
-                solution = _call(verb, config, options, progress)
+                solution = _call(verb, config, options, progress, checkpoint)
         except DivergenceError as error:
             if error.partial is not None:
                 self._write(group, error.partial)
             raise
         self._write(group, solution)
-        typer.echo(_summary(group, solution))
+        for line in _summary(solution):
+            typer.echo(f"{group:<10}  {line}")
 
     def _write(self, group: str, solution: Solution) -> None:
         solution.save(self._draft, group=group)
         self.solutions[group] = solution
 
 
-def _call(verb: Any, config: Config, options: Any, progress: Progress) -> Solution:
+def _call(
+    verb: Any, config: Config, options: Any, progress: Progress, checkpoint: Checkpoint
+) -> Solution:
     result: Solution = verb(
-        config.limit, config.data, config.training, **options, progress=progress
+        config.limit,
+        config.data,
+        config.training,
+        **options,
+        progress=progress,
+        checkpoint=checkpoint,
     )
     return result
 
 
-def _summary(group: str, solution: Solution) -> str:
-    parts = []
-    if "wall_seconds" in solution.diagnostics:
-        parts.append(f"{solution.diagnostics['wall_seconds']:.3g} s")
+def _summary(solution: Solution) -> Iterator[str]:
+    """A run in a few lines: time and losses, the edge of stability, the error of truncation."""
+    found, parts = solution.diagnostics, []
+    if "wall_seconds" in found:
+        parts.append(f"{found['wall_seconds']:.3g} s")
     if len(solution.train_loss):
         parts.append(f"training loss {solution.train_loss[0]:.4g} -> {solution.train_loss[-1]:.4g}")
         if solution.test_loss is not None:
             parts.append(f"test loss {solution.test_loss[0]:.4g} -> {solution.test_loss[-1]:.4g}")
-    return f"{group:<10}  {', '.join(parts)}"
+    yield ", ".join(parts)
+    if "stability" in found:
+        yield _stability(found["stability"])
+    if "error_estimate" in found:
+        yield _truncation(found["error_estimate"])
+
+
+def _stability(found: dict[str, Any]) -> str:
+    largest = f"{found['largest']:.4g} at step {found['largest_at']}"
+    if found["unstable"] is None:
+        return f"stable: {found['quantity']} stays below {found['bound']:g}, at most {largest}"
+    first, last = found["unstable"]
+    return (
+        f"beyond the edge of stability from step {first} to step {last}: {found['quantity']} "
+        f"exceeds {found['bound']:g}, at most {largest}"
+    )
+
+
+def _truncation(found: dict[str, Any]) -> str:
+    def errors(part: dict[str, float]) -> str:
+        return f"outputs {part['outputs']:.1e}, training loss {part['train_loss']:.1e} (relative)"
+
+    if "reason" in found:
+        return f"truncation error: none, {found['reason']}"
+    if "after_edge" in found:
+        before, after = errors(found["before_edge"]), errors(found["after_edge"])
+        return f"truncation error: {before} before the edge of stability, {after} beyond"
+    return f"truncation error: {errors(found)}"
 
 
 def _read_results(paths: list[Path]) -> dict[str, Solution]:
@@ -349,7 +455,7 @@ def _errors(traceback: bool) -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except KeyboardInterrupt as error:
-        _complain("interrupted", error)
+        _complain(str(error) or "interrupted", error)
         raise typer.Exit(130) from None
     except _KNOWN as error:
         if traceback:

@@ -106,16 +106,20 @@ class _Lines:
     def __init__(self, description: str, steps: int, console: Console) -> None:
         self._description, self._steps, self._console = description, steps, console
         self._start = self._last = time.monotonic()
+        self._begin: int | None = None
         self._next = 0.0
 
     def __call__(self, step: int, loss: float) -> None:
         now = time.monotonic()
+        if self._begin is None:
+            # A resumed run begins where it was left.
+            self._begin, self._start = step, now
         if step < self._next and now - self._last < SECONDS:
             return
         self._last = now
         while self._next <= step:
             self._next += max(self._steps / LINES, 1)
-        rate = step / max(now - self._start, 1e-9)
+        rate = (step - self._begin) / max(now - self._start, 1e-9)
         left = f"{(self._steps - step) / rate:.0f} s left" if rate else "starting"
         self._print(
             f"{self._description}  step {step}/{self._steps}  loss {loss:.3e}  "

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from dmftcore._provenance import describe, provenance
 from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import linear
 from dmftcore.limits.linear import DeepLinear
@@ -31,7 +32,9 @@ def solve(
     save: str | Iterable[str] = (),
     tol: float | None = None,
     method: str | None = None,
+    estimate_error: bool = False,
     progress: Progress | None = None,
+    checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
     """Solve the dynamical mean-field theory of a network at infinite width.
 
@@ -61,8 +64,17 @@ def solve(
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
         for, else the growing network; ``diagnostics["reason"]`` tells.
+    estimate_error : bool
+        Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
+        that would be below rounding), and report the difference of outputs and losses in
+        ``diagnostics["error_estimate"]``. The finer run takes up to twice as long as the first.
     progress : callable, optional
-        Called with (step, training loss).
+        Called with (step, training loss); once more from step 0 on for `estimate_error`.
+    checkpoint : path, optional
+        File from which the same call goes on after it was interrupted, to the same result bit for
+        bit (on the same machine, with the same versions). It is written about once a minute, on
+        Ctrl-C, and at the end: the same call with more steps extends a run. An extended run keeps
+        what it has by default: its `tol`, and the steps stored so far.
 
     Returns
     -------
@@ -71,7 +83,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        For arguments that make no problem, or that the method cannot answer.
+        For arguments that make no problem, or that the method cannot answer, and for a checkpoint
+        of another run.
     MemoryError
         Before the first step, if the run cannot fit.
     DivergenceError
@@ -85,6 +98,8 @@ def solve(
         `kernel_times`.
     """
     check_nouns("solve", limit, data, training)
+    if not isinstance(estimate_error, bool):
+        raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
         schedule=schedule,
@@ -92,6 +107,8 @@ def solve(
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
         progress=progress,
+        checkpoint=Checkpoint.at(checkpoint),
+        estimate_error=estimate_error,
     )
     config = {
         "limit": describe(limit),
@@ -103,6 +120,7 @@ def solve(
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,
+            "estimate_error": options.estimate_error,
         },
         "versions": provenance(),
     }

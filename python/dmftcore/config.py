@@ -40,7 +40,7 @@ NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
     "training": {"GradientDescent": GradientDescent},
 }
 #: Keyword arguments of the verbs that a file cannot express.
-_NOT_IN_FILES = {"progress"}
+_NOT_IN_FILES = {"checkpoint", "progress"}
 
 
 def _options(verb: Callable[..., Any]) -> tuple[str, ...]:
@@ -87,8 +87,14 @@ class Config:
     plot: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_config(path: str | os.PathLike[str]) -> Config:
+def read_config(path: str | os.PathLike[str], *, steps: int | None = None) -> Config:
     """Read the nouns and options of a TOML file.
+
+    Parameters
+    ----------
+    path : path
+    steps : int, optional
+        Takes the place of ``steps`` in [training].
 
     Raises
     ------
@@ -103,9 +109,11 @@ def read_config(path: str | os.PathLike[str]) -> Config:
             raise ConfigError(f"{path}: {_unknown('section', section, SECTIONS)}")
         if not isinstance(entries, dict):
             raise ConfigError(f"{path}: {section!r} must be a section, written [{section}]")
+    if steps is not None:
+        table.setdefault("training", {})["steps"] = steps
     nouns = {section: _read_noun(path, section, table) for section in NOUNS}
-    steps = nouns["training"].steps
-    options = {section: _read_options(path, section, table, steps) for section in OPTIONS}
+    updates = nouns["training"].steps
+    options = {section: _read_options(path, section, table, updates) for section in OPTIONS}
     return Config(
         **nouns,
         solve=options["solve"] or {},

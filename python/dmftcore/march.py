@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
+from dmftcore.checkpoint import Checkpoint, Saved, deferred_interrupt
 from dmftcore.solution import IntArray
 
-__all__ = ["Diverged", "March", "Plan", "Progress", "Schedule", "check_memory", "march"]
+__all__ = ["Diverged", "March", "Plan", "Progress", "Schedule", "check_memory", "march", "resumed"]
 
 #: Silent unless the program that uses the library listens.
 _log = logging.getLogger("dmftcore")
@@ -36,6 +37,9 @@ LOG_KERNEL_TIMES = 64
 #: Progress reports of a run.
 REPORTS = 200
 
+#: Seconds of wall time after which a march comes back to be interrupted or saved.
+PATIENCE = 0.2
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -45,14 +49,31 @@ class Segment:
     stored: npt.NDArray[np.bool_]
     with_kernels: bool
 
+    def cut(self, step: int) -> tuple[Segment, Segment | None]:
+        """The part up to `step`, which becomes a stop, and the rest."""
+        if step >= self.stops[-1]:
+            return self, None
+        count = int(np.searchsorted(self.stops, step, side="right"))
+        stops, stored = self.stops[:count], self.stored[:count]
+        if count == 0 or stops[-1] < step:
+            stops, stored = np.append(stops, step), np.append(stored, False)
+        return (
+            Segment(stops, stored, False),
+            Segment(self.stops[count:], self.stored[count:], self.with_kernels),
+        )
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps at which a march stores curves (`times`) and kernels (`kernel_times`)."""
+    """Steps at which a march stores curves (`times`) and kernels (`kernel_times`).
+
+    `explicit` names which of the two were asked for.
+    """
 
     steps: int
     times: IntArray
     kernel_times: IntArray
+    explicit: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -68,19 +89,66 @@ class Schedule:
         TypeError, ValueError
             If the given steps are not increasing integers within 0..steps.
         """
+        given = {"times": times, "kernel_times": kernel_times}
         return cls(
             steps,
             _chosen("times", times, steps, ALL_TIMES, LOG_TIMES),
             _chosen("kernel_times", kernel_times, steps, ALL_KERNEL_TIMES, LOG_KERNEL_TIMES),
+            tuple(name for name, value in given.items() if value is not None),
         )
 
-    def segments(self) -> Iterable[Segment]:
-        """Stretches of the march; one ends at a kernel time or where progress is due."""
+    def after(self, saved: Saved) -> Schedule:
+        """This schedule beyond the step of a saved run, and what that run has stored up to it.
+
+        Raises
+        ------
+        ValueError
+            If the saved run has gone beyond the last step, or did not store what was asked for.
+        """
+        if self.steps < saved.step:
+            raise ValueError(
+                f"steps = {self.steps}, but the checkpoint is at step {saved.step} already: "
+                "pass more steps, or name another checkpoint"
+            )
+        return replace(
+            self,
+            times=self._joined("times", self.times, saved.times, saved),
+            kernel_times=self._joined("kernel_times", self.kernel_times, saved.kernel_times, saved),
+        )
+
+    def _joined(self, name: str, wanted: IntArray, stored: IntArray, saved: Saved) -> IntArray:
+        if name in self.explicit or name in saved.explicit:
+            passed = wanted[wanted <= saved.step]
+            differing = np.setxor1d(passed, stored)
+            if differing.size:
+                step = differing[0]
+                fault = (
+                    f"asks for step {step}, which the run has passed without storing it"
+                    if step in passed
+                    else f"lacks step {step}, which the run has stored"
+                )
+                remedy = (
+                    f"pass the {name} of that run, and later ones to extend it"
+                    if name in saved.explicit
+                    else f"leave {name} out to keep what it stored"
+                )
+                raise ValueError(
+                    f"{name} {fault} (the checkpoint is at step {saved.step}): {remedy}, or name "
+                    "another checkpoint"
+                )
+        return np.concatenate([stored, wanted[wanted > saved.step]])
+
+    def segments(self, after: int = -1) -> Iterable[Segment]:
+        """Stretches of the march beyond step `after`.
+
+        One ends at a kernel time or where progress is due.
+        """
         wanted = np.union1d(self.times, self.kernel_times)
         if len(wanted) == 0:
             return
         reports = np.linspace(0, wanted[-1], REPORTS + 1).astype(np.int64)
         stops = np.union1d(wanted, reports)
+        stops = stops[stops > after]
         stored = np.isin(stops, self.times)
         with_kernels = np.isin(stops, self.kernel_times)
         begin = 0
@@ -107,7 +175,10 @@ def _chosen(
 
 
 class March(Protocol):
-    """A causal system that can be advanced in time."""
+    """A causal system that can be advanced in time.
+
+    Where it stops, or is saved and restored, changes no bit of what it answers.
+    """
 
     @property
     def step(self) -> int:
@@ -144,35 +215,153 @@ def march(
     schedule: Schedule,
     loss: Callable[[FloatArray], float],
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> FloatArray:
     """Advance `system` through `schedule`; its outputs (n_times, points, K) at `schedule.times`.
+
+    Parameters
+    ----------
+    system : March
+        At its start.
+    schedule : Schedule
+        If the checkpoint holds a part of the run, what `Schedule.after` makes of it.
+    loss : callable
+        Training loss of the outputs (points, K) of a step, for `progress`.
+    progress : callable, optional
+    checkpoint : Checkpoint, optional
+        The run goes on from what it holds, and is saved now and then, when it is interrupted, and
+        at the end.
 
     Raises
     ------
     Diverged
         As soon as the system stops short.
+    KeyboardInterrupt
+        When the user, or `progress`, interrupts; with a checkpoint the text says how to go on.
     """
-    times: list[int] = []
-    outputs: list[FloatArray] = []
-    kernel_times: list[int] = []
-    for segment in schedule.segments():
-        rows = system.advance(segment.stops)
-        stored = segment.stored[: len(rows)]
-        times.extend(segment.stops[: len(rows)][stored].tolist())
-        outputs.append(rows[stored])
-        if len(rows) < len(segment.stops):
-            partial = Schedule(
-                schedule.steps,
-                np.array(times, dtype=np.int64),
-                np.array(kernel_times, dtype=np.int64),
-            )
-            raise Diverged(system.step, partial, np.concatenate(outputs))
-        if segment.with_kernels:
-            system.store_kernels()
-            kernel_times.append(system.step)
-        if progress is not None:
-            progress(system.step, loss(rows[-1]))
-    return np.concatenate(outputs) if outputs else np.empty((0, 0, 0))
+    run = _Run(system, schedule, checkpoint)
+    try:
+        with deferred_interrupt(checkpoint is not None) as interrupted:
+            for rows in run.pieces():
+                if rows is not None and progress is not None:
+                    progress(system.step, loss(rows))
+                if interrupted():
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if checkpoint is None or not run.at_rest or not run.save():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted at step {system.step} of {schedule.steps}; {checkpoint.path} holds the "
+            "run: start it again to go on"
+        ) from None
+    run.finish()
+    return run.outputs()
+
+
+def resumed(
+    schedule: Schedule,
+    checkpoint: Checkpoint | None,
+    config: Mapping[str, Any],
+    lr: float | FloatArray,
+    **in_force: Any,
+) -> Schedule:
+    """The schedule of a run that may go on from a checkpoint; see `Checkpoint.admit`."""
+    if checkpoint is None:
+        return schedule
+    checkpoint.admit(config, lr, **in_force)
+    return schedule if checkpoint.saved is None else schedule.after(checkpoint.saved)
+
+
+class _Run:
+    """A march through a schedule: what it has stored, and its checkpoint.
+
+    Attributes
+    ----------
+    at_rest : bool
+        Whether the march is between two steps, with a state that can be saved.
+    """
+
+    def __init__(self, system: March, schedule: Schedule, checkpoint: Checkpoint | None) -> None:
+        self._system, self._schedule, self._checkpoint = system, schedule, checkpoint
+        self._times: list[int] = []
+        self._kernel_times: list[int] = []
+        self._outputs: list[FloatArray] = []
+        self.at_rest = False
+        begin = -1
+        if checkpoint is not None and checkpoint.saved is not None:
+            # Not held any longer: a state may be as large as the march itself.
+            saved, checkpoint.saved = checkpoint.saved, None
+            system.restore(saved.state)
+            self._times, self._kernel_times = saved.times.tolist(), saved.kernel_times.tolist()
+            self._outputs.append(saved.outputs)
+            begin = saved.step
+        self._segments = list(schedule.segments(after=begin))
+        if checkpoint is not None and begin >= 0 and self._segments:
+            checkpoint.resumed_from.append(begin)
+            _log.info("going on at step %d with the run of %s", begin, checkpoint.path)
+
+    def pieces(self) -> Iterator[FloatArray | None]:
+        """Advance for some steps at a time; the present outputs where progress is due."""
+        pace = 1
+        for segment in self._segments:
+            rest: Segment | None = segment
+            while rest is not None:
+                self.at_rest = False
+                begin, watch = self._system.step, Stopwatch()
+                piece, rest = rest.cut(begin + pace)
+                rows = self._advance(piece)
+                # In the time that these steps took, no more than twice as many are taken next.
+                within = PATIENCE / max(watch.seconds(), 1e-9) * (self._system.step - begin)
+                pace = max(1, int(min(within, 2 * pace)))
+                if self._checkpoint is not None and self._checkpoint.due:
+                    self.save()
+                self.at_rest = True
+                yield rows[-1] if rest is None else None
+
+    def _advance(self, piece: Segment) -> FloatArray:
+        rows = self._system.advance(piece.stops)
+        stored = piece.stored[: len(rows)]
+        self._times.extend(piece.stops[: len(rows)][stored].tolist())
+        self._outputs.append(rows[stored])
+        if len(rows) < len(piece.stops):
+            raise Diverged(self._system.step, self._done(), self.outputs())
+        if piece.with_kernels:
+            self._system.store_kernels()
+            self._kernel_times.append(self._system.step)
+        return rows
+
+    def outputs(self) -> FloatArray:
+        """All that is stored, (n_times, points, K)."""
+        return np.concatenate(self._outputs) if self._outputs else np.empty((0, 0, 0))
+
+    def save(self) -> bool:
+        """Write the checkpoint; False if that failed."""
+        assert self._checkpoint is not None
+        return self._checkpoint.save(self._saved)
+
+    def finish(self) -> None:
+        """Save the last step, from which the run can be extended."""
+        if self._checkpoint is not None and self._checkpoint.at_end and self._segments:
+            self.save()
+
+    def _done(self) -> Schedule:
+        """The part of the schedule that is done."""
+        return replace(
+            self._schedule,
+            times=np.array(self._times, dtype=np.int64),
+            kernel_times=np.array(self._kernel_times, dtype=np.int64),
+        )
+
+    def _saved(self) -> Saved:
+        done = self._done()
+        return Saved(
+            step=self._system.step,
+            times=done.times,
+            kernel_times=done.kernel_times,
+            explicit=done.explicit,
+            outputs=self.outputs(),
+            state=self._system.state(),
+        )
 
 
 @dataclass(frozen=True)
@@ -252,3 +441,5 @@ class SolveOptions:
     tol: float | None
     method: str | None
     progress: Progress | None
+    checkpoint: Checkpoint | None = None
+    estimate_error: bool = False

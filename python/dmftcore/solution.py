@@ -73,7 +73,8 @@ class Solution:
     overlap : array or None
     order_parameters : dict
     diagnostics : dict
-        Engine and why it was chosen, residual or error estimates, ranks, memory, wall time.
+        Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
+        time.
     config : dict
         The nouns and options of the call, and the versions it ran with.
     """

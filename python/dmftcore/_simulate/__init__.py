@@ -11,6 +11,7 @@ from dmftcore._simulate import linear
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer, one_of
 from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Progress, Schedule
@@ -33,6 +34,7 @@ def simulate(
     save: str | Iterable[str] = (),
     progress: Progress | None = None,
     device: str | None = None,
+    checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
     """Train finite networks and measure what `solve` predicts for infinite width.
 
@@ -69,6 +71,8 @@ def simulate(
     device : {"cpu", "cuda"}, optional
         Where the networks are trained; "cuda" needs cupy. Initial weights are drawn on the host
         wherever that is, so that runs on both agree up to rounding. By default "cpu".
+    checkpoint : path, optional
+        As in `solve`. The file holds all weights.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def simulate(
     Raises
     ------
     TypeError, ValueError
-        For arguments that make no network.
+        For arguments that make no network, and for a checkpoint of another run.
     MemoryError
         Before the first step, if the run cannot fit.
     CudaError, ImportError
@@ -97,6 +101,7 @@ def simulate(
         save=fields_to_save(save, linear.KERNELS),
         progress=progress,
         device=one_of("device", "cpu" if device is None else device, ("cpu", "cuda")),
+        checkpoint=Checkpoint.at(checkpoint),
     )
     schedule = options.schedule
     config = {

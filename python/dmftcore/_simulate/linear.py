@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from dmftcore.march import (
     Stopwatch,
     check_memory,
     march,
+    resumed,
 )
 from dmftcore.observables import square_loss
 from dmftcore.solution import IntArray, Solution
@@ -262,6 +263,8 @@ def train(
     """Train `options.seeds` networks; see `dmftcore.simulate`."""
     _check_limit(limit)
     watch = Stopwatch()
+    schedule = resumed(options.schedule, options.checkpoint, config, training.lr)
+    options = replace(options, schedule=schedule)
     points = factor(data)
     plan = memory_plan(limit, data, training, options, rank=points.shape[1])
     check_memory(plan, _REMEDIES)
@@ -290,6 +293,8 @@ def train(
             "memory": plan.total,
             "wall_seconds": watch.seconds(),
         }
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
         kernels = records.fields()
         fields = curves(data, outputs.reshape(len(schedule.times), *networks.shape))
         errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
@@ -304,7 +309,7 @@ def train(
         )
 
     try:
-        outputs = march(networks, options.schedule, mean_loss, options.progress)
+        outputs = march(networks, options.schedule, mean_loss, options.progress, options.checkpoint)
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "
@@ -343,8 +348,11 @@ def memory_plan(
     rows = {"H": points, "G": outputs}
     saved = [rows[name] for name in options.save]
     weights = width * (rank + outputs) + (depth - 1) * width**2
+    # The velocities, if there are any.
+    weights *= seeds * (2 if training.momentum else 1)
     counts = {
-        "weights": seeds * weights * (2 if training.momentum else 1),
+        "weights": weights,
+        "checkpoint": 0 if options.checkpoint is None else weights,
         # Outputs of every network, twice while they are put together, and the temporaries of the
         # losses; mean outputs, errors and standard errors.
         "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,
@@ -364,6 +372,7 @@ def memory_plan(
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "weights": "lower width or seeds",
+    "checkpoint": "lower width or seeds, or pass no checkpoint",
     "curves": "pass fewer times or lower seeds",
     "kernels": "pass fewer kernel_times",
     "work": "lower width or seeds, or take fewer points",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dmftcore.checkpoint import Checkpoint
 from dmftcore.march import Progress, Schedule
 
 __all__ = ["Options"]
@@ -20,3 +21,4 @@ class Options:
     save: tuple[str, ...]
     progress: Progress | None
     device: str
+    checkpoint: Checkpoint | None = None

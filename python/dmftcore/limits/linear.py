@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ from dmftcore.march import (
     Stopwatch,
     check_memory,
     march,
+    resumed,
 )
 from dmftcore.modes import LinearProblem
 from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
+from dmftcore.worth import stability, truncation_error, unstable
 
 __all__ = ["DeepLinear", "solve_deep_linear"]
 
@@ -47,6 +49,9 @@ DEFAULT_TOL = 1e-8
 #: rows of all of them count.
 SHORT_RUN = 256
 ROUNDING_TOL = 1e-13
+
+#: The tolerance of a run, in units of that of the run it is compared with.
+TOL_RATIO = 100
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
@@ -146,7 +151,12 @@ def solve_deep_linear(
     """March the theory of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
-    _CHECKS[engine](limit, training)
+    _check_readout(engine, limit, training)
+    tol = truncation(limit, data, training, options) if engine == "growing" else None
+    schedule = resumed(
+        options.schedule, options.checkpoint, config, training.lr, engine=engine, tol=tol
+    )
+    options = replace(options, schedule=schedule, tol=tol)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, data, training)
@@ -180,11 +190,15 @@ def solve_deep_linear(
             config=config,
         )
         diagnostics.update(_worth(system))
+        if result.sharpness is not None and training.steps > 0:
+            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
         diagnostics["wall_seconds"] = watch.seconds()
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
         return result
 
     try:
-        outputs = march(system, options.schedule, loss, options.progress)
+        outputs = march(system, schedule, loss, options.progress, options.checkpoint)
     except Diverged as stop:
         settled = not isinstance(system, ChainMarch) or system.chain.settled
         what = "the training loss" if settled else "the flow in depth"
@@ -194,26 +208,29 @@ def solve_deep_linear(
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
-    result = solution(options.schedule, outputs)
-    _warn_unstable(result, training)
+    result = solution(schedule, outputs)
+    if "stability" in result.diagnostics:
+        warning = unstable(result.diagnostics["stability"], training)
+        if warning is not None:
+            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    if options.estimate_error:
+        with warnings.catch_warnings():
+            # The other run is as unstable as this one.
+            warnings.simplefilter("ignore", StabilityWarning)
+            error = _truncation_error(limit, data, training, options, config, result)
+        result.diagnostics["error_estimate"] = error
     return result
 
 
-def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
-    _check_readout(limit, training)
-    if limit.depth == INFINITE and limit.readout == "ntk":
+def _check_readout(engine: str, limit: DeepLinear, training: GradientDescent) -> None:
+    if engine == "chain" and limit.depth == INFINITE and limit.readout == "ntk":
         raise ValueError("readout='ntk' needs a finite depth: use readout='gd'")
-
-
-def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
     if limit.readout == "ntk" and not training.is_plain:
         raise ValueError(
             "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum nor "
             "weight_decay: use readout='gd'"
         )
 
-
-_CHECKS = {"growing": _check_readout, "chain": _check_chain, "lazy": _check_readout}
 
 #: The largest stable learning rate, in the words of warnings.
 _BOUND = "2 (1 + momentum) / (sharpness + weight_decay)"
@@ -268,9 +285,13 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
 def truncation(
     limit: DeepLinear, data: Dataset, training: GradientDescent, options: SolveOptions
 ) -> float:
-    """Tolerance of the growing network."""
+    """Tolerance of the growing network; by default that of the run it goes on with."""
     if options.tol is not None:
         return options.tol
+    if options.checkpoint is not None:
+        held = options.checkpoint.held("tol")
+        if held is not None:
+            return float(held)
     matrices = 1 if limit.branch_scale is None else limit.depth - 1
     rows = (training.steps + 1) * data.n_outputs * matrices
     return ROUNDING_TOL if rows <= SHORT_RUN else DEFAULT_TOL
@@ -301,6 +322,42 @@ def _system(
     return ChainMarch(problem, training.steps)
 
 
+def _truncation_error(
+    limit: DeepLinear,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+    result: Solution,
+) -> dict[str, Any]:
+    """How far `result` is from what the growing network answers at another tolerance."""
+    engine = result.diagnostics["engine"]
+    if engine != "growing":
+        return {"reason": f"the engine {engine!r} truncates nothing"}
+    if len(result.times) == 0:
+        return {"reason": "no times are stored"}
+    assert options.tol is not None
+    # Where a finer one would drown in rounding, a coarser one is off by more than the run.
+    finer = options.tol / TOL_RATIO
+    tol = finer if finer >= ROUNDING_TOL else options.tol * TOL_RATIO
+    other = replace(
+        options,
+        schedule=replace(options.schedule, kernel_times=np.empty(0, dtype=np.int64)),
+        save=(),
+        tol=tol,
+        method=engine,
+        estimate_error=False,
+        checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
+    )
+    report: dict[str, Any] = {"reference_tol": tol}
+    try:
+        reference = solve_deep_linear(limit, data, training, other, config)
+    except (DivergenceError, MemoryError) as error:
+        return {**report, "reason": f"the run at tol = {tol:g} failed: {error}"}
+    seconds = reference.diagnostics["wall_seconds"]
+    return {**report, **truncation_error(result, reference), "wall_seconds": seconds}
+
+
 def memory_plan(
     limit: DeepLinear,
     data: Dataset,
@@ -310,10 +367,10 @@ def memory_plan(
 ) -> Plan:
     """Memory of a run, by part."""
     points, outputs = data.n_train + data.n_test, data.n_outputs
-    depth = NODES if limit.depth == INFINITE else limit.depth
-    if engine == "lazy" and limit.depth == INFINITE:
-        # No layers then.
-        depth = 0
+    depth = limit.depth
+    if depth == INFINITE:
+        # The lazy limit has no layers there, the chain has those of its collocation.
+        depth = 0 if engine == "lazy" else NODES
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
@@ -325,14 +382,17 @@ def memory_plan(
     lifted *= 2 * slots if {"H", "A", *PRODUCTS} & set(options.save) else min(slots, 1)
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
+    history = _chain_count(limit, training.steps, outputs) if engine == "chain" else 0
     counts = {
-        "chain": _chain_count(limit, training.steps, outputs)
-        + visited * (rows + data.n_train + points)
-        if engine == "chain"
-        else 0,
+        "chain": history + visited * (rows + data.n_train + points) if engine == "chain" else 0,
         "rows of all points": lifted if engine == "chain" else 0,
+        # Lower triangles of the histories.
+        "checkpoint": 0 if options.checkpoint is None else history // 2,
         # The steps, and their concatenation.
-        "curves": 2 * len(options.schedule.times) * points * outputs,
+        "curves": (3 if options.estimate_error else 2)
+        * len(options.schedule.times)
+        * points
+        * outputs,
         "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
         "two-time kernels": 2 * slots**2 * depth * sum(saved[name] for name in options.save),
         "data": 4 * points**2 if with_gram else 2 * points * rank,
@@ -352,6 +412,7 @@ def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
 _REMEDIES = {
     "chain": "use method='growing', or fewer steps",
     "rows of all points": "pass fewer kernel_times (kernel_times=[] stores none)",
+    "checkpoint": "use method='growing', fewer steps, or pass no checkpoint",
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
@@ -426,21 +487,3 @@ def _worth(system: LinearMarch) -> dict[str, Any]:
             "multiply_adds": system.multiply_adds,
         }
     return {}
-
-
-def _warn_unstable(result: Solution, training: GradientDescent) -> None:
-    if result.sharpness is None or training.steps == 0:
-        return
-    # The rate of the update that follows; after the last step, that of the one before.
-    rates = training.rates[np.minimum(result.kernel_times, training.steps - 1)]
-    bounds = 2 * (1 + training.momentum) / (result.sharpness + training.weight_decay)
-    unstable = np.flatnonzero(rates > bounds)
-    if unstable.size:
-        first = unstable[0]
-        warnings.warn(
-            f"lr = {rates[first]:.4g} exceeds {_BOUND} = {bounds[first]:.4g} at step "
-            f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
-            "rounding and truncation, whatever tol; lower lr for reproducible digits",
-            StabilityWarning,
-            stacklevel=4,
-        )
