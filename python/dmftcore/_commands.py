@@ -23,7 +23,7 @@ from dmftcore._solve import solve
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
 from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
-from dmftcore.march import Progress
+from dmftcore.march import Progress, Schedule
 from dmftcore.solution import Solution
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class _Store:
 
     def run(self, group: str, verb: Any, config: Config, options: Any) -> None:
         """Run a verb with a progress display, and write its result or the part before a failure."""
-        steps = config.training.steps
+        steps = Schedule.of_training(config.training).steps
         try:
             with reporting(f"{group:<10}", steps, Console(stderr=True)) as progress:
                 solution = _call(verb, config, options, progress)

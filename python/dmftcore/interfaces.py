@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from dmftcore import _core
 from dmftcore._validate import FloatArray
-from dmftcore.modes import LinearProblem
+from dmftcore.modes import LinearProblem, Modes
 from dmftcore.solution import IntArray
 
-__all__ = ["GrowingNetwork", "Snapshot"]
+__all__ = ["GrowingNetwork", "InterfaceKernels", "Snapshot"]
 
 #: Vectors are measured against at least this multiple of the largest of their kind: without it
 #: a converged run would grow on rounding noise.
@@ -48,66 +49,55 @@ class Snapshot:
     visited: list[int]
 
 
-class GrowingNetwork:
-    """A linear network of infinite width under gradient descent; a `dmftcore.march.March`.
+class Core(Protocol):
+    """A small network whose initial weights grow; what its kernels are read from."""
+
+    @property
+    def neurons(self) -> list[int]:
+        """Numbers of neurons of layers 0..L."""
+
+    def weights(self, link: int) -> FloatArray:
+        """W^l at the time reached, (neurons[l + 1], neurons[l])."""
+
+    def gradients(self, layer: int) -> FloatArray:
+        """g^l, (K, neurons[l])."""
+
+    def forward_basis(self, link: int) -> FloatArray:
+        """Orthonormal visited directions of W^l as rows."""
+
+    def forward_neurons(self, link: int) -> list[int]:
+        """For each visited direction of W^l its neuron in layer l + 1."""
+
+
+CORE = TypeVar("CORE", bound=Core)
+
+
+class InterfaceKernels(Generic[CORE]):
+    """Kernels of a growing network at the times when they were stored.
 
     Parameters
     ----------
-    problem : LinearProblem
-        With gamma > 0.
-    tol : float
-        Relative size below which the unvisited part of a vector is dropped.
+    core : Core
+        The network.
+    modes : Modes
+        Its data.
+    depth : int
+        Hidden layers L.
+    init_scale : float
+        Standard deviation sigma of its initial weights.
     """
 
-    def __init__(self, problem: LinearProblem, tol: float) -> None:
-        self.tol = tol
-        self._modes = problem.modes
-        self._depth = problem.depth
-        self._variance = problem.init_scale**2
-        self._core = _core.GrowingNetwork(
-            scales=problem.modes.scales,
-            targets=problem.modes.targets,
-            depth=problem.depth,
-            rate=problem.lr_per_point * problem.gamma,
-            gamma=problem.gamma,
-            sigma=problem.init_scale,
-            tol=tol,
-            floor=NORM_FLOOR,
-            max_neurons=MAX_NEURONS,
-            ntk_rate=problem.lr_per_point if problem.follow_ntk else 0.0,
-            loss_limit=problem.loss_limit,
-        )
+    def __init__(self, core: CORE, modes: Modes, depth: int, init_scale: float) -> None:
+        self._core = core
+        self._modes = modes
+        self._depth = depth
+        self._variance = init_scale**2
         self._snapshots: list[Snapshot] = []
-
-    @property
-    def step(self) -> int:
-        return self._core.step
 
     @property
     def neurons(self) -> list[int]:
         """Numbers of neurons of layers 1..L."""
         return self._core.neurons[1:]
-
-    @property
-    def multiply_adds(self) -> float:
-        """Multiply-adds of matrix-vector products executed so far."""
-        return self._core.multiply_adds
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Outputs (len(stops), P + Q, K) at the given steps; fewer if the loss diverges.
-
-        Raises
-        ------
-        MemoryError
-            If a layer would exceed its largest number of neurons.
-        """
-        predictors = self._core.advance(stops)
-        if self._core.status == "full":
-            raise MemoryError(
-                f"the growing network reached {MAX_NEURONS} neurons in a layer at step "
-                f"{self.step}: raise tol, or use method='chain'"
-            )
-        return self._modes.outputs(predictors)
 
     def store_kernels(self) -> None:
         """Keep the state of the current step."""
@@ -183,6 +173,60 @@ class GrowingNetwork:
             wide[:, neurons] = np.sqrt(self._variance) * x[-1] @ basis[later:].T
             x.append(wide)
         return x
+
+
+class GrowingNetwork(InterfaceKernels[_core.GrowingNetwork]):
+    """A linear network of infinite width under gradient descent; a `dmftcore.march.March`.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        With gamma > 0.
+    tol : float
+        Relative size below which the unvisited part of a vector is dropped.
+    """
+
+    def __init__(self, problem: LinearProblem, tol: float) -> None:
+        self.tol = tol
+        core = _core.GrowingNetwork(
+            scales=problem.modes.scales,
+            targets=problem.modes.targets,
+            depth=problem.depth,
+            rate=problem.lr_per_point * problem.gamma,
+            gamma=problem.gamma,
+            sigma=problem.init_scale,
+            tol=tol,
+            floor=NORM_FLOOR,
+            max_neurons=MAX_NEURONS,
+            ntk_rate=problem.lr_per_point if problem.follow_ntk else 0.0,
+            loss_limit=problem.loss_limit,
+        )
+        super().__init__(core, problem.modes, problem.depth, problem.init_scale)
+
+    @property
+    def step(self) -> int:
+        return self._core.step
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of matrix-vector products executed so far."""
+        return self._core.multiply_adds
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), P + Q, K) at the given steps; fewer if the loss diverges.
+
+        Raises
+        ------
+        MemoryError
+            If a layer would exceed its largest number of neurons.
+        """
+        predictors = self._core.advance(stops)
+        if self._core.status == "full":
+            raise MemoryError(
+                f"the growing network reached {MAX_NEURONS} neurons in a layer at step "
+                f"{self.step}: raise tol, or use method='chain'"
+            )
+        return self._modes.outputs(predictors)
 
 
 def _feature_kernels(

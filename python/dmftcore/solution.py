@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Solution"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
+#: Step numbers, or times tau of a gradient flow.
+TimeArray: TypeAlias = IntArray | FloatArray
 #: A field of every layer: layer number -> array.
 Layers: TypeAlias = dict[int, FloatArray]
 
@@ -49,7 +51,8 @@ class Solution:
     Attributes
     ----------
     times : (n_times,) int array
-        Steps t at which curves are stored; step t is the state before update t.
+        Steps t at which curves are stored; step t is the state before update t. For a
+        `GradientFlow` these and all other times are the float ``tau = lr * t``.
     kernel_times : (n_kernel_times,) int array
         Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
     train_loss, test_loss : (n_times,) arrays
@@ -76,8 +79,8 @@ class Solution:
         The nouns and options of the call, and the versions it ran with.
     """
 
-    times: IntArray
-    kernel_times: IntArray
+    times: TimeArray
+    kernel_times: TimeArray
     train_loss: FloatArray
     outputs: FloatArray
     errors: FloatArray
@@ -98,7 +101,7 @@ class Solution:
     # -- kernels and responses ---------------------------------------------------------------
 
     def kernel(
-        self, name: str, layer: int | None = None, t: int | None = None, s: int | None = None
+        self, name: str, layer: int | None = None, t: float | None = None, s: float | None = None
     ) -> FloatArray:
         """Two-time kernel, or its value at given steps.
 
@@ -109,8 +112,9 @@ class Solution:
         layer : int, optional
             Layer number from 1; None stacks all layers on a first axis.
         t, s : int, optional
-            Steps, both members of `kernel_times`. With neither, the result is the full kernel
-            (times, P, times, P); with one, that side is fixed; with both it is (P, P).
+            Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
+            is the full kernel (times, P, times, P); with one, that side is fixed; with both it
+            is (P, P).
 
         Raises
         ------
@@ -172,11 +176,19 @@ class Solution:
             )
         return self.standard_errors[name]
 
-    def _kernel_index(self, step: int) -> int:
-        found = np.flatnonzero(self.kernel_times == step)
+    @property
+    def in_flow_time(self) -> bool:
+        """Whether times are those of a gradient flow, tau, and not step numbers."""
+        return self.times.dtype.kind == "f"
+
+    def _kernel_index(self, time: float) -> int:
+        # Times tau come out of arithmetic, and rounding must not hide them.
+        rounding = 1e-9 * abs(time) if self.in_flow_time else 0
+        found = np.flatnonzero(np.abs(self.kernel_times - time) <= rounding)
         if found.size == 0:
+            what = "time" if self.in_flow_time else "step"
             raise KeyError(
-                f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]"
+                f"kernels at {what} {time} were not stored: pass kernel_times=[..., {time}]"
             )
         return int(found[0])
 

@@ -18,7 +18,7 @@ from dmftcore.chain import HiddenChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
-from dmftcore.limits.linear_marches import ChainMarch, LazyMarch, LinearMarch
+from dmftcore.limits.linear_marches import ChainMarch, LazyMarch, LinearKernels, LinearMarch
 from dmftcore.march import (
     DIVERGENCE_FACTOR,
     Diverged,
@@ -46,6 +46,9 @@ ROUNDING_TOL = 1e-13
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
+#: What `save` and `method` of `dmftcore.solve` may name.
+FIELDS = (*KERNELS, *RESPONSES)
+METHODS = ("growing", "chain")
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def solve_deep_linear(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
-            **_kernel_fields(system, data, schedule, options.save),
+            **kernel_fields(system, data, len(schedule.kernel_times), options.save),
             diagnostics=diagnostics,
             config=config,
         )
@@ -249,7 +252,17 @@ def _system(
     training: GradientDescent,
     options: SolveOptions,
 ) -> LinearMarch:
-    problem = LinearProblem(
+    problem = linear_problem(limit, data, training)
+    if engine == "lazy":
+        return LazyMarch(problem)
+    if engine == "growing":
+        return GrowingNetwork(problem, truncation(data, training, options))
+    return ChainMarch(problem, training.steps)
+
+
+def linear_problem(limit: DeepLinear, data: Dataset, training: GradientDescent) -> LinearProblem:
+    """What the marches of `limit` are told."""
+    return LinearProblem(
         data,
         depth=limit.depth,
         gamma=limit.gamma,
@@ -259,11 +272,6 @@ def _system(
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
-    if engine == "lazy":
-        return LazyMarch(problem)
-    if engine == "growing":
-        return GrowingNetwork(problem, truncation(data, training, options))
-    return ChainMarch(problem, training.steps)
 
 
 def memory_plan(
@@ -306,15 +314,15 @@ _REMEDIES = {
 }
 
 
-def _kernel_fields(
-    system: LinearMarch, data: Dataset, schedule: Schedule, save: tuple[str, ...]
+def kernel_fields(
+    system: LinearKernels, data: Dataset, slots: int, save: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Kernel fields of a `Solution`."""
-    if len(schedule.kernel_times) == 0:
+    """Kernel fields of a `Solution`, from a system that stored them `slots` times."""
+    if slots == 0:
         return {}
     features, gradients = system.kernels()
     train = slice(data.n_train)
-    eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
+    eye = np.tile(np.eye(data.n_outputs), (slots, 1, 1))
     ntk = tangent_kernel([h[:, train, train] for h in features], [*gradients, eye])
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
