@@ -47,8 +47,8 @@ METHODS = ("richardson", "stiff")
 
 #: Wanted error of Delta, relative to its largest entry at the same time.
 DEFAULT_TOL = 1e-6
-#: Below this multiple of the largest target errors have decayed to rounding.
-NORM_FLOOR = 1e-10
+#: Differences of outputs below this multiple of the largest target are rounding.
+ROUNDING = 1e-13
 
 #: Extrapolation: step times sharpness of the coarsest run, steps halved one after the other, and
 #: how far the truncation of the growing networks stays below the tolerance.
@@ -60,8 +60,10 @@ ROUNDING_TOL = 1e-13
 PILOT_TIMES = 16
 PILOTS = 20
 
-#: Integration: for the error estimate it is done again at this multiple of the tolerance.
-COMPARISON = 10.0
+#: Integration: tolerances of its steps, of the answer and of the run it is compared with, and the
+#: smallest that rounding allows.
+ANSWER, COMPARISON = 1 / 3, 3.0
+SMALLEST_TOL = 1e-11
 #: The tangent kernel of up to this many (output, mode) pairs is diagonalised at every step.
 LARGEST_KERNEL = 1000
 #: Up to this value of tau_max times the sharpness at tau = 0 extrapolation is the cheaper way.
@@ -113,14 +115,22 @@ def _engine(limit: DeepLinear, data: Dataset, options: SolveOptions) -> tuple[st
             "method='stiff' integrates plain networks, and branch_scale makes residual blocks: "
             "use method='richardson'"
         )
+    assert options.tol is not None
     if options.method == "richardson":
         return "richardson", "asked for"
     if limit.gamma == 0:
         return "lazy", "gamma = 0 has a closed form"
+    if options.method == "stiff" and options.tol < SMALLEST_TOL:
+        raise ValueError(
+            f"tol = {options.tol:g} is beyond what rounding allows method='stiff': pass tol >= "
+            f"{SMALLEST_TOL:g}, or use method='richardson'"
+        )
     if options.method == "stiff":
         return "stiff", "asked for"
     if limit.branch_scale is not None:
         return "richardson", "the stiff integrator does not know residual blocks"
+    if options.tol < SMALLEST_TOL:
+        return "richardson", f"tol = {options.tol:g} is below {SMALLEST_TOL:g}"
     size = _kernel_size(data)
     if size > LARGEST_KERNEL:
         return "richardson", f"a tangent kernel of {size} rows is dear to diagonalise"
@@ -175,7 +185,7 @@ def _integrated(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     assert options.tol is not None
     modes = Modes.of(data)
-    outputs, network = _integrate(modes, limit, options, options.tol)
+    outputs, network = _integrate(modes, limit, options, ANSWER * options.tol)
     rough = replace(options, schedule=replace(options.schedule, kernel_times=np.array([])))
     comparison, _ = _integrate(modes, limit, rough, COMPARISON * options.tol)
     fields = curves(data, outputs)
@@ -345,16 +355,17 @@ def _solution_fields(data: Dataset, fields: Fields) -> dict[str, Any]:
 
 
 def _distance(data: Dataset, outputs: FloatArray, others: FloatArray | float) -> dict[str, float]:
-    """Largest difference of two training outputs, absolute and relative to Delta at each time."""
+    """Largest difference of training outputs, absolute and relative to max |Delta| of each time.
+
+    Relative differences do not count rounding, which is all that is left where Delta has decayed.
+    """
     train = slice(data.n_train)
     targets = data.targets.reshape(data.n_train, -1)
     difference = np.abs(outputs - others)[:, train].max(axis=(1, 2))
     largest = np.abs(targets - outputs[:, train]).max(axis=(1, 2))
-    scale = largest + NORM_FLOOR * np.abs(targets).max() + np.finfo(float).tiny
-    return {
-        "absolute": float(difference.max()),
-        "relative": float(np.max(difference / scale)),
-    }
+    known = np.maximum(difference - ROUNDING * np.abs(targets).max(), 0)
+    relative = np.divide(known, largest, out=np.zeros_like(known), where=known > 0)
+    return {"absolute": float(difference.max()), "relative": float(relative.max())}
 
 
 def _memory_plan(limit: DeepLinear, data: Dataset, options: SolveOptions, engine: str) -> Plan:
