@@ -10,6 +10,7 @@ import pytest
 import dmftcore as dc
 from dmftcore import stiff
 from dmftcore.config import Config, ConfigError, read_config, write_config
+from dmftcore.limits import linear_flow
 from dmftcore.modes import Modes
 
 POINTS = np.arange(4)
@@ -60,7 +61,7 @@ class TestNoun:
 
 PRINTED_TIMES = [0.5, 2.0, 5.0, 50.0]
 # limit, mean Delta^2 at PRINTED_TIMES, accuracy of the table: a few units of its last digit. Its
-# second line was printed with fewer digits, and the first of them is off by 3.5e-9.
+# second line was printed with fewer digits, and the first number there is off by 3.5e-9.
 PRINTED = {
     "LT4": (dc.DeepLinear(2),
             [2.6160418308e-01, 3.8394092588e-03, 1.6665275538e-04, 1.3023039332e-05], 1e-10),
@@ -74,8 +75,8 @@ PRINTED = {
 def test_printed_losses(name, method):
     """Digits of numpy prototypes, from Richardson extrapolation; losses there are 2 train_loss."""
     limit, expected, accuracy = PRINTED[name]
-    # A relative error tol of Delta is one of 2 tol of its square.
-    tol = accuracy / 4 if name == "LT5" else 1e-10
+    # The prototype of the integrator agreed with the table to 3e-9.
+    tol, accuracy = (1e-10, accuracy) if method == "richardson" else (3e-9, accuracy + 1e-9)
     solution = dc.solve(
         limit, DATA, dc.GradientFlow(PRINTED_TIMES), method=method, tol=tol, kernel_times=[]
     )
@@ -160,11 +161,12 @@ def test_lazy_flow_is_exponential(method):
     ids=["one layer", "outputs and a test point", "three layers, test points without targets"],
 )
 def test_extrapolation_and_integration_agree_in_every_field(limit, data):
-    flow = dc.GradientFlow([0.0, 0.4, 1.0, 2.7, 6.0])
-    options = {"tol": 1e-8, "save": ("H", "G"), "kernel_times": [0.0, 1.0, 6.0]}
+    # Not so long that rounding is what is left of Delta.
+    flow = dc.GradientFlow([0.0, 0.4, 1.0, 2.7])
+    options = {"tol": 1e-7, "save": ("H", "G"), "kernel_times": [0.0, 1.0, 2.7]}
     first, second = (dc.solve(limit, data, flow, method=m, **options) for m in METHODS)
     targets = data.targets
-    assert relative(second.outputs, first.outputs, targets) < 2e-8
+    assert relative(second.outputs, first.outputs, targets) < 2e-7
     for field in ("train_loss", "test_outputs", "test_loss", "ntk", "sharpness", "errors"):
         a, b = getattr(first, field), getattr(second, field)
         assert (a is None) == (b is None), field
@@ -195,10 +197,19 @@ def test_estimated_error_bounds_the_error(method):
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
 
 
-def test_gradient_descent_tends_to_the_flow():
+@pytest.mark.parametrize(
+    ("limit", "method"),
+    [
+        (dc.DeepLinear(2, gamma=1.5), "stiff"),
+        (dc.DeepLinear(3, gamma=1.5, branch_scale=1.0), None),
+        (dc.DeepLinear(dc.INFINITE, gamma=0, branch_scale=0.8), None),
+    ],
+    ids=["plain", "residual blocks", "lazy blocks without end"],
+)
+def test_gradient_descent_tends_to_the_flow(limit, method):
     """The distance falls in proportion to lr."""
-    limit, tau = dc.DeepLinear(2, gamma=1.5), 2.0
-    flow = dc.solve(limit, DATA, dc.GradientFlow([tau]), method="stiff", tol=1e-9).outputs[-1]
+    tau = 2.0
+    flow = dc.solve(limit, DATA, dc.GradientFlow([tau]), method=method, tol=1e-9).outputs[-1]
     distances = [
         np.abs(dc.solve(limit, DATA, dc.GradientDescent(tau / n, n)).outputs[-1] - flow).max()
         for n in (100, 200, 400)
@@ -224,10 +235,10 @@ def test_networks_trained_in_small_steps():
     # The bias of a width N is of order 1/N: a straight line to 1/N = 0.
     outputs = (64 * large.outputs - 16 * small.outputs) / 48
     error = np.hypot(64 * large.stderr("outputs"), 16 * small.stderr("outputs")) / 48
-    # What a step of lr changes is below the standard errors, and what it would be far above.
+    # What the finite step changes, at most lr, is below the standard errors.
     assert np.max(np.abs(outputs - flow) / error) < 4
-    rough = dc.solve(limit, DATA, dc.GradientDescent(10 * lr, 10), times=[1, 3, 6, 10]).outputs
-    assert np.max(np.abs(outputs - rough) / error) > 8
+    fast = dc.solve(limit, DATA, dc.GradientFlow(1.1 * lr * steps)).outputs
+    assert np.max(np.abs(outputs - fast) / error) > 7
 
 
 # -- the integrator -----------------------------------------------------------------------------
@@ -246,12 +257,8 @@ def test_radau_conditions():
     assert real == pytest.approx(stiff.REAL_EIGENVALUE, rel=1e-13)
 
 
-def test_weights_stay_balanced():
-    """Flow conserves W^{l+1 T} W^{l+1} - W^l W^{l T}; read off its trace, G and H at all times.
-
-    d/dtau sum |W^l|^2 is the same for every l: at L = 1 that of W^0 is what drives H^1, of the
-    readout what drives G^1, so that G^1(tau, tau) - G^1(0, 0) grows with the trace of H^1 only.
-    """
+def test_features_and_gradients_of_one_layer_and_point_are_alike():
+    """L = 1, P = 1, Kx = 1: dh/dtau = gamma Delta g and dg/dtau = gamma Delta h, so H^1 = G^1."""
     data = dc.Dataset(gram=[[1.0]], targets=[1.5])
     flow = dc.GradientFlow([0.0, 0.3, 1.0, 4.0])
     solution = dc.solve(dc.DeepLinear(1, gamma=2.0), data, flow, method="stiff", tol=1e-9)
@@ -274,7 +281,8 @@ def test_decayed_errors_end_the_search_for_accuracy():
         method="stiff",
     )  # fmt: skip
     assert np.abs(solution.errors).max() < 1e-8
-    assert solution.diagnostics["steps"] < 200
+    assert solution.diagnostics["error_estimate"]["relative"] < 1e-6
+    assert solution.diagnostics["steps"] < 400
 
 
 # -- the verb -----------------------------------------------------------------------------------
@@ -345,12 +353,14 @@ class TestSolve:
         assert solution.diagnostics["coarsest_step"] * solution.sharpness.max() < 1
         assert solution.diagnostics["error_estimate"]["relative"] < 1e-5
 
-    def test_tolerance_out_of_reach(self):
-        with pytest.warns(dc.AccuracyWarning, match=r"exceeds tol = 1e-15; pass fewer or shorter"):
+    def test_tolerance_out_of_reach(self, monkeypatch):
+        monkeypatch.setattr(linear_flow, "LEVELS", 3)
+        with pytest.warns(dc.AccuracyWarning, match=r"is 0.0\d* and exceeds tol = 1e-05; pass"):
             solution = dc.solve(
-                dc.DeepLinear(1), DATA, dc.GradientFlow([1.0]), method="richardson", tol=1e-15
+                dc.DeepLinear(1), DATA, dc.GradientFlow([1.0]), method="richardson", tol=1e-5
             )
-        assert solution.diagnostics["error_estimate"]["relative"] < 1e-11
+        assert solution.diagnostics["levels"] == 3
+        assert 1e-5 < solution.diagnostics["error_estimate"]["relative"] < 0.1
         with pytest.raises(ValueError, match=r"tol = 1e-12 is beyond .* method='richardson'"):
             dc.solve(dc.DeepLinear(1), DATA, dc.GradientFlow([9.0]), method="stiff", tol=1e-12)
 

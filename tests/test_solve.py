@@ -396,8 +396,9 @@ def test_growing_march_releases_the_interpreter():
     from dmftcore import _core
 
     network = _core.GrowingNetwork(
-        scales=np.linspace(1, 0.5, 20), targets=np.ones((1, 20)), depth=3, rate=1e-4, gamma=1.0,
-        sigma=1.0, tol=1e-8, floor=1e-10, max_neurons=1000, ntk_rate=0.0, loss_limit=np.inf,
+        scales=np.linspace(1, 0.5, 20), targets=np.ones((1, 20)), depth=3, branch=None,
+        rates=np.array([1e-4]), momentum=0.0, decay=0.0, gamma=1.0, sigma=1.0, tol=1e-8,
+        floor=1e-10, max_neurons=1000, follow_ntk=False, loss_limit=np.inf,
     )  # fmt: skip
     done, ticks = threading.Event(), []
 

@@ -28,29 +28,19 @@ void add(double a, const double* x, double* y, index n) {
 
 } // namespace
 
-GrowingNetwork::GrowingNetwork(const double* scales, const double* targets, index rank,
-                               index outputs, const Parameters& parameters)
-    : p_(parameters), rank_(rank), outputs_(outputs), kernels_(network_kernels()), scales_(1, rank),
-      targets_(outputs, rank), predictor_(outputs, rank), error_(outputs, rank) {
-  std::copy_n(scales, rank, scales_.data());
-  for (index k = 0; k < outputs; ++k) std::copy_n(targets + k * rank, rank, targets_.row(k));
-
-  const index L = p_.depth;
-  w_.resize(at(L));
-  forward_.resize(at(L));
-  backward_.resize(at(L));
-  for (index l = 0; l <= L; ++l) {
-    const index neurons = l == 0 ? rank : l == L ? outputs : 0;
-    h_.emplace_back(outputs, neurons);
-    g_.emplace_back(outputs, neurons);
-    g_before_.emplace_back(outputs, neurons);
-  }
-  for (index l = 0; l < L; ++l) {
-    w_[at(l)].resize(neurons(l + 1), neurons(l));
-    forward_[at(l)].directions.resize(0, neurons(l));
-    backward_[at(l)].directions.resize(0, neurons(l + 1));
-  }
-  for (index k = 0; k < outputs; ++k) g_[at(L)].row(k)[k] = p_.sigma;
+GrowingNetwork::GrowingNetwork(const Data& data, Parameters parameters)
+    : p_(std::move(parameters)), rank_(data.rank), outputs_(data.outputs),
+      kernels_(network_kernels()), scales_(1, rank_), targets_(outputs_, rank_),
+      predictor_(outputs_, rank_), error_(outputs_, rank_) {
+  std::copy_n(data.scales, rank_, scales_.data());
+  for (index k = 0; k < outputs_; ++k)
+    std::copy_n(data.targets + k * rank_, rank_, targets_.row(k));
+  forward_.resize(at(p_.depth));
+  backward_.resize(at(p_.depth));
+  for (auto* fields : {&h_, &g_, &g_before_})
+    for (index l = 0; l <= p_.depth; ++l) fields->emplace_back(outputs_, l == 0 ? rank_ : 0);
+  forward_[0].directions.resize(0, rank_);
+  initial_.drift = -p_.decay / p_.gamma;
 }
 
 index GrowingNetwork::advance(const std::int64_t* stops, index count, double* predictors) {
@@ -75,24 +65,13 @@ void GrowingNetwork::evaluate() {
   evaluated_ = true;
 }
 
-// g^l = W^l^T g^{l+1}
-void GrowingNetwork::backward() {
-  for (index l = p_.depth - 1; l >= 1; --l) std::swap(g_[at(l)], g_before_[at(l)]);
-  for (index l = p_.depth - 1; l >= 1; --l) {
-    grow(backward_[at(l)], g_[at(l + 1)], l, false);
-    update_and_apply_transposed(l, g_[at(l + 1)], g_[at(l)]);
-  }
-  update_and_apply_transposed(0, g_[at(1)], g_[0]);
-  pending_ = false;
-}
-
 // Delta = y - f,  h^0 = X^T Delta, in the eigenbasis of the data
 void GrowingNetwork::errors() {
   double loss = 0;
   for (index k = 0; k < outputs_; ++k) {
     double *predictor = predictor_.row(k), *error = error_.row(k);
     const double *scale = scales_.data(), *target = targets_.row(k), *g0 = g_[0].row(k);
-    if (p_.ntk_rate == 0)
+    if (!p_.follow_ntk)
       for (index j = 0; j < rank_; ++j) predictor[j] = g0[j] / p_.gamma;
     for (index j = 0; j < rank_; ++j) error[j] = target[j] - scale[j] * predictor[j];
     loss += dot(error, error, rank_);
@@ -101,42 +80,75 @@ void GrowingNetwork::errors() {
   if (!(loss <= p_.loss_limit)) status_ = Status::diverged;
 }
 
-// h^{l+1} = W^l h^l
-void GrowingNetwork::forward() {
-  for (index l = 0; l < p_.depth; ++l) {
-    grow(forward_[at(l)], h_[at(l)], l, true);
-    apply(w_[at(l)], h_[at(l)], h_[at(l + 1)]);
-  }
-}
-
-// predictor += (eta/P) sum_l W^0^T ... W^{l-1}^T h^l G^{l+1}(t,t), from the top by Horner's rule:
-// H^l(t,t) Delta needs no unvisited direction, because h^l is a visited one.
-void GrowingNetwork::follow_tangent_kernel() {
-  const index L = p_.depth;
-  Matrix above(outputs_, neurons(L));
-  for (index k = 0; k < outputs_; ++k) add(1, h_[at(L)].row(k), above.row(k), neurons(L));
-  for (index l = L - 1; l >= 0; --l) {
-    Matrix here(outputs_, neurons(l));
-    apply_transposed(w_[at(l)], above, here);
+// predictor += (eta/P) sum_l x^{l T} h^l G^{l+1}(t,t), where x^l is what l links make of a point,
+// from the top by Horner's rule: H^l(t,t) Delta needs no unvisited direction, because h^l is a
+// visited one.
+void GrowingNetwork::follow_tangent_kernel(double rate) {
+  Matrix above(outputs_, neurons(p_.depth));
+  for (index k = 0; k < outputs_; ++k) add(1, h_.back().row(k), above.row(k), above.cols());
+  for (index l = p_.depth - 1; l >= 0; --l) {
+    Matrix here = propagate_back(l, above);
     const Matrix& g = g_[at(l + 1)];
     for (index k = 0; k < outputs_; ++k)
       for (index j = 0; j < outputs_; ++j)
-        add(dot(g.row(k), g.row(j), g.cols()), h_[at(l)].row(j), here.row(k), neurons(l));
+        add(tangent_factor(l) * dot(g.row(k), g.row(j), g.cols()), h_[at(l)].row(j), here.row(k),
+            neurons(l));
     above = std::move(here);
   }
-  for (index k = 0; k < outputs_; ++k) add(p_.ntk_rate, above.row(k), predictor_.row(k), rank_);
+  for (index k = 0; k < outputs_; ++k) add(rate, above.row(k), predictor_.row(k), rank_);
 }
 
-// W^l += a g^{l+1} h^{l T} is left pending for the next backward pass; w += a h^L
+// That of W^l, by a g^{l+1} h^{l T}, is left pending for the next backward pass.
 void GrowingNetwork::update() {
-  if (p_.ntk_rate != 0) follow_tangent_kernel();
-  const index L = p_.depth;
-  Matrix &readout = g_[at(L)], &before = g_before_[at(L)];
-  for (index k = 0; k < outputs_; ++k) {
-    std::copy_n(readout.row(k), readout.cols(), before.row(k));
-    add(p_.rate, h_[at(L)].row(k), readout.row(k), readout.cols());
-  }
+  const double rate = p_.rates.size() == 1 ? p_.rates[0] : p_.rates[at(step_)];
+  if (p_.follow_ntk) follow_tangent_kernel(rate);
+  rate_ = rate * p_.gamma;
+  keep_ = 1 - rate * p_.decay;
+  update_readout();
   pending_ = true;
+}
+
+// w += a h^L, with what momentum and decay make of it.
+void GrowingNetwork::update_readout() {
+  Matrix &readout = g_.back(), &before = g_before_.back();
+  const index n = readout.cols();
+  for (index k = 0; k < outputs_; ++k) {
+    double* w = readout.row(k);
+    const double* h = h_.back().row(k);
+    std::copy_n(w, n, before.row(k));
+    if (has_momentum()) {
+      const HeavyBall b = ball();
+      double* drift = readout_drift_.row(k);
+      for (index j = 0; j < n; ++j) {
+        const double v = drift[j] + h[j];
+        w[j] += b.rate * v;
+        drift[j] = b.momentum * v - b.decay * w[j];
+      }
+      continue;
+    }
+    if (p_.decay != 0)
+      for (index j = 0; j < n; ++j) w[j] *= keep_;
+    add(rate_, h, w, n);
+  }
+}
+
+void GrowingNetwork::advance_initial_weight() {
+  const HeavyBall b = ball();
+  const double v = initial_.drift;
+  initial_.value += b.rate * v;
+  initial_.drift = b.momentum * v - b.decay * initial_.value;
+}
+
+void GrowingNetwork::widen(index layer, index neurons) {
+  for (auto* fields : {&h_, &g_, &g_before_}) (*fields)[at(layer)].resize(outputs_, neurons);
+  if (layer == p_.depth && has_momentum()) readout_drift_.resize(outputs_, neurons);
+}
+
+void GrowingNetwork::set_initial_readout() {
+  for (index k = 0; k < outputs_; ++k) {
+    g_.back().row(k)[k] = p_.sigma;
+    if (has_momentum()) readout_drift_.row(k)[k] = initial_.drift * p_.sigma;
+  }
 }
 
 void GrowingNetwork::grow(Basis& basis, const Matrix& vectors, index link, bool is_forward) {
@@ -156,20 +168,17 @@ void GrowingNetwork::grow(Basis& basis, const Matrix& vectors, index link, bool 
     if (threshold > 0) worst = std::max(worst, left / threshold);
     if (!(left > threshold)) continue;
 
-    const index layer = is_forward ? link + 1 : link;
-    const index neuron = neurons(layer);
+    const index neuron = neurons(is_forward ? link + 1 : link);
     if (neuron >= p_.max_neurons) {
       status_ = Status::full;
       return;
     }
+    for (index j = 0; j < n; ++j) r[j] /= left;
     const index direction = basis.directions.rows();
     basis.directions.resize(direction + 1, n);
-    for (index j = 0; j < n; ++j) basis.directions.row(direction)[j] = r[j] / left;
+    std::copy_n(r, n, basis.directions.row(direction));
     basis.neurons.push_back(neuron);
-    append_neuron(layer);
-    Matrix& w = w_[at(link)];
-    for (index j = 0; j < n; ++j)
-      (is_forward ? w.row(neuron)[j] : w.row(j)[neuron]) = p_.sigma * (r[j] / left);
+    attach(link, is_forward, r, n);
   }
   if (worst > 2)
     basis.gap = 1;
@@ -178,19 +187,6 @@ void GrowingNetwork::grow(Basis& basis, const Matrix& vectors, index link, bool 
   else
     basis.gap = std::min(LONGEST_GAP, basis.gap + 1);
   basis.next = step_ + basis.gap;
-}
-
-// Pads everything that counts neurons of `layer`.
-void GrowingNetwork::append_neuron(index layer) {
-  const index n = neurons(layer) + 1;
-  for (auto* fields : {&h_, &g_, &g_before_}) (*fields)[at(layer)].resize(outputs_, n);
-  const auto widen = [&](Matrix& m) { m.resize(m.rows(), n); };
-  w_[at(layer - 1)].resize(n, w_[at(layer - 1)].cols());
-  widen(backward_[at(layer - 1)].directions);
-  if (layer < p_.depth) {
-    widen(w_[at(layer)]);
-    widen(forward_[at(layer)].directions);
-  }
 }
 
 // x -= Q^T Q x; the norm of what is left.
@@ -209,30 +205,97 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
   return norm(x, n);
 }
 
+void GrowingNetwork::resize(Weights& w, index rows, index cols) const {
+  w.values.resize(rows, cols);
+  if (has_momentum()) w.drift.resize(rows, cols);
+}
+
+void GrowingNetwork::set_initial(Weights& w, index row, index col, double value) const {
+  w.values.row(row)[col] = initial_.value * value;
+  if (has_momentum()) w.drift.row(row)[col] = initial_.drift * value;
+}
+
 void GrowingNetwork::apply(const Matrix& w, const Matrix& x, Matrix& y) {
-  for (index k = 0; k < outputs_; ++k)
+  for (index k = 0; k < x.rows(); ++k)
     kernels_.apply(w.data(), padded(w.rows()), w.ld(), x.row(k), y.row(k));
-  multiply_adds_ += static_cast<double>(outputs_ * w.rows() * w.cols());
+  multiply_adds_ += static_cast<double>(x.rows() * w.rows() * w.cols());
 }
 
 void GrowingNetwork::apply_transposed(const Matrix& w, const Matrix& g, Matrix& y) {
-  for (index k = 0; k < outputs_; ++k)
+  for (index k = 0; k < g.rows(); ++k)
     kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), y.row(k));
-  multiply_adds_ += static_cast<double>(outputs_ * w.rows() * w.cols());
+  multiply_adds_ += static_cast<double>(g.rows() * w.rows() * w.cols());
 }
 
-void GrowingNetwork::update_and_apply_transposed(index link, const Matrix& g, Matrix& y) {
-  Matrix& w = w_[at(link)];
+void GrowingNetwork::update_and_apply_transposed(Weights& weights, const Matrix& left,
+                                                 const Matrix& right, const Matrix& g, Matrix& y) {
+  Matrix& w = weights.values;
   if (!pending_) return apply_transposed(w, g, y);
-  const Matrix &left = g_before_[at(link + 1)], &right = h_[at(link)];
-  // All updates of W come before its first use.
+  const index rows = w.rows(), ld = w.ld();
+  // All updates of W come before its first use: those of the outputs 1.. first, and then that of
+  // output 0 in one pass with the product.
+  if (has_momentum()) {
+    double* drift = weights.drift.data();
+    for (index k = 1; k < outputs_; ++k)
+      kernels_.rank_one(drift, rows, ld, 1, left.row(k), right.row(k));
+    kernels_.momentum_apply_transposed(w.data(), drift, rows, ld, ball(), left.row(0), right.row(0),
+                                       g.row(0), y.row(0));
+  } else {
+    bool decays = p_.decay != 0;
+    for (index k = 1; k < outputs_; ++k, decays = false) {
+      if (decays)
+        kernels_.decayed_rank_one(w.data(), rows, ld, keep_, rate_, left.row(k), right.row(k));
+      else
+        kernels_.rank_one(w.data(), rows, ld, rate_, left.row(k), right.row(k));
+    }
+    if (decays)
+      kernels_.decayed_rank_one_apply_transposed(w.data(), rows, ld, keep_, rate_, left.row(0),
+                                                 right.row(0), g.row(0), y.row(0));
+    else
+      kernels_.rank_one_apply_transposed(w.data(), rows, ld, rate_, left.row(0), right.row(0),
+                                         g.row(0), y.row(0));
+  }
   for (index k = 1; k < outputs_; ++k)
-    kernels_.rank_one(w.data(), w.rows(), w.ld(), p_.rate, left.row(k), right.row(k));
-  kernels_.rank_one_apply_transposed(w.data(), w.rows(), w.ld(), p_.rate, left.row(0), right.row(0),
-                                     g.row(0), y.row(0));
-  for (index k = 1; k < outputs_; ++k)
-    kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), y.row(k));
-  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * w.rows() * w.cols());
+    kernels_.apply_transposed(w.data(), rows, ld, g.row(k), y.row(k));
+  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * rows * w.cols());
+}
+
+void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weights& w) const {
+  visitor.visit(name, w.values);
+  if (has_momentum()) visitor.visit(name + ".drift", w.drift);
+}
+
+void GrowingNetwork::visit(StateVisitor& visitor) {
+  visitor.visit("step", step_);
+  std::int64_t status = static_cast<std::int64_t>(status_), evaluated = evaluated_;
+  visitor.visit("status", status);
+  visitor.visit("evaluated", evaluated);
+  status_ = static_cast<Status>(status);
+  evaluated_ = evaluated != 0;
+  visitor.visit("multiply_adds", multiply_adds_);
+  visitor.visit("initial.value", initial_.value);
+  visitor.visit("initial.drift", initial_.drift);
+  visitor.visit("predictor", predictor_);
+  visitor.visit("error", error_);
+  if (has_momentum()) visitor.visit("readout.drift", readout_drift_);
+  for (index l = 0; l <= p_.depth; ++l) {
+    const std::string layer = std::to_string(l);
+    visitor.visit("h." + layer, h_[at(l)]);
+    visitor.visit("g." + layer, g_[at(l)]);
+    // Filled anew in every step.
+    g_before_[at(l)].resize(outputs_, neurons(l));
+  }
+  const auto visit_basis = [&](const std::string& name, Basis& basis) {
+    visitor.visit(name + ".directions", basis.directions);
+    visitor.visit(name + ".neurons", basis.neurons);
+    visitor.visit(name + ".largest", basis.largest);
+    visitor.visit(name + ".gap", basis.gap);
+    visitor.visit(name + ".next", basis.next);
+  };
+  for (index l = 0; l < p_.depth; ++l) {
+    visit_basis("forward." + std::to_string(l), forward_[at(l)]);
+    if (l > 0) visit_basis("backward." + std::to_string(l), backward_[at(l)]);
+  }
 }
 
 } // namespace dmftcore::cpu

@@ -57,6 +57,12 @@ template <class T> struct ProductKernels {
 // `apply`, are multiples of PAD, the rest being filled with zeros: no kernel has a tail.
 constexpr index PAD = 8;
 
+struct HeavyBall {
+  double rate;
+  double momentum;
+  double decay;
+};
+
 struct NetworkKernels {
   // y = W x
   void (*apply)(const double* w, index rows, index width, const double* x, double* y);
@@ -69,6 +75,17 @@ struct NetworkKernels {
   void (*rank_one_apply_transposed)(double* w, index rows, index width, double scale,
                                     const double* left, const double* right, const double* g,
                                     double* y);
+  // The same two for  W <- keep W + scale left right^T.
+  void (*decayed_rank_one)(double* w, index rows, index width, double keep, double scale,
+                           const double* left, const double* right);
+  void (*decayed_rank_one_apply_transposed)(double* w, index rows, index width, double keep,
+                                            double scale, const double* left, const double* right,
+                                            const double* g, double* y);
+  // A step of the heavy ball in one pass:  v = drift + left right^T,  W += ball.rate v,
+  // drift = ball.momentum v - ball.decay W,  then y = W^T g. drift has the layout of W.
+  void (*momentum_apply_transposed)(double* w, double* drift, index rows, index width,
+                                    const HeavyBall& ball, const double* left, const double* right,
+                                    const double* g, double* y);
 };
 
 // The tables of the level in use (isa.hpp).

@@ -5,17 +5,14 @@ The one place that knows: a further library joins in `check`.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
+from dmftcore import _core
+from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
-
-
-def namespace(array: Any) -> Any:
-    """The array library of `array`: numpy."""
-    return np
-
 
 DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 
@@ -65,3 +62,31 @@ def _check_one(name: str, array: Any) -> None:
             f"{name} must be C-contiguous, but is {order} with shape {array.shape} and strides "
             f"{array.strides}; pass numpy.ascontiguousarray({name})"
         )
+
+
+def namespace(array: Any) -> Any:
+    """The array library of `array`: cupy for its arrays, numpy otherwise."""
+    cupy = sys.modules.get("cupy")
+    return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
+
+
+def to_host(array: Any) -> Any:
+    """`array` as a numpy array."""
+    library = namespace(array)
+    return array if library is np else library.asnumpy(array)
+
+
+def to_device(array: Any) -> Any:
+    """`array` as a cupy array on the current device.
+
+    Raises
+    ------
+    ImportError
+        If cupy is not installed.
+    CudaError
+        If no CUDA device can be used.
+    """
+    count, reason = _core.cuda_status()
+    if not count:
+        raise CudaError(f"device='cuda' cannot be used: {reason}")
+    return optional_import("cupy", extra="cuda", purpose="device='cuda'").asarray(array)

@@ -1,6 +1,6 @@
 # Types of the compiled core. Its callers are the modules of this package, which document it.
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
@@ -52,13 +52,16 @@ class GrowingNetwork:
         scales: NDArray[float64],
         targets: NDArray[float64],
         depth: int,
-        rate: float,
+        branch: float | None,
+        rates: NDArray[float64],
+        momentum: float,
+        decay: float,
         gamma: float,
         sigma: float,
         tol: float,
         floor: float,
         max_neurons: int,
-        ntk_rate: float,
+        follow_ntk: bool,
         loss_limit: float,
     ) -> None: ...
     @property
@@ -70,8 +73,26 @@ class GrowingNetwork:
     @property
     def neurons(self) -> list[int]: ...
     def advance(self, stops: NDArray[int64]) -> NDArray[float64]: ...
-    def weights(self, link: int) -> NDArray[float64]: ...
+    @property
+    def initial_weight(self) -> float: ...
+    def propagate(self, link: int, x: NDArray[float64]) -> NDArray[float64]: ...
     def forward_basis(self, link: int) -> NDArray[float64]: ...
     def forward_neurons(self, link: int) -> list[int]: ...
-    def features(self, layer: int) -> NDArray[float64]: ...
     def gradients(self, layer: int) -> NDArray[float64]: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, state: dict[str, NDArray[Any]]) -> None: ...
+
+def lazy_updates(
+    *,
+    sharpness: NDArray[float64],
+    targets: NDArray[float64],
+    exponents: NDArray[int64],
+    coefficients: NDArray[float64],
+    rates: NDArray[float64],
+    momentum: float,
+    decay: float,
+    loss_limit: float,
+    learned: NDArray[float64],
+    velocity: NDArray[float64],
+    initial: NDArray[float64],
+) -> int: ...

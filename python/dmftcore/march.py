@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -178,6 +178,12 @@ class March(Protocol):
 
     def store_kernels(self) -> None:
         """Keep what the kernels at `step` need."""
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
 
 
 class Diverged(Exception):

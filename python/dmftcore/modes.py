@@ -60,7 +60,7 @@ class Modes:
             kept = values > EIGENVALUE_CUTOFF * values[0]
             vectors, scales = vectors[:, kept], np.sqrt(values[kept])
             outside = data.kernel[n_train:, :n_train] @ vectors / scales
-        points = np.vstack([vectors * scales, outside])
+        points = np.ascontiguousarray(np.vstack([vectors * scales, outside]))
         targets = np.ascontiguousarray((vectors.T @ data.targets.reshape(n_train, -1)).T)
         return cls(data, np.ascontiguousarray(scales), targets, points)
 

@@ -39,8 +39,15 @@ def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
     return fields
 
 
-def tangent_kernel(features: Sequence[FloatArray], gradients: Sequence[FloatArray]) -> FloatArray:
+def tangent_kernel(
+    features: Sequence[FloatArray],
+    gradients: Sequence[FloatArray],
+    branch: float | None = None,
+) -> FloatArray:
     """Tangent kernel ``sum_{l=0..L} H^l(t,t) G^{l+1}(t,t)``, shape (..., P, K, P, K).
+
+    The terms l = 1..L-1 belong to the weights of residual blocks, if there are any, and come with
+    the square of their factor.
 
     Parameters
     ----------
@@ -48,10 +55,14 @@ def tangent_kernel(features: Sequence[FloatArray], gradients: Sequence[FloatArra
         H^0 = Kx, ..., H^L.
     gradients : sequence of (..., K, K) arrays
         G^1, ..., G^{L+1} = 1.
+    branch : float, optional
+        Factor b of residual blocks.
     """
+    inner = 1.0 if branch is None else branch**2
+    factors = [1.0, *[inner] * (len(features) - 2), 1.0]
     products = (
-        h[..., :, None, :, None] * g[..., None, :, None, :]
-        for h, g in zip(features, gradients, strict=True)
+        factor * h[..., :, None, :, None] * g[..., None, :, None, :]
+        for factor, h, g in zip(factors, features, gradients, strict=True)
     )
     kernel: FloatArray = next(products)
     for product in products:

@@ -88,10 +88,19 @@ class FlowNetwork(InterfaceKernels["_FlowCore"]):
         As in `DeepLinear`, with gamma > 0 and no residual blocks.
     tol : float
         Error of Delta, relative to its norm, that one step may make.
+    two_time : bool
+        Whether two-time kernels will be asked for.
     """
 
     def __init__(
-        self, modes: Modes, *, depth: int, gamma: float, init_scale: float, tol: float
+        self,
+        modes: Modes,
+        *,
+        depth: int,
+        gamma: float,
+        init_scale: float,
+        tol: float,
+        two_time: bool = False,
     ) -> None:
         core = _FlowCore(
             scales=modes.scales,
@@ -102,7 +111,9 @@ class FlowNetwork(InterfaceKernels["_FlowCore"]):
             sigma=init_scale,
             tol=tol,
         )
-        super().__init__(core, modes, depth, init_scale)
+        super().__init__(
+            core, modes, depth=depth, init_scale=init_scale, branch=None, two_time=two_time
+        )
 
     @property
     def steps(self) -> int:
@@ -191,9 +202,15 @@ class _FlowCore:
         """Coefficients (K, r) of the outputs along the eigendirections."""
         return self._state.gradients[0] / self._gamma
 
-    def weights(self, link: int) -> FloatArray:
-        """W^l, (neurons[l + 1], neurons[l])."""
-        return self._weights[link].copy()
+    @property
+    def initial_weight(self) -> float:
+        """Initial weights that training has not met stay as they are."""
+        return 1.0
+
+    def propagate(self, link: int, x: FloatArray) -> FloatArray:
+        """Features (m, neurons[l + 1]) from features (m, neurons[l])."""
+        features: FloatArray = x @ self._weights[link].T
+        return features
 
     def gradients(self, layer: int) -> FloatArray:
         """g^l, (K, neurons[l])."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dmftcore._provenance import describe, provenance
 from dmftcore._simulate import linear
 from dmftcore._simulate.options import Options
-from dmftcore._validate import integer
+from dmftcore._validate import integer, one_of
 from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
@@ -32,6 +32,7 @@ def simulate(
     kernel_times: npt.ArrayLike | None = None,
     save: str | Iterable[str] = (),
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> Solution:
     """Train finite networks and measure what `solve` predicts for infinite width.
 
@@ -43,11 +44,11 @@ def simulate(
     Parameters
     ----------
     limit : DeepLinear
-        Which network; ``gamma > 0`` and ``readout="gd"``.
+        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``.
     data : Dataset
         Training points, and optionally test points.
     training : GradientDescent
-        Learning rate and number of steps.
+        Learning rates, momentum, weight decay and number of steps.
     width : int
         Number N of neurons in every hidden layer.
     seeds : int
@@ -65,6 +66,9 @@ def simulate(
         Two-time kernels to keep, at `kernel_times`.
     progress : callable, optional
         Called with (step, mean training loss).
+    device : {"cpu", "cuda"}, optional
+        Where the networks are trained; "cuda" needs cupy. Initial weights are drawn on the host
+        wherever that is, so that runs on both agree up to rounding. By default "cpu".
 
     Returns
     -------
@@ -76,6 +80,8 @@ def simulate(
         For arguments that make no network.
     MemoryError
         Before the first step, if the run cannot fit.
+    CudaError, ImportError
+        For ``device="cuda"`` without a CUDA device, or without cupy.
     DivergenceError
         When the training loss of any of the networks leaves the finite numbers or exceeds 1e8
         times its value at step 0.
@@ -90,6 +96,7 @@ def simulate(
         schedule=Schedule.of(training.steps, times, kernel_times),
         save=fields_to_save(save, linear.KERNELS),
         progress=progress,
+        device=one_of("device", "cpu" if device is None else device, ("cpu", "cuda")),
     )
     schedule = options.schedule
     config = {

@@ -2,21 +2,25 @@
 
 The networks of a run differ in their initial weights and are trained side by side; every array
 carries them on a leading axis of length S. Points, outputs and gradients are rows: a feature
-array is (S, points, N), a gradient array (S, K, N).
+array is (S, points, N), a gradient array (S, K, N). The arrays of the networks are of numpy or of
+cupy; what is handed out is on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import blas
+import numpy.typing as npt
 
+from dmftcore import _arrays
+from dmftcore._simulate.descent import Descent, Outer
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import Records, curves
-from dmftcore._validate import FloatArray
+from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.linear import DeepLinear
@@ -46,17 +50,30 @@ RANK_TOLERANCE = float(np.finfo(np.float64).eps)
 class Weights:
     """Weights of S networks: W^0 (S, N, r), W^1..W^{L-1} (S, N, N) each, w (S, K, N)."""
 
-    first: FloatArray
-    hidden: tuple[FloatArray, ...]
-    readout: FloatArray
+    first: Any
+    hidden: tuple[Any, ...]
+    readout: Any
+
+    @property
+    def all(self) -> list[Any]:
+        """W^0, ..., W^{L-1}, w."""
+        return [self.first, *self.hidden, self.readout]
 
 
 def initial_weights(
-    limit: DeepLinear, *, width: int, rank: int, outputs: int, seeds: int, seed: int
+    limit: DeepLinear,
+    *,
+    width: int,
+    rank: int,
+    outputs: int,
+    seeds: int,
+    seed: int,
+    device: str = "cpu",
 ) -> Weights:
     """Independent normal weights of standard deviation ``limit.init_scale``.
 
-    Every layer of every network has a random stream of its own, keyed by (seed, network, layer).
+    Every layer of every network has a random stream of its own, keyed by (seed, network, layer),
+    and is drawn on the host wherever the weights go.
     """
     shapes = [(width, rank), *[(width, width)] * (limit.depth - 1), (outputs, width)]
     layers = []
@@ -67,7 +84,7 @@ def initial_weights(
             generator = np.random.Generator(np.random.Philox(key))
             generator.standard_normal(out=weights[network])
         weights *= limit.init_scale
-        layers.append(weights)
+        layers.append(_placed(weights, device))
     return Weights(layers[0], tuple(layers[1:-1]), layers[-1])
 
 
@@ -83,6 +100,10 @@ def factor(data: Dataset) -> FloatArray:
     kept = values > RANK_TOLERANCE * len(values) * values[-1]
     rows: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
     return rows
+
+
+def _placed(array: FloatArray, device: str) -> Any:
+    return _arrays.to_device(array) if device == "cuda" else array
 
 
 class Networks:
@@ -111,32 +132,41 @@ class Networks:
     ) -> None:
         self.step = 0
         self.weights = weights
-        self.points = points
+        self._xp = _arrays.namespace(weights.first)
+        self.points = self._xp.asarray(points)
         self._records = records
+        self._branch = limit.branch_factor
         self._gamma = limit.gamma
-        self._rate = float(training.lr) * limit.gamma / data.n_train
-        self._targets = data.targets.reshape(data.n_train, -1)
+        self._descent = Descent(training, weights.all)
+        self._targets = self._xp.asarray(data.targets.reshape(data.n_train, -1))
+        self._eye = self._xp.asarray(np.tile(np.eye(data.n_outputs), (len(weights.first), 1, 1)))
         self._start = self._evaluate()
-        self._outputs = np.zeros_like(self._start)
-        self._largest_loss = DIVERGENCE_FACTOR * max(self._losses().max(), 1e-300)
+        self._outputs = self._xp.zeros_like(self._start)
+        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(S, P + Q, K), the shape of the outputs."""
-        return self._outputs.shape
+        shape: tuple[int, ...] = self._outputs.shape
+        return shape
 
     @property
     def width(self) -> int:
         """Number N of neurons per hidden layer."""
         return int(self.weights.first.shape[1])
 
-    def features(self, rows: FloatArray) -> Iterator[FloatArray]:
+    def features(self, rows: Any) -> Iterator[Any]:
         """h^1, ..., h^L (S, m, N) of the given rows, (m, r) or (S, m, r)."""
         h = rows @ self.weights.first.swapaxes(1, 2)
         yield h
         for matrix in self.weights.hidden:
-            h = h @ matrix.swapaxes(1, 2) / np.sqrt(self.width)
+            h = self._block(h, matrix.swapaxes(1, 2))
             yield h
+
+    def _block(self, rows: Any, matrix: Any) -> Any:
+        """Rows through a hidden layer, in either direction."""
+        through = rows @ matrix / math.sqrt(self.width)
+        return through if self._branch is None else rows + self._branch * through
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Train through the given steps; outputs (len(stops), S, P + Q, K), fewer if diverged."""
@@ -145,34 +175,59 @@ class Networks:
             for stop in stops:
                 if not self._train_until(stop):
                     break
-                rows.append(self._outputs)
+                rows.append(_arrays.to_host(self._outputs))
         return np.array(rows).reshape(-1, *self._outputs.shape)
 
     def store_kernels(self) -> None:
         """Keep the kernels of the current step."""
         self._records.store(self.features(self.points), self.gradients)
 
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        arrays = {
+            **{f"weights.{i}": x for i, x in enumerate(self.weights.all)},
+            **{f"velocity.{i}": x for i, x in enumerate(self._descent.velocities)},
+        }
+        return {
+            "step": np.array(self.step),
+            **{name: np.array(_arrays.to_host(x)) for name, x in arrays.items()},
+            **{f"records.{name}": x for name, x in self._records.state().items()},
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        self.step = int(state["step"])
+        for kind, arrays in (("weights", self.weights.all), ("velocity", self._descent.velocities)):
+            for i, array in enumerate(arrays):
+                array[...] = self._xp.asarray(state[f"{kind}.{i}"])
+        self._outputs = self._evaluate() - self._start
+        prefix = "records."
+        self._records.restore(
+            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        )
+
     def _train_until(self, stop: int) -> bool:
         """Train up to step `stop`, or to the first step at which a network has diverged."""
         while self.step < stop:
             self._update()
-            if not np.all(self._losses() <= self._largest_loss):
+            if not (self._losses() <= self._largest_loss).all():
                 return False
         return True
 
-    def _evaluate(self) -> FloatArray:
+    def _evaluate(self) -> Any:
         """Backward pass: the gradients g^1..g^L (S, K, N), and from g^1 the outputs f."""
         gradients = [self.weights.readout]
         for matrix in reversed(self.weights.hidden):
-            gradients.insert(0, gradients[0] @ matrix / np.sqrt(self.width))
+            gradients.insert(0, self._block(gradients[0], matrix))
         self.gradients = gradients
         on_inputs = gradients[0] @ self.weights.first
         scale = self._gamma * self.width
-        outputs: FloatArray = self.points @ on_inputs.swapaxes(1, 2) / scale
-        return outputs
+        return self.points @ on_inputs.swapaxes(1, 2) / scale
 
-    def _losses(self) -> FloatArray:
-        return square_loss(self._outputs[:, : len(self._targets)], self._targets)
+    def _losses(self) -> Any:
+        """Training loss of every network."""
+        errors = self._targets - self._outputs[:, : len(self._targets)]
+        return (errors**2).sum(axis=(-2, -1)) / (2 * len(self._targets))
 
     def _update(self) -> None:
         # The gradient of the loss by W^l is the sum over patterns and outputs of
@@ -182,24 +237,19 @@ class Networks:
         # the same, for 6 N^2 K operations per layer and step in place of 6 N^2 P.
         errors = self._targets - self._outputs[:, : len(self._targets)]
         weighted = errors.swapaxes(1, 2) @ self.points[: len(self._targets)]
-        inner = self._rate / np.sqrt(self.width)
         # All of them before the first update: they belong to the current weights.
         features = list(self.features(weighted))
-        _add_outer(self.weights.first, self._rate, self.gradients[0], weighted)
-        for layer, matrix in enumerate(self.weights.hidden):
-            _add_outer(matrix, inner, self.gradients[layer + 1], features[layer])
-        readout = self.weights.readout
-        readout += self._rate * features[-1]
+        scale = self._gamma / len(self._targets)
+        inner = scale / math.sqrt(self.width) * (1.0 if self._branch is None else self._branch)
+        directions: list[Outer] = [(scale, self.gradients[0], weighted)]
+        directions += [
+            (inner, g, h) for g, h in zip(self.gradients[1:], features[:-1], strict=True)
+        ]
+        # Last, because the readout is the gradient g^L of the weights below it.
+        directions.append((scale, self._eye, features[-1]))
+        self._descent.update(self.step, directions)
         self.step += 1
         self._outputs = self._evaluate() - self._start
-
-
-def _add_outer(matrices: FloatArray, scale: float, left: FloatArray, right: FloatArray) -> None:
-    """matrices += scale * left^T right for every network, in place."""
-    # This product of rank K is bound by memory traffic, and dgemm adds it in one pass. The
-    # transposes are what the routine takes for Fortran order, so nothing is copied.
-    for matrix, a, b in zip(matrices, left, right, strict=True):
-        blas.dgemm(scale, b.T, a.T, beta=1.0, c=matrix.T, trans_b=True, overwrite_c=True)
 
 
 def train(
@@ -213,7 +263,7 @@ def train(
     _check_limit(limit)
     watch = Stopwatch()
     points = factor(data)
-    plan = memory_plan(limit, data, options, rank=points.shape[1])
+    plan = memory_plan(limit, data, training, options, rank=points.shape[1])
     check_memory(plan, _REMEDIES)
     weights = initial_weights(
         limit,
@@ -222,8 +272,9 @@ def train(
         outputs=data.n_outputs,
         seeds=options.seeds,
         seed=options.seed,
+        device=options.device,
     )
-    records = Records(limit.depth, data, options)
+    records = Records(limit, data, options)
     networks = Networks(limit, data, training, weights, points, records)
     targets = data.targets.reshape(data.n_train, -1)
 
@@ -235,6 +286,7 @@ def train(
             "engine": "simulate",
             "width": options.width,
             "seeds": options.seeds,
+            "device": options.device,
             "memory": plan.total,
             "wall_seconds": watch.seconds(),
         }
@@ -269,13 +321,20 @@ def _check_limit(limit: DeepLinear) -> None:
             "simulate needs gamma > 0: at gamma = 0 the weights of a network do not move; "
             "take a small value such as gamma=1e-2 for the lazy limit"
         )
+    if limit.depth == INFINITE:
+        raise ValueError(
+            "simulate needs a finite depth: a network of infinite depth cannot be built; pass "
+            "e.g. depth=64, whose distance to the limit is of order 1 / depth"
+        )
     if limit.readout != "gd":
         raise ValueError(
             f"simulate trains by gradient descent, which is readout='gd', not {limit.readout!r}"
         )
 
 
-def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int) -> Plan:
+def memory_plan(
+    limit: DeepLinear, data: Dataset, training: GradientDescent, options: Options, *, rank: int
+) -> Plan:
     """Memory of a run, by part."""
     seeds, width, depth = options.seeds, options.width, limit.depth
     points, outputs = len(data.kernel), data.n_outputs
@@ -283,8 +342,9 @@ def memory_plan(limit: DeepLinear, data: Dataset, options: Options, *, rank: int
     tangent = (data.n_train * outputs) ** 2
     rows = {"H": points, "G": outputs}
     saved = [rows[name] for name in options.save]
+    weights = width * (rank + outputs) + (depth - 1) * width**2
     counts = {
-        "weights": seeds * (width * (rank + outputs) + (depth - 1) * width**2),
+        "weights": seeds * weights * (2 if training.momentum else 1),
         # Outputs of every network, twice while they are put together, and the temporaries of the
         # losses; mean outputs, errors and standard errors.
         "curves": 3 * (seeds + 1) * len(options.schedule.times) * points * outputs,

@@ -19,3 +19,4 @@ class Options:
     schedule: Schedule
     save: tuple[str, ...]
     progress: Progress | None
+    device: str

@@ -18,7 +18,8 @@ from dmftcore.chain import HiddenChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
-from dmftcore.limits.linear_marches import ChainMarch, LazyMarch, LinearKernels, LinearMarch
+from dmftcore.limits.lazy import LazyMarch
+from dmftcore.limits.linear_marches import ChainMarch, LinearKernels, LinearMarch
 from dmftcore.march import (
     DIVERGENCE_FACTOR,
     Diverged,
@@ -139,15 +140,15 @@ def solve_deep_linear(
     config: dict[str, Any],
 ) -> Solution:
     """March the theory of `limit`; see `dmftcore.solve`."""
-    _check_supported(limit, training)
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
+    _CHECKS[engine](limit, training)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
-    bound = stability_bound(limit, data)
+    bound = stability_bound(limit, data, training)
     if np.any(training.rates > bound):
         warnings.warn(
-            f"lr = {training.rates.max():g} exceeds 2 / sharpness = {bound:.6g} at step 0",
+            f"lr = {training.rates.max():g} exceeds {_BOUND} = {bound:.6g} at step 0",
             StabilityWarning,
             stacklevel=3,
         )
@@ -170,7 +171,7 @@ def solve_deep_linear(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
-            **kernel_fields(system, data, len(schedule.kernel_times), options.save),
+            **kernel_fields(system, limit, data, len(schedule.kernel_times), options.save),
             diagnostics=diagnostics,
             config=config,
         )
@@ -183,8 +184,7 @@ def solve_deep_linear(
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g}, where "
-            f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
-            "lower lr",
+            f"{_BOUND} at step 0 is {bound:.6g} and falls as features are learned; lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
@@ -193,18 +193,34 @@ def solve_deep_linear(
     return result
 
 
-def _check_supported(limit: DeepLinear, training: GradientDescent) -> None:
+def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
     if limit.branch_scale is not None:
-        raise ValueError("branch_scale: residual blocks cannot be solved yet")
+        raise ValueError("branch_scale: the chain cannot solve residual blocks yet")
     if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: momentum, weight_decay and schedules cannot be solved yet")
+        raise ValueError("training: the chain knows no momentum, weight_decay or schedule yet")
 
 
-def stability_bound(limit: DeepLinear, data: Dataset) -> float:
-    """Learning rate above which the lazy network diverges, 2 / sharpness(0).
+def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
+    if limit.readout == "ntk" and not training.is_plain:
+        raise ValueError(
+            "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum nor "
+            "weight_decay: use readout='gd'"
+        )
 
-    With the initial tangent kernel ``limit.initial_tangent_scale Kx``. Feature learning raises the
-    sharpness, so that a smaller rate may still become unstable later.
+
+_CHECKS = {"growing": _check_readout, "chain": _check_chain, "lazy": _check_readout}
+
+#: The largest stable learning rate, in the words of warnings.
+_BOUND = "2 (1 + momentum) / (sharpness + weight_decay)"
+
+
+def stability_bound(limit: DeepLinear, data: Dataset, training: GradientDescent) -> float:
+    """Learning rate above which the lazy network diverges.
+
+    Along a direction of curvature k the heavy ball ``v <- m v - (k + lambda) x``,
+    ``x <- x + lr v`` is stable for ``lr < 2 (1 + m) / (k + lambda)``; the largest k at step 0 is
+    the sharpness, ``limit.initial_tangent_scale lambda_max(Kx) / P``. Feature learning raises it,
+    so that a smaller rate may still become unstable later.
 
     Raises
     ------
@@ -213,7 +229,8 @@ def stability_bound(limit: DeepLinear, data: Dataset) -> float:
     """
     if data.largest_eigenvalue <= 0:
         raise ValueError("the training points have a zero Gram matrix: nothing can be learned")
-    return float(2 * data.n_train / (limit.initial_tangent_scale * data.largest_eigenvalue))
+    curvature = limit.initial_tangent_scale * data.largest_eigenvalue / data.n_train
+    return float(2 * (1 + training.momentum) / (curvature + training.weight_decay))
 
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
@@ -223,14 +240,20 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
         )
+    if options.method == "growing" and limit.depth == INFINITE:
+        raise ValueError("method='growing' has no infinite depth: use method='chain'")
     if options.method == "chain":
         return "chain", "asked for"
     if responses:
         return "chain", f"the response {responses[0]} was asked for"
+    if limit.depth == INFINITE and options.save:
+        return "chain", f"the kernel {options.save[0]} of an infinite depth was asked for"
     if limit.gamma == 0:
         return "lazy", "gamma = 0 has a closed form"
     if options.method == "growing":
         return "growing", "asked for"
+    if limit.depth == INFINITE:
+        return "chain", "the growing network has no infinite depth"
     return (
         "growing",
         f"no responses were asked for, and its cost is linear in the {training.steps} steps",
@@ -254,9 +277,10 @@ def _system(
 ) -> LinearMarch:
     problem = linear_problem(limit, data, training)
     if engine == "lazy":
-        return LazyMarch(problem)
+        return LazyMarch(problem, limit.branch_scale)
     if engine == "growing":
-        return GrowingNetwork(problem, truncation(data, training, options))
+        two_time = bool(options.save)
+        return GrowingNetwork(problem, truncation(data, training, options), two_time=two_time)
     return ChainMarch(problem, training.steps)
 
 
@@ -282,7 +306,9 @@ def memory_plan(
     engine: str,
 ) -> Plan:
     """Memory of a run, by part."""
-    points, outputs, depth = data.n_train + data.n_test, data.n_outputs, limit.depth
+    points, outputs = data.n_train + data.n_test, data.n_outputs
+    # The lazy limit has no layers at infinite depth.
+    depth = 0 if engine == "lazy" and limit.depth == INFINITE else limit.depth
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
@@ -315,19 +341,24 @@ _REMEDIES = {
 
 
 def kernel_fields(
-    system: LinearKernels, data: Dataset, slots: int, save: tuple[str, ...]
+    system: LinearKernels, limit: DeepLinear, data: Dataset, slots: int, save: tuple[str, ...]
 ) -> dict[str, Any]:
     """Kernel fields of a `Solution`, from a system that stored them `slots` times."""
     if slots == 0:
         return {}
     features, gradients = system.kernels()
-    train = slice(data.n_train)
-    eye = np.tile(np.eye(data.n_outputs), (slots, 1, 1))
-    ntk = tangent_kernel([h[:, train, train] for h in features], [*gradients, eye])
+    if isinstance(system, LazyMarch):
+        ntk = system.tangent_kernels()
+    else:
+        train = slice(data.n_train)
+        eye = np.tile(np.eye(data.n_outputs), (slots, 1, 1))
+        ntk = tangent_kernel(
+            [h[:, train, train] for h in features], [*gradients, eye], limit.branch_factor
+        )
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)},
+        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)} if features else {},
         "two_time": {},
         "responses": {},
     }
@@ -366,11 +397,12 @@ def _warn_unstable(result: Solution, training: GradientDescent) -> None:
         return
     # The rate of the update that follows; after the last step, that of the one before.
     rates = training.rates[np.minimum(result.kernel_times, training.steps - 1)]
-    unstable = np.flatnonzero(rates * result.sharpness > 2)
+    bounds = 2 * (1 + training.momentum) / (result.sharpness + training.weight_decay)
+    unstable = np.flatnonzero(rates > bounds)
     if unstable.size:
         first = unstable[0]
         warnings.warn(
-            f"lr * sharpness = {rates[first] * result.sharpness[first]:.4g} exceeds 2 at step "
+            f"lr = {rates[first]:.4g} exceeds {_BOUND} = {bounds[first]:.4g} at step "
             f"{result.kernel_times[first]}: at the edge of stability gradient descent amplifies "
             "rounding and truncation, whatever tol; lower lr for reproducible digits",
             StabilityWarning,

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore._validate import FloatArray
+from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, DivergenceError, StabilityWarning
+from dmftcore.limits.lazy import LazyMarch
 from dmftcore.limits.linear import (
     KERNELS,
     DeepLinear,
@@ -24,7 +25,6 @@ from dmftcore.limits.linear import (
     solve_deep_linear,
     stability_bound,
 )
-from dmftcore.limits.linear_marches import LazyMarch
 from dmftcore.march import (
     Plan,
     Schedule,
@@ -134,7 +134,7 @@ def _engine(limit: DeepLinear, data: Dataset, options: SolveOptions) -> tuple[st
     size = _kernel_size(data)
     if size > LARGEST_KERNEL:
         return "richardson", f"a tangent kernel of {size} rows is dear to diagonalise"
-    extent = float(options.schedule.times[-1] * 2 / stability_bound(limit, data))
+    extent = float(options.schedule.times[-1]) * _initial_sharpness(limit, data)
     if extent <= SHORT_FLOW:
         return "richardson", f"tau_max * sharpness = {extent:.3g} at the start: few steps"
     return "stiff", f"tau_max * sharpness = {extent:.3g} at the start: many steps of descent"
@@ -144,6 +144,14 @@ def _kernel_size(data: Dataset) -> int:
     """Largest number of (output, mode) pairs that the data can have."""
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
     return data.n_outputs * rank
+
+
+def _initial_sharpness(limit: DeepLinear, data: Dataset) -> float:
+    return 2 / stability_bound(limit, data, _AT_REST)
+
+
+#: Training that says nothing but plain: no step is taken by it.
+_AT_REST = GradientDescent(lr=1.0, steps=0)
 
 
 # -- gamma = 0 -------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def _closed_form(
     fields = curves(data, network.outputs(options.schedule.times))
     for _ in options.schedule.kernel_times:
         network.store_kernels()
-    fields |= kernel_fields(network, data, len(options.schedule.kernel_times), options.save)
+    fields |= kernel_fields(network, limit, data, len(options.schedule.kernel_times), options.save)
     return fields, {"error_estimate": {"absolute": 0.0, "relative": 0.0}}
 
 
@@ -167,8 +175,7 @@ class LazyFlow(LazyMarch):
     """
 
     def __init__(self, limit: DeepLinear, data: Dataset) -> None:
-        frozen = GradientDescent(lr=1.0, steps=0)
-        super().__init__(linear_problem(limit, data, frozen))
+        super().__init__(linear_problem(limit, data, _AT_REST), limit.branch_scale)
         self._rates = limit.initial_tangent_scale * self._modes.scales**2 / data.n_train
 
     def outputs(self, times: TimeArray) -> FloatArray:
@@ -189,7 +196,7 @@ def _integrated(
     rough = replace(options, schedule=replace(options.schedule, kernel_times=np.array([])))
     comparison, _ = _integrate(modes, limit, rough, COMPARISON * options.tol)
     fields = curves(data, outputs)
-    fields |= kernel_fields(network, data, len(options.schedule.kernel_times), options.save)
+    fields |= kernel_fields(network, limit, data, len(options.schedule.kernel_times), options.save)
     worth = {
         "error_estimate": _distance(data, outputs, comparison),
         "neurons": network.neurons,
@@ -204,7 +211,12 @@ def _integrate(
 ) -> tuple[FloatArray, FlowNetwork]:
     """Outputs (n_times, P + Q, K), and the network with its kernels."""
     network = FlowNetwork(
-        modes, depth=limit.depth, gamma=limit.gamma, init_scale=limit.init_scale, tol=tol
+        modes,
+        depth=limit.depth,
+        gamma=limit.gamma,
+        init_scale=limit.init_scale,
+        tol=tol,
+        two_time=bool(options.save),
     )
     data, schedule = modes.data, options.schedule
     targets = data.targets.reshape(data.n_train, -1)
@@ -262,7 +274,7 @@ def _coarsest_step(limit: DeepLinear, data: Dataset, options: SolveOptions) -> f
     chosen = np.unique(np.linspace(0, len(times) - 1, PILOT_TIMES).round().astype(np.int64))
     at = Schedule(len(times), times, times[chosen])
     pilot = replace(options, save=(), progress=None, schedule=at)
-    step = COARSEST_STEP * stability_bound(limit, data) / 2
+    step = COARSEST_STEP / _initial_sharpness(limit, data)
     for _ in range(PILOTS):
         descent, stops = _descent(pilot.schedule.times, step, 1)
         try:
@@ -292,9 +304,7 @@ def _descent(times: TimeArray, step: float, refinement: int) -> tuple[GradientDe
     counts = np.ceil(lengths / step).astype(np.int64) * refinement
     rates = np.repeat(lengths / np.maximum(counts, 1), counts)
     steps = len(rates)
-    uniform = steps == 0 or np.ptp(rates) <= 1e-12 * step
-    lr = rates if not uniform else float(rates.mean()) if steps else step
-    return GradientDescent(lr=lr, steps=steps), np.cumsum(counts)
+    return GradientDescent(lr=rates if steps else step, steps=steps), np.cumsum(counts)
 
 
 def _run(
@@ -371,15 +381,17 @@ def _distance(data: Dataset, outputs: FloatArray, others: FloatArray | float) ->
 def _memory_plan(limit: DeepLinear, data: Dataset, options: SolveOptions, engine: str) -> Plan:
     """Memory of a run, by part."""
     points, outputs = data.n_train + data.n_test, data.n_outputs
+    # The lazy limit has no layers at infinite depth.
+    depth = 0 if limit.depth == INFINITE else limit.depth
     slots = len(options.schedule.kernel_times)
     # A row of the tableau, the next one, and a run.
     copies = 2 * LEVELS + 1 if engine == "richardson" else 2
     saved = {"H": points * points, "G": outputs**2}
-    kernels = slots * (limit.depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2
+    kernels = slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2
     counts = {
         "curves": copies * len(options.schedule.times) * points * outputs,
         "kernels": copies * kernels,
-        "two-time kernels": copies * slots**2 * limit.depth * sum(saved[n] for n in options.save),
+        "two-time kernels": copies * slots**2 * depth * sum(saved[n] for n in options.save),
         "tangent kernel": 4 * _kernel_size(data) ** 2 if engine == "stiff" else 0,
         "data": 4 * points**2,
     }

@@ -2,16 +2,17 @@
 
 All are `dmftcore.march.March` and know their kernels at the stored steps: `GrowingNetwork` (of
 `dmftcore.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels, and
-`LazyMarch` is the closed form at gamma = 0. The errors drive the hidden layers through
-h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
+`LazyMarch` (of `dmftcore.limits.lazy`) is the limit gamma = 0. The errors drive the hidden layers
+through h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.chain import HiddenChain, LiftedRows
@@ -20,7 +21,7 @@ from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
 from dmftcore.visited import VisitedErrors
 
-__all__ = ["ChainMarch", "LazyMarch", "LinearKernels", "LinearMarch"]
+__all__ = ["ChainMarch", "LinearKernels", "LinearMarch"]
 
 
 class LinearKernels(Protocol):
@@ -38,72 +39,6 @@ class LinearKernels(Protocol):
 
 class LinearMarch(March, LinearKernels, Protocol):
     """A march of a deep linear network, with its kernels at the n stored steps."""
-
-
-class LazyMarch:
-    """The branch gamma = 0: a linear recursion with a frozen kernel, in closed form.
-
-    ``Delta'(t) = (1 - (lr/P) (L + 1) sigma^{2L} scales^2)^t y'``, while H^l = sigma^{2l} Kx and
-    G^l = sigma^{2(L+1-l)} do not move.
-    """
-
-    def __init__(self, problem: LinearProblem) -> None:
-        self.step = 0
-        self._modes, self._depth = problem.modes, problem.depth
-        self._s2 = problem.init_scale**2
-        sharpness = (self._depth + 1) * self._s2**self._depth * self._modes.scales**2
-        self._factor = 1 - problem.lr_per_point * sharpness
-        self._loss_limit = problem.loss_limit
-        self._stored = 0
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
-        predictors = []
-        for stop in stops.tolist():
-            errors = self._errors(stop)
-            if self._diverged(stop):
-                # |1 - ...|^t is convex in t, so the loss crosses its limit once.
-                self.step = bisect_left(range(stop), True, key=self._diverged)
-                break
-            self.step = stop
-            predictors.append((self._modes.targets - errors) / self._modes.scales)
-        return self._modes.outputs(np.array(predictors).reshape(-1, *self._modes.targets.shape))
-
-    def store_kernels(self) -> None:
-        """Count the step; the kernels do not move."""
-        self._stored += 1
-
-    def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        """See `LinearMarch`."""
-        n = self._stored
-        features, gradients = self._frozen()
-        return [np.tile(h, (n, 1, 1)) for h in features], [np.tile(g, (n, 1, 1)) for g in gradients]
-
-    def two_time_features(self) -> list[FloatArray]:
-        """See `LinearMarch`."""
-        return [self._at_all_times(h) for h in self._frozen()[0][1:]]
-
-    def two_time_gradients(self) -> list[FloatArray]:
-        """See `LinearMarch`."""
-        return [self._at_all_times(g) for g in self._frozen()[1]]
-
-    def _frozen(self) -> tuple[list[FloatArray], list[FloatArray]]:
-        kernel = self._modes.kernel
-        eye = np.eye(len(self._modes.targets))
-        levels = range(self._depth + 1)
-        features = [self._s2**level * kernel for level in levels]
-        return features, [self._s2 ** (self._depth - level) * eye for level in levels][:-1]
-
-    def _at_all_times(self, kernel: FloatArray) -> FloatArray:
-        return np.tile(kernel[None, :, None, :], (self._stored, 1, self._stored, 1))
-
-    def _errors(self, step: int) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(self._factor**step * self._modes.targets)
-
-    def _diverged(self, step: int) -> bool:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return not np.sum(self._errors(step) ** 2) <= self._loss_limit
 
 
 class ChainMarch:
@@ -153,6 +88,14 @@ class ChainMarch:
         """Keep the outputs of the step; the kernels stay in the chain."""
         self._stored.append(self.step)
         self._stored_outputs.append(self._outputs())
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        raise NotImplementedError("the chain cannot be stored")
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        raise NotImplementedError("the chain cannot be stored")
 
     def residual(self, largest_size: int = 200) -> float:
         """Relative violation of the chain's equations; see `HiddenChain.residual`."""
