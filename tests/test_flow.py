@@ -267,6 +267,20 @@ def test_features_and_gradients_of_one_layer_and_point_are_alike():
     assert g[-1] > 2
 
 
+def test_nothing_to_learn():
+    data = dc.Dataset(gram=GRAM, targets=np.zeros((4, 2)))
+    for method in METHODS:
+        solution = dc.solve(dc.DeepLinear(2), data, dc.GradientFlow([1.0, 9.0]), method=method)
+        np.testing.assert_array_equal(solution.outputs, np.zeros((2, 4, 2)))
+        np.testing.assert_allclose(solution.equal_time["H"][2], [GRAM, GRAM], atol=1e-12)
+
+
+def test_steps_that_never_converge_end(monkeypatch):
+    monkeypatch.setattr(stiff, "ITERATIONS", 1)
+    with pytest.raises(ValueError, match=r"tol: no step .* at tau = .*method='richardson'"):
+        dc.solve(dc.DeepLinear(2), DATA, dc.GradientFlow([1.0]), method="stiff")
+
+
 def test_first_time_and_only_time_zero():
     for method in METHODS:
         solution = dc.solve(dc.DeepLinear(2), DATA, dc.GradientFlow([0.0]), method=method, save="H")

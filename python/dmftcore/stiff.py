@@ -55,8 +55,10 @@ ROUNDING = 1e-14
 #: vectors are measured against at least this multiple of the largest of their kind.
 GROWTH_TOLERANCE = 0.1
 NORM_FLOOR = 1e-9
-#: A step as small as this, relative to the time reached, no longer moves it.
-SMALLEST_STEP = 1e-13
+#: Steps below this multiple of the time reached, or of the first step, hardly move any more.
+SMALLEST_STEP = 1e-12
+
+_TINY = np.finfo(float).tiny
 
 
 @dataclass
@@ -180,15 +182,15 @@ class _FlowCore:
         self._forward = [np.zeros((0, sizes[link])) for link in range(depth)]
         self._backward = [np.zeros((0, sizes[link + 1])) for link in range(depth)]
         self._neurons: list[list[int]] = [[] for _ in range(depth)]
-        #: Largest norms met so far, of gradients (first row) and features at every link.
-        self._largest = np.zeros((2, depth))
-        #: Normed rounding error of Delta.
-        self._rounding = ROUNDING * float(np.linalg.norm(targets)) + np.finfo(float).tiny
+        #: Largest norms met so far of what enters every link, from either side.
+        self._largest_features, self._largest_gradients = np.zeros(depth), np.zeros(depth)
+        #: Norm of the rounding error of Delta.
+        self._rounding = ROUNDING * float(np.linalg.norm(targets)) + _TINY
         self._state = self._at_rest()
         while self._grow(self._state):
             self._state = self._at_rest()
         # Resolves the fastest mode: the error of a step is of fourth order in its length.
-        self._step = tol**0.25 / (self._rates()[0][-1] + np.finfo(float).tiny)
+        self._step = self._first_step = tol**0.25 / float(self._rates()[0][-1])
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -231,16 +233,16 @@ class _FlowCore:
 
         Raises
         ------
-        FloatingPointError
-            If the steps become too small to move.
+        ValueError
+            If the tolerance is so small that no step meets it.
         """
         while self.time < time:
             remaining = time - self.time
             pieces = np.ceil(remaining / (1.05 * self._step))
             step = float(remaining / pieces)
-            if step < SMALLEST_STEP * self.time:
-                raise FloatingPointError(
-                    f"the steps of the stiff integrator shrink to nothing at tau = {self.time:g}: "
+            if step < SMALLEST_STEP * max(self.time, self._first_step):
+                raise ValueError(
+                    f"tol: no step of the stiff integrator meets it at tau = {self.time:g}; "
                     "raise tol, or use method='richardson'"
                 )
             moved, proposal = self._attempt(step)
@@ -267,18 +269,17 @@ class _FlowCore:
         proposal = step * float(np.clip(0.9 * (error + 1e-8) ** -0.25, 0.2, 4))
         if not error <= 1:
             return False, min(proposal, step / 2)
-        for matrix, change in zip(self._weights, self._moved(stages, MATRIX[-1]), strict=True):
-            matrix += step * change
+        rates = self._weight_rates(stages, MATRIX[-1])
+        for matrix, rate in zip(self._weights, rates, strict=True):
+            matrix += step * rate
         self._state = self._at_rest()
         return True, proposal
 
     def _guess(self, newton: _Newton) -> _Vectors:
         """The stages of a frozen network, whose errors decay by the tangent kernel at hand."""
         errors = newton.decayed(self._state.errors)
-        features = [errors * self._scales]
-        for matrix in self._weights[:-1]:
-            features.append(features[-1] @ matrix.T)
-        return _Vectors(errors, features, [np.tile(g, (STAGES, 1)) for g in self._state.gradients])
+        gradients = [np.tile(g, (STAGES, 1)) for g in self._state.gradients]
+        return _Vectors(errors, self._propagated(errors), gradients)
 
     def _solve(self, newton: _Newton, stages: _Vectors) -> _Vectors | None:
         """The stages of a step; None if the iteration does not contract."""
@@ -326,9 +327,9 @@ class _FlowCore:
         outputs = len(self._targets)
         return self._gamma / self._points * step * np.kron(MATRIX, np.ones((outputs, outputs)))
 
-    def _moved(self, vectors: _Vectors, weights: FloatArray) -> list[FloatArray]:
-        """``sum_j weights_j dW^l/dtau`` over the times of `vectors`, for every link."""
-        rows = self._gamma / self._points * np.repeat(weights, len(self._targets))[:, None]
+    def _weight_rates(self, vectors: _Vectors, factors: FloatArray) -> list[FloatArray]:
+        """``sum_j factors_j dW^l/dtau`` over the times of `vectors`, for every link."""
+        rows = self._gamma / self._points * np.repeat(factors, len(self._targets))[:, None]
         return [
             (rows * g).T @ h for g, h in zip(vectors.gradients[1:], vectors.features, strict=True)
         ]
@@ -338,11 +339,11 @@ class _FlowCore:
         start, step = self._state, newton.step
         error = newton.error(start.errors, stages.errors)
         worst = float(np.linalg.norm(error)) / self._allowed_error()
-        begin = self._moved(start, np.ones(1))
-        during = self._moved(stages, ESTIMATE @ MATRIX)
+        begin = self._weight_rates(start, np.ones(1))
+        during = self._weight_rates(stages, ESTIMATE @ MATRIX)
         for matrix, first, rest in zip(self._weights, begin, during, strict=True):
             error = step / REAL_EIGENVALUE * (first + rest)
-            allowed = self._tol * float(np.linalg.norm(matrix))
+            allowed = self._tol * float(np.linalg.norm(matrix)) + _TINY
             worst = max(worst, float(np.linalg.norm(error)) / allowed)
         return worst
 
@@ -371,10 +372,14 @@ class _FlowCore:
         for matrix in reversed(self._weights):
             gradients.append(gradients[-1] @ matrix)
         errors = self._targets - gradients[-1] * self._scales / self._gamma
+        return _Vectors(errors, self._propagated(errors), gradients[::-1])
+
+    def _propagated(self, errors: FloatArray) -> list[FloatArray]:
+        """h^0, ..., h^L by the present weights."""
         features = [errors * self._scales]
-        for matrix in self._weights[:-1]:
-            features.append(features[-1] @ matrix.T)
-        return _Vectors(errors, features, gradients[::-1])
+        for link in range(self._depth):
+            features.append(self.propagate(link, features[-1]))
+        return features
 
     # -- growth ----------------------------------------------------------------------------------
 
@@ -386,7 +391,7 @@ class _FlowCore:
         before = self.neurons
         for link in reversed(range(1, self._depth)):
             above = vectors.gradients[link + 1]
-            new = self._unvisited(0, link, self._backward[link], above)
+            new = self._unvisited(above, self._backward[link], self._largest_gradients[link:])
             self._append(link, len(new), vectors)
             if len(new):
                 self._backward[link] = np.vstack([self._backward[link], new])
@@ -394,7 +399,7 @@ class _FlowCore:
                 vectors.gradients[link][:, -len(new) :] = self._sigma * above @ new.T
         for link in range(self._depth):
             below = vectors.features[link]
-            new = self._unvisited(1, link, self._forward[link], below)
+            new = self._unvisited(below, self._forward[link], self._largest_features[link:])
             self._append(link + 1, len(new), vectors)
             if len(new):
                 self._forward[link] = np.vstack([self._forward[link], new])
@@ -404,12 +409,14 @@ class _FlowCore:
                 self._neurons[link] += range(neurons - len(new), neurons)
         return self.neurons != before
 
-    def _unvisited(self, kind: int, link: int, basis: FloatArray, rows: FloatArray) -> FloatArray:
-        """Orthonormal directions of `rows` outside the span of `basis`, up to the tolerance."""
+    def _unvisited(self, rows: FloatArray, basis: FloatArray, largest: FloatArray) -> FloatArray:
+        """Orthonormal directions of `rows` outside the span of `basis`, up to the tolerance.
+
+        The first entry of `largest`, the norm met so far, is kept up to date.
+        """
         norms = np.linalg.norm(rows, axis=1)
-        self._largest[kind, link] = max(self._largest[kind, link], norms.max())
-        floor = NORM_FLOOR * self._largest[kind, link]
-        thresholds = GROWTH_TOLERANCE * self._tol * np.maximum(norms, floor)
+        largest[0] = max(largest[0], norms.max())
+        thresholds = GROWTH_TOLERANCE * self._tol * np.maximum(norms, NORM_FLOOR * largest[0])
         new = np.zeros((0, rows.shape[1]))
         outside = rows - (rows @ basis.T) @ basis
         for row, threshold in zip(outside, thresholds, strict=True):
@@ -481,5 +488,5 @@ class _Newton:
 
 def _relative_change(new: FloatArray, old: FloatArray) -> float:
     """Largest change of a row, relative to its norm."""
-    norms = np.linalg.norm(new, axis=1) + np.finfo(float).tiny
+    norms = np.linalg.norm(new, axis=1) + _TINY
     return float(np.max(np.linalg.norm(new - old, axis=1) / norms, initial=0))

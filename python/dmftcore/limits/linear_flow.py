@@ -246,22 +246,24 @@ def _extrapolated(
     coarsest = _coarsest_step(limit, data, options)
     tableau = Tableau()
     best: Fields = {}
-    worth: dict[str, Any] = {"error_estimate": {"absolute": np.inf, "relative": np.inf}}
+    worth: dict[str, Any] = {}
     for level in range(LEVELS):
         descent, stops = _descent(options.schedule.times, coarsest, 2**level)
         run = _run(limit, data, options, descent, stops)
-        before = tableau.best["outputs"] if level else np.inf
         tableau.add(_flat(data, run))
-        estimate = _distance(data, tableau.best["outputs"], before)
-        # Beyond the reach of rounding and truncation the estimates rise again.
-        if estimate["relative"] < worth["error_estimate"]["relative"]:
+        if level == 0:
+            before = tableau.best
+            continue
+        estimate = _distance(data, tableau.best["outputs"], before["outputs"])
+        before = tableau.best
+        # What rounding and truncation leave is magnified from level to level: keep the best.
+        if not worth or estimate["relative"] < worth["error_estimate"]["relative"]:
             best = tableau.best
             worth = {
                 "error_estimate": estimate,
                 "levels": level + 1,
                 "coarsest_step": coarsest,
                 "steps": descent.steps,
-                **{key: run.diagnostics[key] for key in ("neurons",) if key in run.diagnostics},
             }
         if estimate["relative"] <= options.tol:
             break
@@ -364,7 +366,7 @@ def _solution_fields(data: Dataset, fields: Fields) -> dict[str, Any]:
 # -- what the answer is worth and needs ------------------------------------------------------------
 
 
-def _distance(data: Dataset, outputs: FloatArray, others: FloatArray | float) -> dict[str, float]:
+def _distance(data: Dataset, outputs: FloatArray, others: FloatArray) -> dict[str, float]:
     """Largest difference of training outputs, absolute and relative to max |Delta| of each time.
 
     Relative differences do not count rounding, which is all that is left where Delta has decayed.
