@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -75,8 +73,9 @@ PRINTED = {
 def test_printed_losses(name, method):
     """Digits of numpy prototypes, from Richardson extrapolation; losses there are 2 train_loss."""
     limit, expected, accuracy = PRINTED[name]
-    # The prototype of the integrator agreed with the table to 3e-9.
-    tol, accuracy = (1e-10, accuracy) if method == "richardson" else (3e-9, accuracy + 1e-9)
+    # The loss has twice the relative error of Delta. The prototype of the integrator agreed with
+    # the table to 3e-9.
+    tol, accuracy = (accuracy / 3, accuracy) if method == "richardson" else (1e-8, 4e-9)
     solution = dc.solve(
         limit, DATA, dc.GradientFlow(PRINTED_TIMES), method=method, tol=tol, kernel_times=[]
     )
@@ -489,8 +488,9 @@ def test_pictures_label_flow_time():
     np.testing.assert_array_equal(lines["flow"], flow.times)
     # Steps beside a flow stand where their tau is.
     np.testing.assert_allclose(lines["descent"], 0.1 * np.arange(51))
-    schedule = dc.GradientDescent([0.1, 0.2], 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        theory.plot()
-    assert schedule != training
+    uneven = dc.solve(dc.DeepLinear(1), DATA, dc.GradientDescent([0.1, 0.2], 2))
+    with pytest.raises(ValueError, match="uneven: the steps of a schedule cannot be drawn beside"):
+        plotting.plot_losses(ax, {"flow": theory, "uneven": uneven})
+    titles = [ax.get_title() for ax in theory.plot().axes]
+    assert r"stiff, $\tau = 5$" in titles or r"richardson, $\tau = 5$" in titles
+    assert [ax.get_ylabel() for ax in theory.plot().axes].count(r"time $\tau$") == 1

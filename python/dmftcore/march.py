@@ -18,11 +18,13 @@ from dmftcore.training import GradientFlow, Training
 
 __all__ = [
     "Diverged",
+    "Flow",
     "March",
     "Plan",
     "Progress",
     "Schedule",
     "check_memory",
+    "follow",
     "march",
 ]
 
@@ -73,7 +75,8 @@ class Schedule:
     ) -> Schedule:
         """The steps of gradient descent (see `of`), or the times of a flow.
 
-        Kernels of a flow are stored by default at all of its times, at 64 spread over many.
+        Kernels of a flow are stored by default at all of its times, at 64 spread over many; its
+        `steps` are the times to be reached.
 
         Raises
         ------
@@ -230,6 +233,41 @@ def march(
         if progress is not None:
             progress(system.step, loss(rows[-1]))
     return np.concatenate(outputs) if outputs else np.empty((0, 0, 0))
+
+
+class Flow(Protocol):
+    """A causal system in continuous time."""
+
+    def flow(self, time: float, accepted: Callable[[], None]) -> None:
+        """Move to the time tau; `accepted` is called after every step of the integrator."""
+
+    def outputs(self) -> FloatArray:
+        """Outputs (points, K) at the time reached."""
+
+    def store_kernels(self) -> None:
+        """Keep what the kernels at the time reached need."""
+
+
+def follow(
+    system: Flow,
+    schedule: Schedule,
+    loss: Callable[[FloatArray], float],
+    progress: Progress | None = None,
+) -> FloatArray:
+    """Move `system` through the times of a flow; its outputs (n_times, points, K) there."""
+    rows: list[FloatArray] = []
+
+    def report() -> None:
+        if progress is not None:
+            progress(len(rows), loss(system.outputs()))
+
+    for tau in schedule.times.tolist():
+        system.flow(tau, report)
+        rows.append(system.outputs())
+        if tau in schedule.kernel_times:
+            system.store_kernels()
+        report()
+    return np.array(rows)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from dmftcore.march import (
     march,
 )
 from dmftcore.modes import LinearProblem
-from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
+from dmftcore.observables import curves, sharpness, tangent_kernel, training_loss
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 
@@ -153,10 +153,7 @@ def solve_deep_linear(
             stacklevel=3,
         )
     system = _system(engine, limit, data, training, options)
-    targets = data.targets.reshape(data.n_train, -1)
-
-    def loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[: data.n_train], targets))
+    loss = training_loss(data)
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         diagnostics = {

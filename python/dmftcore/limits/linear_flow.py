@@ -8,6 +8,7 @@ the growing network with steps that the accuracy alone limits: a few hundred rea
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +32,10 @@ from dmftcore.march import (
     SolveOptions,
     Stopwatch,
     check_memory,
+    follow,
 )
 from dmftcore.modes import Modes
-from dmftcore.observables import curves, sharpness, square_loss
+from dmftcore.observables import curves, sharpness, training_loss
 from dmftcore.richardson import Fields, Tableau
 from dmftcore.solution import IntArray, Layers, Solution, TimeArray
 from dmftcore.stiff import FlowNetwork
@@ -67,7 +69,7 @@ SMALLEST_TOL = 1e-11
 #: The tangent kernel of up to this many (output, mode) pairs is diagonalised at every step.
 LARGEST_KERNEL = 1000
 #: Up to this value of tau_max times the sharpness at tau = 0 extrapolation is the cheaper way.
-SHORT_FLOW = 200.0
+SHORT_FLOW = 100.0
 
 
 def solve_linear_flow(
@@ -161,9 +163,7 @@ def _closed_form(
     limit: DeepLinear, data: Dataset, options: SolveOptions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     network = LazyFlow(limit, data)
-    fields = curves(data, network.outputs(options.schedule.times))
-    for _ in options.schedule.kernel_times:
-        network.store_kernels()
+    fields = curves(data, follow(network, options.schedule, training_loss(data), options.progress))
     fields |= kernel_fields(network, limit, data, len(options.schedule.kernel_times), options.save)
     return fields, {"error_estimate": {"absolute": 0.0, "relative": 0.0}}
 
@@ -177,11 +177,17 @@ class LazyFlow(LazyMarch):
     def __init__(self, limit: DeepLinear, data: Dataset) -> None:
         super().__init__(linear_problem(limit, data, _AT_REST), limit.branch_scale)
         self._rates = limit.initial_tangent_scale * self._modes.scales**2 / data.n_train
+        self._time = 0.0
 
-    def outputs(self, times: TimeArray) -> FloatArray:
-        """Outputs (len(times), P + Q, K) at any times."""
-        learned = -np.expm1(-times[:, None, None] * self._rates) * self._modes.targets
-        return self._modes.outputs(learned / self._modes.scales)
+    def flow(self, time: float, accepted: Callable[[], None]) -> None:
+        """Move to the time tau, at once."""
+        self._time = time
+
+    def outputs(self) -> FloatArray:
+        """Outputs (P + Q, K) at the time reached."""
+        learned = -np.expm1(-self._time * self._rates) * self._modes.targets
+        outputs: FloatArray = self._modes.outputs(learned[None] / self._modes.scales)[0]
+        return outputs
 
 
 # -- the stiff integrator --------------------------------------------------------------------------
@@ -218,22 +224,8 @@ def _integrate(
         tol=tol,
         two_time=bool(options.save),
     )
-    data, schedule = modes.data, options.schedule
-    targets = data.targets.reshape(data.n_train, -1)
-    rows: list[FloatArray] = []
-
-    def report() -> None:
-        if options.progress is not None:
-            loss = square_loss(network.outputs()[: data.n_train], targets)
-            options.progress(len(rows), float(loss))
-
-    for time in schedule.times.tolist():
-        network.flow(time, report)
-        rows.append(network.outputs())
-        if time in schedule.kernel_times:
-            network.store_kernels()
-        report()
-    return np.array(rows), network
+    loss = training_loss(modes.data)
+    return follow(network, options.schedule, loss, options.progress), network
 
 
 # -- Richardson extrapolation ----------------------------------------------------------------------
