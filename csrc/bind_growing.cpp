@@ -87,8 +87,10 @@ Matrix rows(const Doubles& x, index n) {
 // Copies the parts of a state into a dict.
 class Writer final : public cpu::StateVisitor {
 public:
-  void visit(const std::string& name, Matrix& m) override { state[name.c_str()] = copy(m); }
-  void visit(const std::string& name, std::vector<std::int64_t>& numbers) override {
+  void visit(const std::string& name, Matrix& m, index, index) override {
+    state[name.c_str()] = copy(m);
+  }
+  void visit(const std::string& name, std::vector<std::int64_t>& numbers, index) override {
     state[name.c_str()] = Steps(static_cast<index>(numbers.size()), numbers.data());
   }
   void visit(const std::string& name, std::int64_t& number) override { scalar(name, number); }
@@ -107,12 +109,15 @@ class Reader final : public cpu::StateVisitor {
 public:
   explicit Reader(const py::dict& state) : state_(state) {}
 
-  void visit(const std::string& name, Matrix& m) override {
+  void visit(const std::string& name, Matrix& m, index row_count, index cols) override {
     const auto values = part<double>(name, 2);
+    if (values.shape(0) != row_count || (cols != ANY && values.shape(1) != cols)) refuse(name);
     m = rows(values, values.shape(1));
   }
-  void visit(const std::string& name, std::vector<std::int64_t>& numbers) override {
+  void visit(const std::string& name, std::vector<std::int64_t>& numbers, index count) override {
     const auto values = part<std::int64_t>(name, 1);
+    for (index i = 0; i < values.size(); ++i)
+      if (values.at(i) < 0 || values.at(i) >= count) refuse(name);
     numbers.assign(values.data(), values.data() + values.size());
   }
   void visit(const std::string& name, std::int64_t& number) override {
@@ -127,9 +132,11 @@ private:
   py::array_t<T, py::array::c_style> part(const std::string& name, index axes) const {
     if (!state_.contains(name)) throw py::key_error("the state lacks " + name);
     const auto values = py::array_t<T, py::array::c_style>::ensure(state_[name.c_str()]);
-    if (!values || values.ndim() != axes)
-      throw py::value_error(name + " of the state must have " + std::to_string(axes) + " axes");
+    if (!values || values.ndim() != axes) refuse(name);
     return values;
+  }
+  [[noreturn]] static void refuse(const std::string& name) {
+    throw py::value_error(name + " of the state does not fit: it belongs to another problem");
   }
 
   const py::dict& state_;

@@ -150,3 +150,21 @@ def uncontracted_march(p: Problem) -> Referee:
         delta[t] = p.targets - (q[p.depth][ip:ep, ik:ek] + cg[:, ik:ek])
         drive[t] = p.driving(delta[t : t + 1])[0]
     return Referee(delta, h, g, a, b)
+
+
+def optimizer_tables(training):
+    """c(t) and kap(t,s) of an optimiser, by running it once for each unit impulse."""
+    steps = training.steps
+
+    def trajectory(theta, impulse_at):
+        path, velocity = [theta], 0.0
+        for t, rate in enumerate(training.rates):
+            descent = 1.0 if t == impulse_at else 0.0
+            velocity = training.momentum * velocity + descent - training.weight_decay * theta
+            theta = theta + rate * velocity
+            path.append(theta)
+        return np.array(path)
+
+    kept = trajectory(1.0, None)
+    impulses = [trajectory(0.0, s) for s in range(steps)]
+    return kept, np.array([*impulses, np.zeros(steps + 1)]).T

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
 
-from dmftcore import march
+from dmftcore import _arrays, cuda_status, march
 from dmftcore._simulate import linear, simulate
+from dmftcore._simulate.options import Options
+from dmftcore._simulate.records import Records
+from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError
+from dmftcore.errors import CudaError, DivergenceError
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.training import GradientDescent
 
@@ -35,18 +40,21 @@ def make_data(outputs=None, *, test=True, dimension=D):
 # -- the reference: derivatives by the complex step, from the definition of f alone -----------
 
 
-def reference_features(parameters, x, width):
+def reference_features(parameters, x, limit, width):
     """h^1..h^L of one input, from the definition of the network."""
     *matrices, _ = parameters
     features = [matrices[0] @ x]
     for matrix in matrices[1:]:
-        features.append(matrix @ features[-1] / np.sqrt(width))
+        through = matrix @ features[-1] / np.sqrt(width)
+        if limit.branch_factor is not None:
+            through = features[-1] + limit.branch_factor * through
+        features.append(through)
     return features
 
 
-def reference_outputs(parameters, points, gamma, width):
+def reference_outputs(parameters, points, limit, width):
     rows = [
-        parameters[-1] @ reference_features(parameters, x, width)[-1] / (gamma * width)
+        parameters[-1] @ reference_features(parameters, x, limit, width)[-1] / (limit.gamma * width)
         for x in points
     ]
     return np.array(rows)
@@ -71,23 +79,28 @@ def derivatives(function, parameters):
 
 
 def reference_training(limit, training, parameters, points, targets):
-    """Parameters and outputs f - f(0) at every step of gradient descent on f - f(0)."""
+    """Parameters and outputs f - f(0) at every step of the training of f - f(0).
+
+    The rule is ``v <- m v - gamma^2 N grad - lambda theta``, ``theta <- theta + lr v``.
+    """
     width = parameters[-1].shape[1]
-    start = reference_outputs(parameters, points, limit.gamma, width)
+    start = reference_outputs(parameters, points, limit, width)
 
     def loss(moved):
-        outputs = reference_outputs(moved, points[: len(targets)], limit.gamma, width)
+        outputs = reference_outputs(moved, points[: len(targets)], limit, width)
         return np.sum((targets - (outputs - start[: len(targets)])) ** 2) / (2 * len(targets))
 
     states, outputs = [parameters], [np.zeros_like(start)]
-    for _ in range(training.steps):
+    velocities = [np.zeros_like(p) for p in parameters]
+    for lr in training.rates:
         gradient = derivatives(loss, parameters)
-        parameters = [
-            p - training.lr * limit.gamma**2 * width * g
-            for p, g in zip(parameters, gradient, strict=True)
+        velocities = [
+            training.momentum * v - limit.gamma**2 * width * g - training.weight_decay * p
+            for v, g, p in zip(velocities, gradient, parameters, strict=True)
         ]
+        parameters = [p + lr * v for p, v in zip(parameters, velocities, strict=True)]
         states.append(parameters)
-        outputs.append(reference_outputs(parameters, points, limit.gamma, width) - start)
+        outputs.append(reference_outputs(parameters, points, limit, width) - start)
     return states, np.array(outputs)
 
 
@@ -130,9 +143,35 @@ def test_training_is_gradient_descent(depth, outputs):
         assert np.abs(expected[-1]).max() > 0.05
 
 
-@pytest.mark.parametrize(("depth", "outputs"), [(1, None), (2, 2), (3, None)])
-def test_kernels_are_those_of_the_networks(depth, outputs):
-    limit = DeepLinear(depth=depth, gamma=1.3, init_scale=0.8)
+RULES = {
+    "schedule": GradientDescent([1.0, 0.6, 0.3, 0.1], 4),
+    "momentum": GradientDescent(0.6, 4, momentum=0.7),
+    "decay": GradientDescent(0.6, 4, weight_decay=0.3),
+    "all": GradientDescent([0.8, 0.6, 0.3, 0.1], 4, momentum=0.6, weight_decay=0.2),
+}
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("blocks", [{}, {"branch_scale": 1.2}])
+def test_training_follows_its_rule(blocks, rule, outputs):
+    limit = DeepLinear(depth=3, gamma=1.3, init_scale=1.1, **blocks)
+    data = make_data(outputs)
+    result = simulate(limit, data, RULES[rule], width=WIDTH, seeds=1, seed=3)
+    (parameters,), points = weights_of(limit, data, seeds=1, seed=3)
+    _, expected = reference_training(
+        limit, RULES[rule], parameters, points, data.targets.reshape(P, -1)
+    )
+    found = np.concatenate([result.outputs, result.test_outputs], axis=1).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
+    assert np.abs(expected[-1]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("depth", "outputs", "branch"), [(1, None, None), (2, 2, None), (3, None, None), (3, 2, 0.9)]
+)
+def test_kernels_are_those_of_the_networks(depth, outputs, branch):
+    limit = DeepLinear(depth=depth, gamma=1.3, init_scale=0.8, branch_scale=branch)
     training = GradientDescent(lr=0.3, steps=3)
     data = make_data(outputs)
     width, k = WIDTH, data.n_outputs
@@ -143,8 +182,10 @@ def test_kernels_are_those_of_the_networks(depth, outputs):
         states, _ = reference_training(
             limit, training, parameters, points, data.targets.reshape(P, -1)
         )
-        features.append([[reference_features(state, x, width) for x in points] for state in states])
-        gradients.append([reference_gradients(state, width) for state in states])
+        features.append(
+            [[reference_features(state, x, limit, width) for x in points] for state in states]
+        )
+        gradients.append([reference_gradients(state, limit, width) for state in states])
         tangents.append([reference_tangent(state, points[:P], limit, width) for state in states])
     features = np.moveaxis(np.array(features), 3, 0)  # layer, seed, time, point, neuron
     gradients = np.moveaxis(np.array(gradients), 2, 0)  # layer, seed, time, output, neuron
@@ -174,12 +215,15 @@ def test_kernels_are_those_of_the_networks(depth, outputs):
     np.testing.assert_allclose(result.stderr("ntk").reshape(deviation.shape), deviation, 1e-7)
 
 
-def reference_gradients(parameters, width):
+def reference_gradients(parameters, limit, width):
     """g^1..g^L of all outputs: N gamma df_k / dh^l, by back-propagation of w_k."""
     *matrices, readout = parameters
     gradients = [readout]
     for matrix in reversed(matrices[1:]):
-        gradients.insert(0, np.array([matrix.T @ g for g in gradients[0]]) / np.sqrt(width))
+        through = np.array([matrix.T @ g for g in gradients[0]]) / np.sqrt(width)
+        if limit.branch_factor is not None:
+            through = gradients[0] + limit.branch_factor * through
+        gradients.insert(0, through)
     return gradients
 
 
@@ -187,7 +231,7 @@ def reference_tangent(parameters, points, limit, width):
     """gamma^2 N sum over parameters of df df', patterns and outputs as one index."""
 
     def outputs(moved):
-        return reference_outputs(moved, points, limit.gamma, width).ravel()
+        return reference_outputs(moved, points, limit, width).ravel()
 
     columns = [slope.reshape(-1, slope.shape[-1]) for slope in derivatives(outputs, parameters)]
     jacobian = np.concatenate(columns)
@@ -293,7 +337,152 @@ def test_a_network_does_not_depend_on_the_networks_beside_it():
     assert len(np.unique(distinct.round(6))) == len(distinct)
 
 
+# -- devices ----------------------------------------------------------------------------------
+
+
+class DeviceArray:
+    """An array that keeps itself apart from the host, as those of cupy do.
+
+    Nothing of numpy takes it, and it takes nothing of numpy but scalars.
+    """
+
+    __array_ufunc__ = None
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, *args, **keywords):
+        raise TypeError("implicit conversion to a numpy array")
+
+    def __getitem__(self, index):
+        return DeviceArray(self.values[index])
+
+    def __setitem__(self, index, value):
+        self.values[index] = self.unwrapped(value)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __float__(self):
+        return float(self.values)
+
+    def __bool__(self):
+        return bool(self.values)
+
+    @property
+    def shape(self):
+        return self.values.shape
+
+    @property
+    def T(self):
+        return DeviceArray(self.values.T)
+
+    def swapaxes(self, first, second):
+        return DeviceArray(self.values.swapaxes(first, second))
+
+    @staticmethod
+    def unwrapped(other):
+        if isinstance(other, np.ndarray) and other.ndim:
+            raise TypeError("a numpy array among device arrays")
+        return other.values if isinstance(other, DeviceArray) else other
+
+
+def operator(name):
+    def apply(self, other):
+        return DeviceArray(getattr(self.values, name)(DeviceArray.unwrapped(other)))
+
+    def in_place(self, other):
+        getattr(self.values, name)(DeviceArray.unwrapped(other))
+        return self
+
+    return in_place if name.startswith("__i") else apply
+
+
+def reduction(name):
+    return lambda self, **axes: DeviceArray(getattr(self.values, name)(**axes))
+
+
+for name in ("add", "sub", "mul", "truediv", "matmul", "pow", "rsub", "rmul", "le", "iadd", "imul"):
+    setattr(DeviceArray, f"__{name}__", operator(f"__{name}__"))
+for name in ("sum", "max", "all"):
+    setattr(DeviceArray, name, reduction(name))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device made of host memory: what of cupy the networks may use."""
+
+    def asarray(array):
+        return array if isinstance(array, DeviceArray) else DeviceArray(np.array(array))
+
+    library = types.SimpleNamespace(
+        ndarray=DeviceArray,
+        asarray=asarray,
+        asnumpy=lambda array: array.values.copy(),
+        zeros_like=lambda array: DeviceArray(np.zeros_like(array.values)),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    monkeypatch.setattr(_arrays, "to_device", asarray)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("blocks", [{}, {"branch_scale": 1.2}])
+def test_a_device_trains_the_same_networks(device, blocks, rule):
+    limit, data = DeepLinear(depth=3, **blocks), make_data(2)
+    options = {"width": WIDTH, "seeds": 2, "save": "all"}
+    host = simulate(limit, data, RULES[rule], **options)
+    there = simulate(limit, data, RULES[rule], device="cuda", **options)
+    assert (host.diagnostics["device"], there.diagnostics["device"]) == ("cpu", "cuda")
+    for field in ("outputs", "test_outputs", "train_loss", "ntk", "sharpness"):
+        assert type(getattr(there, field)) is np.ndarray
+        np.testing.assert_allclose(
+            getattr(there, field), getattr(host, field), rtol=1e-12, atol=1e-14
+        )
+    for name in ("H", "G"):
+        np.testing.assert_allclose(there.kernel(name), host.kernel(name), rtol=1e-12, atol=1e-14)
+
+
+def test_a_missing_device_is_named():
+    if cuda_status()[0]:
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(CudaError, match="device='cuda'"):
+        simulate(DeepLinear(2), make_data(), GradientDescent(0.1, 3), width=4, device="cuda")
+
+
 # -- what is stored ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_resumed_run_is_the_uninterrupted_one(rule):
+    limit, data, training = DeepLinear(3, branch_scale=1.0), make_data(2), RULES[rule]
+
+    def start():
+        options = Options(
+            width=WIDTH, seeds=2, seed=1, schedule=march.Schedule.of(4), save=("H", "G"),
+            progress=None, device="cpu",
+        )  # fmt: skip
+        points = linear.factor(data)
+        weights = linear.initial_weights(
+            limit, width=WIDTH, rank=points.shape[1], outputs=2, seeds=2, seed=1
+        )
+        return linear.Networks(
+            limit, data, training, weights, points, Records(limit, data, options)
+        )
+
+    first, resumed = start(), start()
+    for stop in (0, 2):
+        first.advance(np.array([stop]))
+        first.store_kernels()
+    resumed.restore(first.state())
+    outputs = []
+    for system in (first, resumed):
+        outputs.append(system.advance(np.array([3, 4])))
+        system.store_kernels()
+    np.testing.assert_array_equal(*outputs)
+    states = first.state(), resumed.state()
+    assert sorted(states[0]) == sorted(states[1])
+    for name, part in states[0].items():
+        np.testing.assert_array_equal(states[1][name], part, err_msg=name)
 
 
 def test_stored_steps_are_those_of_the_full_run():
@@ -465,6 +654,8 @@ GOOD = {"limit": DeepLinear(depth=2), "training": GradientDescent(0.1, 3), "widt
     [
         ({"limit": DeepLinear(depth=2, gamma=0.0)}, ValueError, r"gamma > 0.*gamma=1e-2"),
         ({"limit": DeepLinear(depth=2, readout="ntk")}, ValueError, "readout='gd'"),
+        ({"limit": DeepLinear(INFINITE, branch_scale=1.0)}, ValueError, "finite depth.*depth=64"),
+        ({"device": "gpu"}, ValueError, "device must be one of 'cpu', 'cuda', not 'gpu'"),
         ({"limit": "DeepLinear"}, TypeError, "limit"),
         ({"data": np.eye(3)}, TypeError, "data must be a Dataset"),
         ({"training": 0.1}, TypeError, "training must be a GradientDescent"),

@@ -23,23 +23,39 @@ GRAM = np.exp(-((POSITIONS[:, None] - POSITIONS) ** 2) / 4.5)
 ONE = np.cos(POSITIONS)
 TWO = np.stack([np.cos(POSITIONS), np.sin(1 + 2 * POSITIONS)], axis=1)
 
+GD = dc.GradientDescent
+
 CASES = {
-    "one hidden layer": (dc.DeepLinear(depth=1), ONE, 4, 0.3),
-    "two layers, test point": (dc.DeepLinear(depth=2), ONE, 3, 0.25),
-    "two layers, two outputs": (dc.DeepLinear(depth=2, gamma=0.7), TWO, 4, 0.2),
-    "three layers, rich": (dc.DeepLinear(depth=3, gamma=1.5, init_scale=0.9), ONE, 4, 0.1),
-}
+    "one hidden layer": (dc.DeepLinear(depth=1), ONE, 4, GD(0.3, 14)),
+    "two layers, test point": (dc.DeepLinear(depth=2), ONE, 3, GD(0.25, 14)),
+    "two layers, two outputs": (dc.DeepLinear(depth=2, gamma=0.7), TWO, 4, GD(0.2, 14)),
+    "three layers, rich": (
+        dc.DeepLinear(depth=3, gamma=1.5, init_scale=0.9), ONE, 4, GD(0.1, 14),
+    ),
+    "two layers, momentum and decay": (
+        dc.DeepLinear(depth=2), ONE, 4, GD(0.1, 14, momentum=0.6, weight_decay=0.3),
+    ),
+    "two blocks": (dc.DeepLinear(depth=3, branch_scale=0.8), ONE, 3, GD(0.15, 14)),
+    "one block, two outputs, all": (
+        dc.DeepLinear(depth=2, gamma=0.8, branch_scale=0.9), TWO, 4,
+        GD(np.linspace(0.15, 0.05, 14), 14, momentum=0.5, weight_decay=0.2),
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = {"one block, two outputs, all"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
+)
 def test_networks_approach_the_theory_as_one_over_width(case):
-    limit, targets, n_train, lr = CASES[case]
+    limit, targets, n_train, training = CASES[case]
     data = dc.Dataset(
         full_gram=GRAM,
         targets=targets[:n_train],
         test_targets=targets[n_train:] if n_train < len(GRAM) else None,
     )
-    training = dc.GradientDescent(lr=lr, steps=14)
     keywords = {"times": [1, 2, 5, 9, 14], "kernel_times": [0, 5, 14], "save": ("H", "G")}
     theory = dc.solve(limit, data, training, **keywords)
     networks = {

@@ -31,7 +31,7 @@ void add(double a, const double* x, double* y, index n) {
 GrowingNetwork::GrowingNetwork(const Data& data, Parameters parameters)
     : p_(std::move(parameters)), rank_(data.rank), outputs_(data.outputs),
       kernels_(network_kernels()), scales_(1, rank_), targets_(outputs_, rank_),
-      predictor_(outputs_, rank_), error_(outputs_, rank_) {
+      predictor_(outputs_, rank_), error_(1, rank_) {
   std::copy_n(data.scales, rank_, scales_.data());
   for (index k = 0; k < outputs_; ++k)
     std::copy_n(data.targets + k * rank_, rank_, targets_.row(k));
@@ -69,7 +69,7 @@ void GrowingNetwork::evaluate() {
 void GrowingNetwork::errors() {
   double loss = 0;
   for (index k = 0; k < outputs_; ++k) {
-    double *predictor = predictor_.row(k), *error = error_.row(k);
+    double *predictor = predictor_.row(k), *error = error_.data();
     const double *scale = scales_.data(), *target = targets_.row(k), *g0 = g_[0].row(k);
     if (!p_.follow_ntk)
       for (index j = 0; j < rank_; ++j) predictor[j] = g0[j] / p_.gamma;
@@ -161,7 +161,7 @@ void GrowingNetwork::grow(Basis& basis, const Matrix& vectors, index link, bool 
     const double threshold = p_.tol * std::max(size, p_.floor * basis.largest);
     if (residual_.cols() < n) residual_.resize(1, n);
     double* r = residual_.data();
-    std::fill_n(r, padded(n), 0.0);
+    std::fill_n(r, residual_.ld(), 0.0);
     std::copy_n(vectors.row(k), n, r);
     double left = project_out(basis, r);
     if (left > threshold) left = project_out(basis, r);
@@ -194,8 +194,7 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
   const Matrix& q = basis.directions;
   const index n = q.cols(), count = q.rows();
   if (count > 0) {
-    if (coefficients_.cols() < count || coefficients_.ld() < padded(n))
-      coefficients_.resize(2, std::max(count, n));
+    if (coefficients_.cols() < std::max(count, n)) coefficients_.resize(2, std::max(count, n));
     double *c = coefficients_.row(0), *back = coefficients_.row(1);
     kernels_.apply(q.data(), padded(count), q.ld(), x, c);
     kernels_.apply_transposed(q.data(), count, q.ld(), c, back);
@@ -260,9 +259,10 @@ void GrowingNetwork::update_and_apply_transposed(Weights& weights, const Matrix&
   multiply_adds_ += 2.0 * static_cast<double>(outputs_ * rows * w.cols());
 }
 
-void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weights& w) const {
-  visitor.visit(name, w.values);
-  if (has_momentum()) visitor.visit(name + ".drift", w.drift);
+void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weights& w, index rows,
+                           index cols) const {
+  visitor.visit(name, w.values, rows, cols);
+  if (has_momentum()) visitor.visit(name + ".drift", w.drift, rows, cols);
 }
 
 void GrowingNetwork::visit(StateVisitor& visitor) {
@@ -275,26 +275,27 @@ void GrowingNetwork::visit(StateVisitor& visitor) {
   visitor.visit("multiply_adds", multiply_adds_);
   visitor.visit("initial.value", initial_.value);
   visitor.visit("initial.drift", initial_.drift);
-  visitor.visit("predictor", predictor_);
-  visitor.visit("error", error_);
-  if (has_momentum()) visitor.visit("readout.drift", readout_drift_);
+  visitor.visit("predictor", predictor_, outputs_, rank_);
   for (index l = 0; l <= p_.depth; ++l) {
     const std::string layer = std::to_string(l);
-    visitor.visit("h." + layer, h_[at(l)]);
-    visitor.visit("g." + layer, g_[at(l)]);
+    visitor.visit("h." + layer, h_[at(l)], outputs_, l == 0 ? rank_ : StateVisitor::ANY);
+    visitor.visit("g." + layer, g_[at(l)], outputs_, neurons(l));
     // Filled anew in every step.
     g_before_[at(l)].resize(outputs_, neurons(l));
   }
-  const auto visit_basis = [&](const std::string& name, Basis& basis) {
-    visitor.visit(name + ".directions", basis.directions);
-    visitor.visit(name + ".neurons", basis.neurons);
+  if (has_momentum()) visitor.visit("readout.drift", readout_drift_, outputs_, neurons(p_.depth));
+  const auto visit_basis = [&](const std::string& name, Basis& basis, index cols, index created) {
+    visitor.visit(name + ".neurons", basis.neurons, created);
+    visitor.visit(name + ".directions", basis.directions, static_cast<index>(basis.neurons.size()),
+                  cols);
     visitor.visit(name + ".largest", basis.largest);
     visitor.visit(name + ".gap", basis.gap);
     visitor.visit(name + ".next", basis.next);
   };
   for (index l = 0; l < p_.depth; ++l) {
-    visit_basis("forward." + std::to_string(l), forward_[at(l)]);
-    if (l > 0) visit_basis("backward." + std::to_string(l), backward_[at(l)]);
+    visit_basis("forward." + std::to_string(l), forward_[at(l)], neurons(l), neurons(l + 1));
+    if (l > 0)
+      visit_basis("backward." + std::to_string(l), backward_[at(l)], neurons(l + 1), neurons(l));
   }
 }
 

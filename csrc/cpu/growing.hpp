@@ -22,9 +22,13 @@ namespace dmftcore::cpu {
 // Goes through all parts of a state, to copy them out or to put them back.
 class StateVisitor {
 public:
+  static constexpr index ANY = -1;
+
   virtual ~StateVisitor() = default;
-  virtual void visit(const std::string& name, Matrix&) = 0;
-  virtual void visit(const std::string& name, std::vector<std::int64_t>&) = 0;
+  // A matrix of rows x cols.
+  virtual void visit(const std::string& name, Matrix&, index rows, index cols) = 0;
+  // Numbers in 0..count-1.
+  virtual void visit(const std::string& name, std::vector<std::int64_t>&, index count) = 0;
   virtual void visit(const std::string& name, std::int64_t&) = 0;
   virtual void visit(const std::string& name, double&) = 0;
 };
@@ -131,7 +135,8 @@ protected:
   void grow(Basis& basis, const Matrix& vectors, index link, bool is_forward);
   void resize(Weights& w, index rows, index cols) const;
   void set_initial(Weights& w, index row, index col, double value) const;
-  void visit(StateVisitor& visitor, const std::string& name, Weights& w) const;
+  void visit(StateVisitor& visitor, const std::string& name, Weights& w, index rows,
+             index cols) const;
   void advance_initial_weight();
   void apply(const Matrix& w, const Matrix& x, Matrix& y);
   void apply_transposed(const Matrix& w, const Matrix& g, Matrix& y);
@@ -160,8 +165,9 @@ private:
   HeavyBall ball() const { return {rate_, p_.momentum, p_.decay / p_.gamma}; }
 
   Matrix scales_, targets_, readout_drift_;
-  Matrix predictor_, error_, residual_, coefficients_;
-  double rate_ = 0, keep_ = 1; // a and 1 - eta lambda of the last update
+  Matrix predictor_;
+  Matrix error_, residual_, coefficients_; // scratch
+  double rate_ = 0, keep_ = 1;             // a and 1 - eta lambda of the last update
   bool evaluated_ = false;
   std::int64_t step_ = 0;
   Status status_ = Status::running;

@@ -80,7 +80,8 @@ void PlainNetwork::append_neuron(index layer) {
 void PlainNetwork::visit(StateVisitor& visitor) {
   GrowingNetwork::visit(visitor);
   for (index l = 0; l < p_.depth; ++l)
-    GrowingNetwork::visit(visitor, "weights." + std::to_string(l), w_[at(l)]);
+    GrowingNetwork::visit(visitor, "weights." + std::to_string(l), w_[at(l)], neurons(l + 1),
+                          neurons(l));
 }
 
 ResidualNetwork::ResidualNetwork(const Data& data, Parameters parameters, double branch)
@@ -174,7 +175,7 @@ void ResidualNetwork::pass(const Matrix& x, const Basis& met, const Matrix& coor
     double* out = y.row(k);
     for (index i = 0; i < count; ++i)
       along[i] = initial * in[opposite.neurons[at(i)]] + branch_ * branch_ * learned.row(k)[i];
-    kernels_.apply_transposed(p.data(), count, padded(n), along, spread);
+    kernels_.apply_transposed(p.data(), count, p.ld(), along, spread);
     for (index j = 0; j < n; ++j) out[j] = in[j] + spread[j];
     for (index j = 0; j < coordinates.cols(); ++j)
       out[met.neurons[at(j)]] += initial * coordinates.row(k)[j];
@@ -211,14 +212,16 @@ void ResidualNetwork::append_neuron() {
 
 void ResidualNetwork::visit(StateVisitor& visitor) {
   GrowingNetwork::visit(visitor);
-  GrowingNetwork::visit(visitor, "weights.0", first_);
+  GrowingNetwork::visit(visitor, "weights.0", first_, neurons(1), rank_);
   for (index l = 1; l < p_.depth; ++l) {
     const std::string link = std::to_string(l);
-    GrowingNetwork::visit(visitor, "weights." + link, learned_[at(l)]);
-    visitor.visit("forward_coordinates." + link, forward_coordinates_[at(l)]);
-    visitor.visit("backward_coordinates." + link, backward_coordinates_[at(l)]);
+    const index forward = forward_[at(l)].directions.rows();
+    const index backward = backward_[at(l)].directions.rows();
+    GrowingNetwork::visit(visitor, "weights." + link, learned_[at(l)], backward, forward);
+    visitor.visit("forward_coordinates." + link, forward_coordinates_[at(l)], outputs_, forward);
+    visitor.visit("backward_coordinates." + link, backward_coordinates_[at(l)], outputs_, backward);
     // Filled anew in every step.
-    backward_before_[at(l)].resize(outputs_, backward_coordinates_[at(l)].cols());
+    backward_before_[at(l)].resize(outputs_, backward);
   }
 }
 

@@ -12,8 +12,17 @@ namespace dmftcore::cpu {
 
 constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
-// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero. ld is the padded
-// number of columns and no more, so that small matrices stay dense in cache.
+// Numbers from one row to the next: a function of the columns alone, so that all matrices over the
+// same neurons agree. Small matrices stay dense in cache; the rows of large ones move apart in
+// steps of at most 1/16, for a matrix is copied whenever they do.
+constexpr index pitch(index cols) {
+  index step = PAD;
+  while (cols >= 32 * step) step *= 2;
+  return (cols + step - 1) / step * step;
+}
+
+// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero, with ld =
+// pitch(cols) or that of more columns, if there were more.
 class Matrix {
 public:
   Matrix() = default;
@@ -29,7 +38,7 @@ public:
 
   // Grows to rows x cols, new entries zero.
   void resize(index rows, index cols) {
-    const index ld = padded(std::max<index>(cols, 1));
+    const index ld = pitch(std::max<index>(cols, 1));
     if (rows > capacity_ || ld > ld_) {
       const index capacity = rows > capacity_ ? padded(std::max(rows, 2 * capacity_)) : capacity_;
       Buffer data = allocate(capacity * ld);

@@ -30,7 +30,7 @@ NORM_FLOOR = 1e-10
 
 #: Neurons beyond which a run stops: of a layer, and of all layers where blocks share them.
 MAX_NEURONS = 1000
-MAX_SHARED_NEURONS = 4000
+MAX_SHARED_NEURONS = 8000
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ __all__ = ["DeepLinear", "solve_deep_linear"]
 DEFAULT_TOL = 1e-8
 
 #: Up to this many rows (steps x outputs) every direction is kept, down to rounding: a layer then
-#: has at most twice as many neurons as there are rows.
+#: has at most twice as many neurons as there are rows. Residual blocks share their neurons, and the
+#: rows of all of them count.
 SHORT_RUN = 256
 ROUNDING_TOL = 1e-13
 
@@ -257,11 +258,14 @@ def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions)
     )
 
 
-def truncation(data: Dataset, training: GradientDescent, options: SolveOptions) -> float:
+def truncation(
+    limit: DeepLinear, data: Dataset, training: GradientDescent, options: SolveOptions
+) -> float:
     """Tolerance of the growing network."""
     if options.tol is not None:
         return options.tol
-    rows = (training.steps + 1) * data.n_outputs
+    matrices = 1 if limit.branch_scale is None else limit.depth - 1
+    rows = (training.steps + 1) * data.n_outputs * matrices
     return ROUNDING_TOL if rows <= SHORT_RUN else DEFAULT_TOL
 
 
@@ -276,8 +280,8 @@ def _system(
     if engine == "lazy":
         return LazyMarch(problem, limit.branch_scale)
     if engine == "growing":
-        two_time = bool(options.save)
-        return GrowingNetwork(problem, truncation(data, training, options), two_time=two_time)
+        tol = truncation(limit, data, training, options)
+        return GrowingNetwork(problem, tol, two_time=bool(options.save))
     return ChainMarch(problem, training.steps)
 
 
