@@ -311,6 +311,8 @@ class TestSolve:
         full = solution.kernel("H", 1)
         # 0.1 + 2 * 0.1 is not the 0.3 of linspace, bit by bit.
         np.testing.assert_array_equal(solution.kernel("H", 1, 0.1 + 0.1 + 0.1, 1.0), full[2, :, 9])
+        equal = solution.kernel("H", 1, 0.1 + 0.1 + 0.1, 0.3)
+        np.testing.assert_array_equal(equal, solution.equal_time["H"][1][2])
         with pytest.raises(KeyError, match=r"kernels at time 0.35 were not stored"):
             solution.kernel("H", 1, 0.35, 0.35)
         pytest.importorskip("h5netcdf")

@@ -122,7 +122,9 @@ class Solution:
             For an unknown name or layer, a step that was not stored, or unequal steps of a
             kernel whose two-time values were not saved; the text says how to get it.
         """
-        if t is not None and t == s and name in self.equal_time:
+        equal = t is not None and s is not None and abs(t - s) <= self._rounding(t)
+        if equal and name in self.equal_time:
+            assert t is not None
             layers, index = self.equal_time[name], (self._kernel_index(t),)
         elif name in self.two_time:
             layers = self.two_time[name]
@@ -181,10 +183,12 @@ class Solution:
         """Whether times are those of a gradient flow, tau, and not step numbers."""
         return self.times.dtype.kind == "f"
 
+    def _rounding(self, time: float) -> float:
+        """What may lie between equal times: those of a flow come out of arithmetic."""
+        return 1e-9 * abs(time) if self.in_flow_time else 0.0
+
     def _kernel_index(self, time: float) -> int:
-        # Times tau come out of arithmetic, and rounding must not hide them.
-        rounding = 1e-9 * abs(time) if self.in_flow_time else 0
-        found = np.flatnonzero(np.abs(self.kernel_times - time) <= rounding)
+        found = np.flatnonzero(np.abs(self.kernel_times - time) <= self._rounding(time))
         if found.size == 0:
             what = "time" if self.in_flow_time else "step"
             raise KeyError(
