@@ -122,9 +122,7 @@ class Solution:
             For an unknown name or layer, a step that was not stored, or unequal steps of a
             kernel whose two-time values were not saved; the text says how to get it.
         """
-        equal = t is not None and s is not None and abs(t - s) <= self._rounding(t)
-        if equal and name in self.equal_time:
-            assert t is not None
+        if t is not None and s is not None and name in self.equal_time and self._equal(t, s):
             layers, index = self.equal_time[name], (self._kernel_index(t),)
         elif name in self.two_time:
             layers = self.two_time[name]
@@ -183,12 +181,13 @@ class Solution:
         """Whether times are those of a gradient flow, tau, and not step numbers."""
         return self.times.dtype.kind == "f"
 
-    def _rounding(self, time: float) -> float:
-        """What may lie between equal times: those of a flow come out of arithmetic."""
-        return 1e-9 * abs(time) if self.in_flow_time else 0.0
+    def _equal(self, times: npt.ArrayLike, time: float) -> Any:
+        """Where `times` are `time`, up to rounding: those of a flow come out of arithmetic."""
+        rounding = 1e-9 * abs(time) if self.in_flow_time else 0
+        return np.abs(np.subtract(times, time)) <= rounding
 
     def _kernel_index(self, time: float) -> int:
-        found = np.flatnonzero(np.abs(self.kernel_times - time) <= self._rounding(time))
+        found = np.flatnonzero(self._equal(self.kernel_times, time))
         if found.size == 0:
             what = "time" if self.in_flow_time else "step"
             raise KeyError(
