@@ -22,20 +22,22 @@ from dmftcore._simulate import simulate
 from dmftcore._solve import solve
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
-from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
+from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.solution import Solution
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientDescent, GradientFlow
 
 __version__ = version("dmftcore")
 
 __all__ = [
     "INFINITE",
+    "AccuracyWarning",
     "CudaError",
     "Dataset",
     "DeepLinear",
     "DivergenceError",
     "GradientDescent",
+    "GradientFlow",
     "Solution",
     "StabilityWarning",
     "cuda_status",

@@ -24,8 +24,9 @@ from dmftcore.checkpoint import Checkpoint
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
 from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
-from dmftcore.march import Progress
+from dmftcore.march import Progress, Schedule
 from dmftcore.solution import Solution
+from dmftcore.training import GradientFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -250,11 +251,16 @@ def _run(
     if picture is not None:
         _check_picture(picture, inputs=[path, output])
     if checkpoint is not None:
+        if theory and isinstance(config.training, GradientFlow):
+            raise ConfigError(f"--checkpoint: {path} asks for a flow, which cannot be resumed")
         _check_target(checkpoint, inputs=[path, output])
 
     with _checkpoints(output, checkpoint, config, theory=theory) as files, _Store(output) as store:
         if theory:
-            store.run("theory", solve, config, config.solve, files["theory"])
+            # A flow cannot be resumed.
+            is_flow = isinstance(config.training, GradientFlow)
+            file = None if is_flow else files["theory"]
+            store.run("theory", solve, config, config.solve, file)
         if config.simulate is not None:
             store.run("experiment", simulate, config, config.simulate, files["experiment"])
     typer.echo(f"wrote {output}")
@@ -319,10 +325,10 @@ class _Store:
             error.add_note(f"what was solved until then is saved in {path}")
 
     def run(
-        self, group: str, verb: Any, config: Config, options: Any, checkpoint: Checkpoint
+        self, group: str, verb: Any, config: Config, options: Any, checkpoint: Checkpoint | None
     ) -> None:
         """Run a verb with a progress display, and write its result or the part before a failure."""
-        steps = config.training.steps
+        steps = Schedule.of_training(config.training).steps
         try:
             with reporting(f"{group:<10}", steps, Console(stderr=True)) as progress:
                 solution = _call(verb, config, options, progress, checkpoint)
@@ -340,7 +346,7 @@ class _Store:
 
 
 def _call(
-    verb: Any, config: Config, options: Any, progress: Progress, checkpoint: Checkpoint
+    verb: Any, config: Config, options: Any, progress: Progress, checkpoint: Checkpoint | None
 ) -> Solution:
     result: Solution = verb(
         config.limit,

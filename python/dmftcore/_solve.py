@@ -11,21 +11,19 @@ from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear
+from dmftcore.limits import linear, linear_flow
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Progress, Schedule, SolveOptions
 from dmftcore.solution import Solution
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientFlow, Training
 
 __all__ = ["solve"]
-
-METHODS = ("growing", "chain")
 
 
 def solve(
     limit: DeepLinear,
     data: Dataset,
-    training: GradientDescent,
+    training: Training,
     *,
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
@@ -44,37 +42,46 @@ def solve(
         Which network, in which limit.
     data : Dataset
         Training points, and optionally test points.
-    training : GradientDescent
-        Learning rates, momentum, weight decay and number of steps.
+    training : GradientDescent or GradientFlow
+        Learning rates, momentum, weight decay and number of steps, or the times of a flow.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
-        1000 log-spaced ones beyond.
+        1000 log-spaced ones beyond. A flow has its own.
     kernel_times : sequence of int, optional
         Steps of the tangent kernel, the sharpness, the equal-time kernels and what `save` names:
-        by default all of them up to 256 steps, 64 log-spaced ones beyond; [] for none.
+        by default all of them up to 256 steps, 64 log-spaced ones beyond; [] for none. For a flow
+        some of its times tau: by default all of them up to 256, 64 spread ones beyond.
     save : {"H", "G", "A", "B", "AG", "BPhi", "all"} or sequence of these
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
-        at `kernel_times`.
+        at `kernel_times`. A flow has no responses: they answer to single steps.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
-    method : {"growing", "chain"}, optional
+        For a flow the wanted error of the outputs, relative to the largest error y - f at the
+        same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
+    method : {"growing", "chain", "richardson", "stiff"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
         for, else the growing network; ``diagnostics["reason"]`` tells.
+        For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
+        100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
+        tau, for networks without residual blocks. By default the cheaper one.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
         ``diagnostics["error_estimate"]``. The finer run takes up to twice as long as the first.
+        A flow always estimates its error.
     progress : callable, optional
-        Called with (step, training loss); once more from step 0 on for `estimate_error`.
+        Called with (step, training loss); once more from step 0 on for `estimate_error`. For a
+        flow the first is the number of its times that have been reached; it starts anew for each
+        of the runs that make up the answer.
     checkpoint : path, optional
         File from which the same call goes on after it was interrupted, to the same result bit for
         bit (on the same machine, with the same versions). It is written about once a minute, on
         Ctrl-C, and at the end: the same call with more steps extends a run. An extended run keeps
-        what it has by default: its `tol`, and the steps stored so far.
+        what it has by default: its `tol`, and the steps stored so far. Not for a flow.
 
     Returns
     -------
@@ -96,16 +103,21 @@ def solve(
     StabilityWarning
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
+    AccuracyWarning
+        If the estimated error of a flow exceeds `tol`.
     """
     check_nouns("solve", limit, data, training)
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
-    schedule = Schedule.of(training.steps, times, kernel_times)
+    if isinstance(training, GradientFlow) and checkpoint is not None:
+        raise ValueError("checkpoint: a GradientFlow cannot be resumed; leave checkpoint out")
+    schedule = Schedule.of_training(training, times, kernel_times)
+    theory = linear_flow if isinstance(training, GradientFlow) else linear
     options = SolveOptions(
         schedule=schedule,
-        save=fields_to_save(save, (*linear.KERNELS, *linear.RESPONSES, *linear.PRODUCTS)),
+        save=fields_to_save(save, theory.FIELDS),
         tol=None if tol is None else positive("tol", tol),
-        method=None if method is None else one_of("method", method, METHODS),
+        method=None if method is None else one_of("method", method, theory.METHODS),
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
@@ -124,4 +136,6 @@ def solve(
         },
         "versions": provenance(),
     }
+    if isinstance(training, GradientFlow):
+        return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)

@@ -8,9 +8,14 @@ from typing import Any
 from dmftcore._validate import one_of
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientFlow, Training
 
-__all__ = ["check_nouns", "fields_to_save"]
+__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "fields_to_save"]
+
+NO_FLOW_OF_NETWORKS = (
+    "networks are trained in steps, not by a GradientFlow: use GradientDescent with a small lr, "
+    "where tau = lr * step"
+)
 
 
 def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
@@ -25,8 +30,10 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         raise TypeError(f"limit must be a DeepLinear, the limit that {verb} knows, not {limit!r}")
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
-    if not isinstance(training, GradientDescent):
-        raise TypeError(f"training must be a GradientDescent, not {training!r}")
+    if not isinstance(training, Training):
+        raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
+    if verb == "simulate" and isinstance(training, GradientFlow):
+        raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
 
 
 def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:

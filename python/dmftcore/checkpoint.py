@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
-from dmftcore.solution import IntArray
+from dmftcore.solution import TimeArray
 
 __all__ = ["Checkpoint", "PathLike", "Saved", "deferred_interrupt"]
 
@@ -75,8 +75,8 @@ class Saved:
     """
 
     step: int
-    times: IntArray
-    kernel_times: IntArray
+    times: TimeArray
+    kernel_times: TimeArray
     explicit: tuple[str, ...]
     outputs: FloatArray
     state: Mapping[str, npt.NDArray[Any]]

@@ -25,11 +25,12 @@ from dmftcore._optional import optional_import
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
 from dmftcore._validate import integer
+from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Schedule
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientDescent, GradientFlow, Training
 
 __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 
@@ -37,7 +38,7 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
     "limit": {"DeepLinear": DeepLinear},
     "data": {"Dataset": Dataset, "Digits": digits},
-    "training": {"GradientDescent": GradientDescent},
+    "training": {"GradientDescent": GradientDescent, "GradientFlow": GradientFlow},
 }
 #: Keyword arguments of the verbs that a file cannot express.
 _NOT_IN_FILES = {"checkpoint", "progress"}
@@ -112,8 +113,8 @@ def read_config(path: str | os.PathLike[str], *, steps: int | None = None) -> Co
     if steps is not None:
         table.setdefault("training", {})["steps"] = steps
     nouns = {section: _read_noun(path, section, table) for section in NOUNS}
-    updates = nouns["training"].steps
-    options = {section: _read_options(path, section, table, updates) for section in OPTIONS}
+    training = nouns["training"]
+    options = {section: _read_options(path, section, table, training) for section in OPTIONS}
     return Config(
         **nouns,
         solve=options["solve"] or {},
@@ -204,7 +205,7 @@ def _read_noun(path: Path, section: str, table: Mapping[str, Any]) -> Any:
 
 
 def _read_options(
-    path: Path, section: str, table: Mapping[str, Any], steps: int
+    path: Path, section: str, table: Mapping[str, Any], training: Training
 ) -> dict[str, Any] | None:
     if section not in table:
         return None
@@ -216,7 +217,9 @@ def _read_options(
         for key, smallest in _COUNTS.items():
             if key in options:
                 integer(key, options[key], at_least=smallest)
-        Schedule.of(steps, options.get("times"), options.get("kernel_times"))
+        if section == "simulate" and isinstance(training, GradientFlow):
+            raise ValueError(NO_FLOW_OF_NETWORKS)
+        Schedule.of_training(training, options.get("times"), options.get("kernel_times"))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where} {error}") from error
     return options

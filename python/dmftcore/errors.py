@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmftcore.solution import Solution
 
-__all__ = ["CudaError", "DivergenceError", "StabilityWarning"]
+__all__ = ["AccuracyWarning", "CudaError", "DivergenceError", "StabilityWarning"]
 
 
 class CudaError(RuntimeError):
@@ -29,6 +29,10 @@ class DivergenceError(ArithmeticError):
         super().__init__(message)
         self.step = step
         self.partial = partial
+
+
+class AccuracyWarning(UserWarning):
+    """The estimated error of a result exceeds the tolerance that was asked for."""
 
 
 class StabilityWarning(UserWarning):

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dmftcore import _core
 from dmftcore._validate import FloatArray
-from dmftcore.modes import LinearProblem
+from dmftcore.modes import LinearProblem, Modes
 from dmftcore.solution import IntArray
 
-__all__ = ["GrowingNetwork", "Snapshot"]
+__all__ = ["GrowingNetwork", "InterfaceKernels", "Snapshot"]
 
 #: Vectors are measured against at least this multiple of the largest of their kind: without it
 #: a converged run would grow on rounding noise.
@@ -55,78 +55,75 @@ class Snapshot:
     initial_weight: float
 
 
-class GrowingNetwork:
-    """A linear network of infinite width under gradient descent; a `dmftcore.march.March`.
+class Core(Protocol):
+    """A small network whose initial weights grow, as its kernels see it at the time reached."""
+
+    @property
+    def neurons(self) -> list[int]:
+        """Numbers of neurons of layers 0..L."""
+
+    @property
+    def initial_weight(self) -> float:
+        """c: what momentum and decay have made of an initial weight that training has not met."""
+
+    def propagate(self, link: int, x: FloatArray) -> FloatArray:
+        """Features (m, neurons[l + 1]) from features (m, neurons[l])."""
+
+    def gradients(self, layer: int) -> FloatArray:
+        """g^l, (K, neurons[l])."""
+
+    def forward_basis(self, link: int) -> FloatArray:
+        """Orthonormal visited directions of W^l as rows."""
+
+    def forward_neurons(self, link: int) -> list[int]:
+        """For each visited direction of W^l its neuron in layer l + 1."""
+
+
+CORE = TypeVar("CORE", bound=Core)
+
+
+class InterfaceKernels(Generic[CORE]):
+    """Kernels of a growing network at the times when they were stored.
 
     Parameters
     ----------
-    problem : LinearProblem
-        With gamma > 0.
-    tol : float
-        Relative size below which the unvisited part of a vector is dropped.
+    core : Core
+        The network.
+    modes : Modes
+        Its data.
+    depth, init_scale
+        As in `DeepLinear`.
+    branch : float or None
+        Factor b of residual blocks, None for a network without skips.
     two_time : bool
-        Whether two-time kernels will be asked for: they need the features of all stored steps.
+        Whether two-time kernels will be asked for: they need the features of all stored times.
     """
 
-    def __init__(self, problem: LinearProblem, tol: float, *, two_time: bool = True) -> None:
-        training, n_train = problem.training, problem.data.n_train
-        self.tol = tol
-        self._modes = problem.modes
-        self._depth = problem.depth
-        self._variance = problem.init_scale**2
-        self._branch = problem.branch
-        self._max_neurons = MAX_NEURONS if problem.branch is None else MAX_SHARED_NEURONS
-        self._core = _core.GrowingNetwork(
-            scales=problem.modes.scales,
-            targets=problem.modes.targets,
-            depth=problem.depth,
-            branch=problem.branch,
-            rates=np.atleast_1d(training.lr) / n_train,
-            momentum=training.momentum,
-            decay=training.weight_decay * n_train,
-            gamma=problem.gamma,
-            sigma=problem.init_scale,
-            tol=tol,
-            floor=NORM_FLOOR,
-            max_neurons=self._max_neurons,
-            follow_ntk=problem.follow_ntk,
-            loss_limit=problem.loss_limit,
-        )
-        #: Of every stored step: H^0..H^L, G^1..G^L, and with `two_time` the state.
+    def __init__(
+        self,
+        core: CORE,
+        modes: Modes,
+        *,
+        depth: int,
+        init_scale: float,
+        branch: float | None,
+        two_time: bool,
+    ) -> None:
+        self._core = core
+        self._modes = modes
+        self._depth = depth
+        self._variance = init_scale**2
+        self._branch = branch
+        self._two_time = two_time
+        #: Of every stored time: H^0..H^L, G^1..G^L, and with `two_time` the state.
         self._features: list[FloatArray] = []
         self._gradients: list[FloatArray] = []
         self._snapshots: list[Snapshot] = []
-        self._two_time = two_time
-
-    @property
-    def step(self) -> int:
-        return self._core.step
 
     @property
     def neurons(self) -> list[int]:
         """Numbers of neurons of layers 1..L; residual blocks share theirs."""
         return self._core.neurons[1:]
-
-    @property
-    def multiply_adds(self) -> float:
-        """Multiply-adds of matrix-vector products executed so far."""
-        return self._core.multiply_adds
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Outputs (len(stops), P + Q, K) at the given steps; fewer if the loss diverges.
-
-        Raises
-        ------
-        MemoryError
-            If a layer would exceed its largest number of neurons.
-        """
-        predictors = self._core.advance(stops)
-        if self._core.status == "full":
-            raise MemoryError(
-                f"the growing network reached {self._max_neurons} neurons in a layer at step "
-                f"{self.step}: raise tol, or use method='chain'"
-            )
-        return self._modes.outputs(predictors)
 
     def store_kernels(self) -> None:
         """Keep the kernels of the current step, and its state if two-time kernels need it."""
@@ -182,40 +179,6 @@ class GrowingNetwork:
             kernels.append((g @ g.T).reshape(n, outputs, n, outputs))
         return kernels
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything `restore` needs to go on bit for bit."""
-        parts = {f"core.{name}": value for name, value in self._core.state().items()}
-        if self._features:
-            parts["features"] = np.stack(self._features)
-            parts["gradients"] = np.stack(self._gradients)
-        for i, snapshot in enumerate(self._snapshots):
-            for layer, x in enumerate(snapshot.features):
-                parts[f"snapshot.{i}.features.{layer}"] = x
-            for layer, g in enumerate(snapshot.gradients, start=1):
-                parts[f"snapshot.{i}.gradients.{layer}"] = g
-            parts[f"snapshot.{i}.visited"] = np.array(snapshot.visited)
-            parts[f"snapshot.{i}.initial_weight"] = np.array(snapshot.initial_weight)
-        return parts
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
-        prefix = "core."
-        self._core.restore(
-            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        )
-        self._features = list(state.get("features", ()))
-        self._gradients = list(state.get("gradients", ()))
-        layers, count = range(self._depth + 1), len(self._features) if self._two_time else 0
-        self._snapshots = [
-            Snapshot(
-                features=[state[f"snapshot.{i}.features.{layer}"] for layer in layers],
-                gradients=[state[f"snapshot.{i}.gradients.{layer}"] for layer in layers[1:]],
-                visited=state[f"snapshot.{i}.visited"].tolist(),
-                initial_weight=float(state[f"snapshot.{i}.initial_weight"]),
-            )
-            for i in range(count)
-        ]
-
     def _block(self, link: int) -> tuple[float, float]:
         """What passes a link by, 0 or 1, and the variance of what its initial weights add."""
         if self._branch is None or link == 0:
@@ -259,6 +222,113 @@ class GrowingNetwork:
                 visited = x @ self._core.forward_basis(link).T
                 rest = skip * rest + initial * variance * (rest + seen - visited @ visited.T)
         return kernels
+
+
+class GrowingNetwork(InterfaceKernels[_core.GrowingNetwork]):
+    """A linear network of infinite width under gradient descent; a `dmftcore.march.March`.
+
+    Parameters
+    ----------
+    problem : LinearProblem
+        With gamma > 0.
+    tol : float
+        Relative size below which the unvisited part of a vector is dropped.
+    two_time : bool
+        Whether two-time kernels will be asked for: they need the features of all stored steps.
+    """
+
+    def __init__(self, problem: LinearProblem, tol: float, *, two_time: bool = True) -> None:
+        training, n_train = problem.training, problem.data.n_train
+        if problem.follow_ntk and not training.is_plain:
+            raise ValueError(
+                "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum "
+                "nor weight_decay: use readout='gd'"
+            )
+        self.tol = tol
+        self._max_neurons = MAX_NEURONS if problem.branch is None else MAX_SHARED_NEURONS
+        core = _core.GrowingNetwork(
+            scales=problem.modes.scales,
+            targets=problem.modes.targets,
+            depth=problem.depth,
+            branch=problem.branch,
+            rates=np.atleast_1d(training.lr) / n_train,
+            momentum=training.momentum,
+            decay=training.weight_decay * n_train,
+            gamma=problem.gamma,
+            sigma=problem.init_scale,
+            tol=tol,
+            floor=NORM_FLOOR,
+            max_neurons=self._max_neurons,
+            follow_ntk=problem.follow_ntk,
+            loss_limit=problem.loss_limit,
+        )
+        super().__init__(
+            core,
+            problem.modes,
+            depth=problem.depth,
+            init_scale=problem.init_scale,
+            branch=problem.branch,
+            two_time=two_time,
+        )
+
+    @property
+    def step(self) -> int:
+        return self._core.step
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of matrix-vector products executed so far."""
+        return self._core.multiply_adds
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), P + Q, K) at the given steps; fewer if the loss diverges.
+
+        Raises
+        ------
+        MemoryError
+            If a layer would exceed its largest number of neurons.
+        """
+        predictors = self._core.advance(stops)
+        if self._core.status == "full":
+            raise MemoryError(
+                f"the growing network reached {self._max_neurons} neurons in a layer at step "
+                f"{self.step}: raise tol, or use method='chain'"
+            )
+        return self._modes.outputs(predictors)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        parts = {f"core.{name}": value for name, value in self._core.state().items()}
+        if self._features:
+            parts["features"] = np.stack(self._features)
+            parts["gradients"] = np.stack(self._gradients)
+        for i, snapshot in enumerate(self._snapshots):
+            for layer, x in enumerate(snapshot.features):
+                parts[f"snapshot.{i}.features.{layer}"] = x
+            for layer, g in enumerate(snapshot.gradients, start=1):
+                parts[f"snapshot.{i}.gradients.{layer}"] = g
+            parts[f"snapshot.{i}.visited"] = np.array(snapshot.visited)
+            parts[f"snapshot.{i}.initial_weight"] = np.array(snapshot.initial_weight)
+        return parts
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        prefix = "core."
+        self._core.restore(
+            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        )
+        self._features = list(state.get("features", ()))
+        self._gradients = list(state.get("gradients", ()))
+        layers, count = range(self._depth + 1), len(self._features) if self._two_time else 0
+        self._snapshots = [
+            Snapshot(
+                features=[state[f"snapshot.{i}.features.{layer}"] for layer in layers],
+                gradients=[state[f"snapshot.{i}.gradients.{layer}"] for layer in layers[1:]],
+                visited=state[f"snapshot.{i}.visited"].tolist(),
+                initial_weight=float(state[f"snapshot.{i}.initial_weight"]),
+            )
+            for i in range(count)
+        ]
 
 
 def _widened(rows: FloatArray, width: int) -> FloatArray:

@@ -14,14 +14,27 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.checkpoint import Checkpoint, Saved, deferred_interrupt
-from dmftcore.solution import IntArray
+from dmftcore.solution import IntArray, TimeArray
+from dmftcore.training import GradientFlow, Training
 
-__all__ = ["Diverged", "March", "Plan", "Progress", "Schedule", "check_memory", "march", "resumed"]
+__all__ = [
+    "Diverged",
+    "Flow",
+    "March",
+    "Plan",
+    "Progress",
+    "Schedule",
+    "check_memory",
+    "follow",
+    "march",
+    "resumed",
+]
 
 #: Silent unless the program that uses the library listens.
 _log = logging.getLogger("dmftcore")
 
-#: Called with (step, training loss) as a march advances.
+#: Called with (step, training loss) as a march advances; in a gradient flow the first is the
+#: number of wanted times that have been reached.
 Progress: TypeAlias = Callable[[int, float], None]
 
 #: A march whose loss exceeds this multiple of its initial value has diverged.
@@ -65,15 +78,47 @@ class Segment:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps at which a march stores curves (`times`) and kernels (`kernel_times`).
+    """When a solve stores curves (`times`) and kernels (`kernel_times`): steps, or times tau.
 
     `explicit` names which of the two were asked for.
     """
 
     steps: int
-    times: IntArray
-    kernel_times: IntArray
+    times: TimeArray
+    kernel_times: TimeArray
     explicit: tuple[str, ...] = ()
+
+    @classmethod
+    def of_training(
+        cls,
+        training: Training,
+        times: npt.ArrayLike | None = None,
+        kernel_times: npt.ArrayLike | None = None,
+    ) -> Schedule:
+        """The steps of gradient descent (see `of`), or the times of a flow.
+
+        Kernels of a flow are stored by default at all of its times, at 64 spread over many; its
+        `steps` are the times to be reached.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no choice of steps; if `times` is given for a flow, or `kernel_times` are
+            not increasing members of its times.
+        """
+        if not isinstance(training, GradientFlow):
+            return cls.of(training.steps, times, kernel_times)
+        wanted = training.times
+        if times is not None:
+            raise ValueError("times: those of a flow are given as GradientFlow(times=...) alone")
+        if kernel_times is not None:
+            chosen = _members(kernel_times, wanted)
+        elif len(wanted) <= ALL_KERNEL_TIMES:
+            chosen = wanted
+        else:
+            spread = np.linspace(0, len(wanted) - 1, LOG_KERNEL_TIMES)
+            chosen = wanted[spread.round().astype(np.int64)]
+        return cls(len(wanted), wanted, chosen)
 
     @classmethod
     def of(
@@ -116,7 +161,7 @@ class Schedule:
             kernel_times=self._joined("kernel_times", self.kernel_times, saved.kernel_times, saved),
         )
 
-    def _joined(self, name: str, wanted: IntArray, stored: IntArray, saved: Saved) -> IntArray:
+    def _joined(self, name: str, wanted: TimeArray, stored: TimeArray, saved: Saved) -> TimeArray:
         if name in self.explicit or name in saved.explicit:
             passed = wanted[wanted <= saved.step]
             differing = np.setxor1d(passed, stored)
@@ -155,6 +200,22 @@ class Schedule:
         for end in (np.flatnonzero(with_kernels | np.isin(stops, reports)) + 1).tolist():
             yield Segment(stops[begin:end], stored[begin:end], bool(with_kernels[end - 1]))
             begin = end
+
+
+def _members(given: npt.ArrayLike, wanted: FloatArray) -> FloatArray:
+    """The members of `wanted` that are named by `given`, up to rounding."""
+    found = np.asarray(given)
+    if found.ndim == 1 and found.size == 0:
+        return np.empty(0)
+    if found.ndim != 1 or found.dtype.kind not in "fiu":
+        raise TypeError(f"kernel_times must be a sequence of times, not {given!r}")
+    nearest = np.abs(wanted[:, None] - found).argmin(axis=0)
+    members: FloatArray = wanted[nearest]
+    if not np.allclose(members, found, rtol=1e-9, atol=0) or np.any(np.diff(members) <= 0):
+        raise ValueError(
+            f"kernel_times of a GradientFlow must be some of its times, increasing, found {given!r}"
+        )
+    return members
 
 
 def _chosen(
@@ -362,6 +423,41 @@ class _Run:
             outputs=self.outputs(),
             state=self._system.state(),
         )
+
+
+class Flow(Protocol):
+    """A causal system in continuous time."""
+
+    def flow(self, time: float, accepted: Callable[[], None]) -> None:
+        """Move to the time tau; `accepted` is called after every step of the integrator."""
+
+    def outputs(self) -> FloatArray:
+        """Outputs (points, K) at the time reached."""
+
+    def store_kernels(self) -> None:
+        """Keep what the kernels at the time reached need."""
+
+
+def follow(
+    system: Flow,
+    schedule: Schedule,
+    loss: Callable[[FloatArray], float],
+    progress: Progress | None = None,
+) -> FloatArray:
+    """Move `system` through the times of a flow; its outputs (n_times, points, K) there."""
+    rows: list[FloatArray] = []
+
+    def report() -> None:
+        if progress is not None:
+            progress(len(rows), loss(system.outputs()))
+
+    for tau in schedule.times.tolist():
+        system.flow(tau, report)
+        rows.append(system.outputs())
+        if tau in schedule.kernel_times:
+            system.store_kernels()
+        report()
+    return np.array(rows)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,26 @@ import scipy.linalg
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 
-__all__ = ["alignment", "curves", "sharpness", "square_loss", "tangent_kernel"]
+__all__ = [
+    "alignment",
+    "curves",
+    "sharpness",
+    "square_loss",
+    "tangent_kernel",
+    "training_loss",
+]
 
 
 def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
     """Mean over points of ``sum_k (y - f)^2 / 2``: outputs (..., P, K), targets (P, K)."""
     summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
     return summed / (2 * len(targets))
+
+
+def training_loss(data: Dataset) -> Callable[[FloatArray], float]:
+    """The training loss of outputs (P + Q, K), as a function."""
+    targets = data.targets.reshape(data.n_train, -1)
+    return lambda outputs: float(square_loss(outputs[: data.n_train], targets))
 
 
 def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Solution"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
+#: Step numbers, or times tau of a gradient flow.
+TimeArray: TypeAlias = IntArray | FloatArray
 #: A field of every layer: layer number -> array.
 Layers: TypeAlias = dict[int, FloatArray]
 
@@ -51,7 +53,8 @@ class Solution:
     Attributes
     ----------
     times : (n_times,) int array
-        Steps t at which curves are stored; step t is the state before update t.
+        Steps t at which curves are stored; step t is the state before update t. For a
+        `GradientFlow` these and all other times are the float ``tau = lr * t``.
     kernel_times : (n_kernel_times,) int array
         Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
     train_loss, test_loss : (n_times,) arrays
@@ -79,8 +82,8 @@ class Solution:
         The nouns and options of the call, and the versions it ran with.
     """
 
-    times: IntArray
-    kernel_times: IntArray
+    times: TimeArray
+    kernel_times: TimeArray
     train_loss: FloatArray
     outputs: FloatArray
     errors: FloatArray
@@ -101,7 +104,7 @@ class Solution:
     # -- kernels and responses ---------------------------------------------------------------
 
     def kernel(
-        self, name: str, layer: int | None = None, t: int | None = None, s: int | None = None
+        self, name: str, layer: int | None = None, t: float | None = None, s: float | None = None
     ) -> FloatArray:
         """Two-time kernel, or its value at given steps.
 
@@ -114,8 +117,9 @@ class Solution:
             Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
             layers on a first axis.
         t, s : int, optional
-            Steps, both members of `kernel_times`. With neither, the result is the full kernel
-            (times, P, times, P); with one, that side is fixed; with both it is (P, P).
+            Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
+            is the full kernel (times, P, times, P); with one, that side is fixed; with both it
+            is (P, P).
 
         Raises
         ------
@@ -123,7 +127,7 @@ class Solution:
             For an unknown name or layer, a step that was not stored, or unequal steps of a
             kernel whose two-time values were not saved; the text says how to get it.
         """
-        if t is not None and t == s and name in self.equal_time:
+        if t is not None and s is not None and name in self.equal_time and self._equal(t, s):
             layers, index = self.equal_time[name], (self._kernel_index(t),)
         elif name in self.two_time:
             layers = self.two_time[name]
@@ -177,11 +181,22 @@ class Solution:
             )
         return self.standard_errors[name]
 
-    def _kernel_index(self, step: int) -> int:
-        found = np.flatnonzero(self.kernel_times == step)
+    @property
+    def in_flow_time(self) -> bool:
+        """Whether times are those of a gradient flow, tau, and not step numbers."""
+        return self.times.dtype.kind == "f"
+
+    def _equal(self, times: npt.ArrayLike, time: float) -> Any:
+        """Where `times` are `time`, up to rounding: those of a flow come out of arithmetic."""
+        rounding = 1e-9 * abs(time) if self.in_flow_time else 0
+        return np.abs(np.subtract(times, time)) <= rounding
+
+    def _kernel_index(self, time: float) -> int:
+        found = np.flatnonzero(self._equal(self.kernel_times, time))
         if found.size == 0:
+            what = "time" if self.in_flow_time else "step"
             raise KeyError(
-                f"kernels at step {step} were not stored: pass kernel_times=[..., {step}]"
+                f"kernels at {what} {time} were not stored: pass kernel_times=[..., {time}]"
             )
         return int(found[0])
 

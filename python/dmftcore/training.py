@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive, real_array
 
-__all__ = ["GradientDescent"]
+__all__ = ["GradientDescent", "GradientFlow", "Training"]
 
 LOSSES = ("square",)
 
@@ -73,6 +73,40 @@ class GradientDescent:
     def _key(self) -> tuple[Any, ...]:
         lr = self.lr.tobytes() if isinstance(self.lr, np.ndarray) else self.lr
         return lr, self.steps, self.loss, self.weight_decay, self.momentum
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFlow:
+    """Gradient flow: gradient descent with a learning rate that tends to zero.
+
+    Time is ``tau = lr * step``. Every parameter moves by
+    ``d theta / d tau = -gamma^2 N grad(loss)``, with the loss of `GradientDescent`.
+
+    Parameters
+    ----------
+    times : (n,) array
+        Increasing times tau >= 0 at which the state is wanted; training starts at tau = 0.
+    """
+
+    times: Any
+
+    def __post_init__(self) -> None:
+        times = real_array("times", self.times, 1)
+        if times[0] < 0 or np.any(np.diff(times) <= 0):
+            raise ValueError(f"times must be >= 0 and increase strictly, found {self.times!r}")
+        object.__setattr__(self, "times", times)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GradientFlow):
+            return NotImplemented
+        return bool(np.array_equal(self.times, other.times))
+
+    def __hash__(self) -> int:
+        return hash(self.times.tobytes())
+
+
+#: What `solve` can be asked for.
+Training: TypeAlias = GradientDescent | GradientFlow
 
 
 def _rates(lr: Any, steps: int) -> float | FloatArray:

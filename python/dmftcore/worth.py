@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.solution import IntArray, Solution
+from dmftcore.solution import TimeArray, Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["stability", "truncation_error", "unstable"]
@@ -16,7 +16,7 @@ __all__ = ["stability", "truncation_error", "unstable"]
 LOSS_FLOOR = float(np.finfo(np.float64).eps)
 
 
-def stability(training: GradientDescent, steps: IntArray, sharpness: FloatArray) -> dict[str, Any]:
+def stability(training: GradientDescent, steps: TimeArray, sharpness: FloatArray) -> dict[str, Any]:
     """Where a run is beyond the edge of stability.
 
     Gradient descent damps a perturbation in a direction of sharpness s while

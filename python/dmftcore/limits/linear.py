@@ -21,7 +21,7 @@ from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
 from dmftcore.limits.lazy import LazyMarch
-from dmftcore.limits.linear_marches import ChainMarch, LinearMarch
+from dmftcore.limits.linear_marches import ChainMarch, LinearKernels, LinearMarch
 from dmftcore.march import (
     DIVERGENCE_FACTOR,
     Diverged,
@@ -34,7 +34,7 @@ from dmftcore.march import (
     resumed,
 )
 from dmftcore.modes import LinearProblem
-from dmftcore.observables import curves, sharpness, square_loss, tangent_kernel
+from dmftcore.observables import curves, sharpness, tangent_kernel, training_loss
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, truncation_error, unstable
@@ -57,6 +57,9 @@ KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
 #: Responses times the correlation of the noise they answer to.
 PRODUCTS = ("AG", "BPhi")
+#: What `save` and `method` of `dmftcore.solve` may name.
+FIELDS = (*KERNELS, *RESPONSES, *PRODUCTS)
+METHODS = ("growing", "chain")
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,7 @@ def solve_deep_linear(
             stacklevel=3,
         )
     system = _system(engine, limit, data, training, options)
-    targets = data.targets.reshape(data.n_train, -1)
-
-    def loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[: data.n_train], targets))
+    loss = training_loss(data)
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         diagnostics = {
@@ -185,7 +185,7 @@ def solve_deep_linear(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
-            **_kernel_fields(system, limit, data, schedule, options.save),
+            **kernel_fields(system, limit, data, len(schedule.kernel_times), options.save),
             diagnostics=diagnostics,
             config=config,
         )
@@ -304,7 +304,18 @@ def _system(
     training: GradientDescent,
     options: SolveOptions,
 ) -> LinearMarch:
-    problem = LinearProblem(
+    problem = linear_problem(limit, data, training)
+    if engine == "lazy":
+        return LazyMarch(problem, limit.branch_scale)
+    if engine == "growing":
+        tol = truncation(limit, data, training, options)
+        return GrowingNetwork(problem, tol, two_time=bool(options.save))
+    return ChainMarch(problem, training.steps)
+
+
+def linear_problem(limit: DeepLinear, data: Dataset, training: GradientDescent) -> LinearProblem:
+    """What the marches of `limit` are told."""
+    return LinearProblem(
         data,
         depth=limit.depth,
         gamma=limit.gamma,
@@ -314,12 +325,6 @@ def _system(
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
     )
-    if engine == "lazy":
-        return LazyMarch(problem, limit.branch_scale)
-    if engine == "growing":
-        tol = truncation(limit, data, training, options)
-        return GrowingNetwork(problem, tol, two_time=bool(options.save))
-    return ChainMarch(problem, training.steps)
 
 
 def _truncation_error(
@@ -420,19 +425,15 @@ _REMEDIES = {
 }
 
 
-def _kernel_fields(
-    system: LinearMarch,
-    limit: DeepLinear,
-    data: Dataset,
-    schedule: Schedule,
-    save: tuple[str, ...],
+def kernel_fields(
+    system: LinearKernels, limit: DeepLinear, data: Dataset, slots: int, save: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Kernel fields of a `Solution`."""
-    if len(schedule.kernel_times) == 0:
+    """Kernel fields of a `Solution`, from a system that stored them `slots` times."""
+    if slots == 0:
         return {}
     features, gradients = system.kernels()
     train = slice(data.n_train)
-    eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
+    eye = np.tile(np.eye(data.n_outputs), (slots, 1, 1))
     if isinstance(system, LazyMarch):
         ntk = system.tangent_kernels()
     elif limit.depth == INFINITE:

@@ -30,11 +30,11 @@ from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
 from dmftcore.visited import VisitedErrors
 
-__all__ = ["ChainMarch", "LinearMarch"]
+__all__ = ["ChainMarch", "LinearKernels", "LinearMarch"]
 
 
-class LinearMarch(March, Protocol):
-    """A march of a deep linear network, with its kernels at the n stored steps."""
+class LinearKernels(Protocol):
+    """Kernels of a deep linear network at n stored times."""
 
     def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
         """Equal-time H^0..H^L, each (n, P + Q, P + Q), and G^1..G^L, each (n, K, K)."""
@@ -44,6 +44,10 @@ class LinearMarch(March, Protocol):
 
     def two_time_gradients(self) -> list[FloatArray]:
         """G^1..G^L, each (n, K, n, K)."""
+
+
+class LinearMarch(March, LinearKernels, Protocol):
+    """A march of a deep linear network, with its kernels at the n stored steps."""
 
 
 class ChainMarch:

@@ -42,7 +42,8 @@ def plot_losses(ax: Axes, solutions: Mapping[str, Solution]) -> None:
             label = curve.label
             if single and has_test:
                 label = f"{label}, {('train', 'test')[part]}"
-            style = curve.style(curve.solution.times, log_time, open_marker=part == 1)
+            times = curve.clock(curve.solution.times)
+            style = curve.style(times, log_time, open_marker=part == 1)
             if part == 1 and not single:
                 label = "_test"
                 style["linestyle"] = "none" if curve.measured else (0, (4, 1.5))
@@ -50,7 +51,7 @@ def plot_losses(ax: Axes, solutions: Mapping[str, Solution]) -> None:
     if has_test and not single:
         ax.plot([], [], color="0.4", linestyle=(0, (4, 1.5)), label="test")
     _loss_axis(ax)
-    time_axis(ax, log_time)
+    time_axis(ax, curves)
     ax.legend()
 
 
@@ -75,7 +76,7 @@ def _draw(
     label: str,
     style: Mapping[str, Any],
 ) -> None:
-    times = curve.solution.times
+    times = curve.clock(curve.solution.times)
     ax.plot(times, values, color=colour, label=label, **style)
     error = curve.solution.standard_errors.get(name)
     if error is not None:
@@ -102,21 +103,22 @@ def plot_alignment(ax: Axes, solutions: Mapping[str, Solution], name: str = "H")
     for curve in curves:
         layers = layers_of(curve.solution, name)
         shades = _shades(len(layers))
+        times = curve.clock(curve.solution.kernel_times)
         for index, layer in enumerate(layers):
             if not single and layer != layers[-1]:
                 continue
             kernels = training_kernels(curve.solution, name, layer)
             ax.plot(
-                curve.solution.kernel_times,
+                times,
                 alignment(kernels, targets_of(curve.solution)),
                 color=shades[index] if single else curve.colour,
                 label=f"layer {layer}" if single else curve.label,
-                **curve.style(curve.solution.kernel_times, log_time),
+                **curve.style(times, log_time),
             )
     ax.set_ylim(top=1)
     which = r"\ell" if single else "L"
     ax.set_ylabel(f"alignment of ${name}^{which}(t,t)$ with $y y^\\top$")
-    time_axis(ax, log_time)
+    time_axis(ax, curves)
     handles, labels = ax.get_legend_handles_labels()
     # Experiments repeat the layers of the theory: one entry each.
     unique = dict(zip(reversed(labels), reversed(handles), strict=True))
@@ -143,7 +145,7 @@ def plot_sharpness(ax: Axes, solutions: Mapping[str, Solution]) -> None:
     log_time = log_time_of(curves)
     rates: set[float] = set()
     for curve in curves:
-        times, values = curve.solution.kernel_times, curve.solution.sharpness
+        times, values = curve.clock(curve.solution.kernel_times), curve.solution.sharpness
         assert values is not None
         style = curve.style(times, log_time)
         ax.plot(times, values, color=curve.colour, label=curve.label, **style)
@@ -163,5 +165,5 @@ def plot_sharpness(ax: Axes, solutions: Mapping[str, Solution]) -> None:
         )
     ax.set_ylim(bottom=0)
     ax.set_ylabel(r"sharpness $\lambda_{\max}(K)/P$")
-    time_axis(ax, log_time)
+    time_axis(ax, curves)
     ax.legend()

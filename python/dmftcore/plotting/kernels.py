@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.plotting.fields import layers_of, targets_of, training_kernels
-from dmftcore.plotting.style import uneven
+from dmftcore.plotting.style import log_scale, uneven
 from dmftcore.solution import Solution
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def plot_kernel_pair(
     scale = colour_scale(solution, name, layer) if scale is None else scale
     for ax, kernel, step in zip(axes, kernels, solution.kernel_times[[0, -1]], strict=True):
         image = ax.imshow(kernel[np.ix_(order, order)], cmap="RdBu_r", vmin=-scale, vmax=scale)
-        ax.set_title(f"{label}{', ' if label else ''}$t = {step}$")
+        when = rf"\tau = {step:.4g}" if solution.in_flow_time else f"t = {step}"
+        ax.set_title(f"{label}{', ' if label else ''}${when}$")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ticks = [centre for centre, _ in blocks]
@@ -147,9 +148,12 @@ def plot_two_time(
         rasterized=True,
     )
     if uneven(times):
-        ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-        ax.set_yscale("symlog", linthresh=1, linscale=0.4)
-    ax.set(xlabel="step $s$", ylabel="step $t$", box_aspect=1)
+        ax.set_xscale(**log_scale(times))
+        ax.set_yscale(**log_scale(times))
+    labels = (
+        (r"time $\tau'$", r"time $\tau$") if solution.in_flow_time else ("step $s$", "step $t$")
+    )
+    ax.set(xlabel=labels[0], ylabel=labels[1], box_aspect=1)
     ax.set(xlim=(times[0], times[-1]), ylim=(times[0], times[-1]))
     if pair is not None:
         quantity = f"{name}^{{{layer}}}_{{{pair[0]},{pair[1]}}}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmftcore._optional import optional_import
-from dmftcore.solution import IntArray, Solution
+from dmftcore.solution import Solution, TimeArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ __all__ = [
     "STYLE",
     "Curve",
     "curves_of",
+    "log_scale",
     "log_time_of",
     "one_family",
     "time_axis",
@@ -57,6 +58,8 @@ class Curve:
     solution: Solution
     family: int
     repeat: int
+    #: Whether the picture holds a gradient flow, so that time is tau for all.
+    in_flow_time: bool
 
     @property
     def measured(self) -> bool:
@@ -66,8 +69,19 @@ class Curve:
     def colour(self) -> str:
         return COLOURS[self.family % len(COLOURS)]
 
+    def clock(self, times: TimeArray) -> TimeArray:
+        """Times of the solution as positions on the axis: steps beside a flow become tau."""
+        if self.solution.in_flow_time or not self.in_flow_time:
+            return times
+        lr = self.solution.config["training"]["lr"]
+        if not isinstance(lr, float):
+            raise ValueError(
+                f"{self.label}: the steps of a schedule cannot be drawn beside a gradient flow"
+            )
+        return times.astype(np.float64) * lr
+
     def style(
-        self, times: IntArray, log_time: bool, *, open_marker: bool = False
+        self, times: TimeArray, log_time: bool, *, open_marker: bool = False
     ) -> dict[str, Any]:
         """Keywords of `Axes.plot`, colour excepted."""
         if self.measured:
@@ -87,6 +101,7 @@ def curves_of(solutions: Mapping[str, Solution]) -> list[Curve]:
         raise ValueError("there is nothing to plot: solutions is empty")
     families: list[str] = []
     drawn: list[tuple[int, bool]] = []
+    in_flow_time = any(solution.in_flow_time for solution in solutions.values())
     curves = []
     for label, solution in solutions.items():
         nouns = [solution.config.get(noun) for noun in ("limit", "data", "training")]
@@ -94,7 +109,7 @@ def curves_of(solutions: Mapping[str, Solution]) -> list[Curve]:
         if key not in families:
             families.append(key)
         kind = (families.index(key), bool(solution.per_seed))
-        curves.append(Curve(label, solution, kind[0], drawn.count(kind)))
+        curves.append(Curve(label, solution, kind[0], drawn.count(kind), in_flow_time))
         drawn.append(kind)
     return curves
 
@@ -105,32 +120,44 @@ def one_family(curves: Sequence[Curve]) -> bool:
 
 
 def log_time_of(curves: Sequence[Curve]) -> bool:
-    """Whether anything is stored at uneven steps, as is the default of long runs."""
+    """Whether anything is stored at uneven times, as is the default of long runs."""
     return any(uneven(c.solution.times) or uneven(c.solution.kernel_times) for c in curves)
 
 
-def uneven(times: IntArray) -> bool:
-    """Whether steps are spaced unevenly."""
-    return len(times) > 2 and bool(np.ptp(np.diff(times)) > 0)
+def uneven(times: TimeArray) -> bool:
+    """Whether times are spaced unevenly, beyond rounding."""
+    return len(times) > 2 and bool(np.ptp(np.diff(times)) > 1e-9 * times[-1])
 
 
-def _spread(times: IntArray, log_time: bool) -> list[int]:
+def _spread(times: TimeArray, log_time: bool) -> list[int]:
     """Indices of about `POINTS` times, evenly spaced on the axis."""
     if len(times) <= POINTS:
         return list(range(len(times)))
-    position = np.log1p(times) if log_time else times
+    position = np.log1p(times / _first(times)) if log_time else times
     wanted = np.linspace(position[0], position[-1], POINTS)
     indices = np.unique(np.searchsorted(position, wanted).clip(max=len(times) - 1))
     return [int(index) for index in indices]
 
 
-def time_axis(ax: Axes, log_time: bool) -> None:
-    """Label and scale the axis of time; logarithmic ones start at step 0."""
-    ax.set_xlabel("step $t$")
-    if log_time:
-        # Logarithmic from step 1 on, with room for step 0.
-        ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-        ax.set_xlim(left=-0.15, right=1.2 * max(ax.dataLim.x1, 1))
-    else:
+def _first(times: TimeArray) -> float:
+    """The first time after the start."""
+    return float(min(times[times > 0], default=1))
+
+
+def log_scale(times: TimeArray) -> dict[str, Any]:
+    """Keywords of a scale that is logarithmic from the first time on, with room for the start."""
+    return {"value": "symlog", "linthresh": _first(times), "linscale": 0.4}
+
+
+def time_axis(ax: Axes, curves: Sequence[Curve]) -> None:
+    """Label and scale the axis of time; logarithmic ones start at time 0."""
+    in_flow_time = curves[0].in_flow_time
+    ax.set_xlabel(r"time $\tau$ = lr $\times$ step" if in_flow_time else "step $t$")
+    if log_time_of(curves):
+        stored = ((c, t) for c in curves for t in (c.solution.times, c.solution.kernel_times))
+        times = np.concatenate([curve.clock(times) for curve, times in stored])
+        ax.set_xscale(**log_scale(times))
+        ax.set_xlim(left=-0.15 * _first(times), right=1.2 * max(ax.dataLim.x1, _first(times)))
+    elif not in_flow_time:
         ticker = optional_import("matplotlib.ticker", extra="plot", purpose="plotting")
         ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))

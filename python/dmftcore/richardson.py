@@ -1,0 +1,45 @@
+"""Richardson extrapolation of whole sets of fields in the step of a first-order method.
+
+With fields D(h) = D + c_1 h + c_2 h^2 + ... computed at h, h/2, h/4, ... the tableau
+
+    T_0(h) = D(h),    T_k(h) = T_{k-1}(h/2) + (T_{k-1}(h/2) - T_{k-1}(h)) / (2^k - 1)
+
+removes one power after the other; its diagonal converges to D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TypeAlias
+
+from dmftcore._validate import FloatArray
+
+__all__ = ["Fields", "Tableau"]
+
+#: Arrays by name, the same names and shapes at every step.
+Fields: TypeAlias = Mapping[Hashable, FloatArray]
+
+
+class Tableau:
+    """The last row of the tableau, T_0(h), T_1(2h), T_2(4h), ...: all that the next row needs."""
+
+    def __init__(self) -> None:
+        self._row: list[Fields] = []
+
+    @property
+    def best(self) -> Fields:
+        """The entry on the diagonal."""
+        return self._row[-1]
+
+    @property
+    def levels(self) -> int:
+        """Steps added so far."""
+        return len(self._row)
+
+    def add(self, fields: Fields) -> None:
+        """Append what was computed with half the step of before."""
+        row = [fields]
+        for order, coarse in enumerate(self._row, start=1):
+            fine, weight = row[-1], 1 / (2**order - 1)
+            row.append({key: fine[key] + weight * (fine[key] - coarse[key]) for key in fine})
+        self._row = row
