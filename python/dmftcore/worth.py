@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.solution import TimeArray, Solution
+from dmftcore.solution import Solution, TimeArray
 from dmftcore.training import GradientDescent
 
 __all__ = ["stability", "truncation_error", "unstable"]
