@@ -475,7 +475,7 @@ class Plan:
         return f"{_readable(self.total)} ({sizes})"
 
 
-def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
+def check_memory(plan: Plan, remedies: Mapping[str, str], *, nested: bool = False) -> None:
     """Log the plan of a run, and refuse one that cannot fit into the available memory.
 
     Parameters
@@ -484,13 +484,16 @@ def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
         What the run needs.
     remedies : mapping
         For every part of the plan, what to change if it is the largest.
+    nested : bool
+        The run is a part of another, whose plan has been logged.
 
     Raises
     ------
     MemoryError
         With the sizes and what to change.
     """
-    _log.info("planned memory: %s", plan)
+    if not nested:
+        _log.info("planned memory: %s", plan)
     available = _available_memory()
     if plan.total > available:
         remedy = remedies[max(plan.parts, key=lambda part: plan.parts[part])]
@@ -539,3 +542,4 @@ class SolveOptions:
     progress: Progress | None
     checkpoint: Checkpoint | None = None
     estimate_error: bool = False
+    nested: bool = False

@@ -161,7 +161,7 @@ def solve_deep_linear(
     )
     options = replace(options, schedule=schedule, tol=tol)
     plan = memory_plan(limit, data, training, options, engine)
-    check_memory(plan, _REMEDIES)
+    check_memory(plan, _REMEDIES, nested=options.nested)
     bound = stability_bound(limit, data, training)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -352,6 +352,7 @@ def _truncation_error(
         tol=tol,
         method=engine,
         estimate_error=False,
+        nested=True,
         checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
     )
     report: dict[str, Any] = {"reference_tol": tol}

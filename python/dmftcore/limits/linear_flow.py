@@ -323,6 +323,7 @@ def _run(
         tol=max(TRUNCATION * options.tol, ROUNDING_TOL),
         method=None,
         progress=report,
+        nested=True,
     )
     return solve_deep_linear(limit, data, descent, inner, {})
 
