@@ -3,6 +3,15 @@
 #include <cuda_runtime.h>
 
 namespace dmftcore::cuda {
+namespace {
+
+void require(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  throw Error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+} // namespace
 
 std::pair<int, std::string> device_count() {
   int count = 0;
@@ -11,5 +20,12 @@ std::pair<int, std::string> device_count() {
   cudaGetLastError();
   return {0, cudaGetErrorString(status)};
 }
+
+OnDevice::OnDevice(int device) {
+  require(cudaGetDevice(&before_), "cudaGetDevice");
+  if (device != before_) require(cudaSetDevice(device), "cudaSetDevice");
+}
+
+OnDevice::~OnDevice() { cudaSetDevice(before_); }
 
 } // namespace dmftcore::cuda
