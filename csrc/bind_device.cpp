@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cuda/device.hpp"
+#include "cuda/error.hpp"
 #include "ops.hpp"
 
 namespace py = pybind11;

@@ -1,17 +1,8 @@
 #include "cuda/device.hpp"
 
-#include <cuda_runtime.h>
+#include "cuda/device_code.cuh"
 
 namespace dmftcore::cuda {
-namespace {
-
-void require(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();
-  throw Error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-} // namespace
 
 std::pair<int, std::string> device_count() {
   int count = 0;
@@ -22,8 +13,8 @@ std::pair<int, std::string> device_count() {
 }
 
 OnDevice::OnDevice(int device) {
-  require(cudaGetDevice(&before_), "cudaGetDevice");
-  if (device != before_) require(cudaSetDevice(device), "cudaSetDevice");
+  check(cudaGetDevice(&before_));
+  if (device != before_) check(cudaSetDevice(device));
 }
 
 OnDevice::~OnDevice() { cudaSetDevice(before_); }

@@ -1,16 +1,10 @@
-// Devices and errors of the CUDA runtime, for code that does not include it.
+// The devices of this machine, for code that does not include the CUDA runtime.
 #pragma once
 
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 namespace dmftcore::cuda {
-
-// A call of the CUDA runtime was refused; carries its text.
-struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 // Number of usable devices, and the runtime's reason when it is zero. Leaves no error behind.
 std::pair<int, std::string> device_count();
