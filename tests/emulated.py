@@ -143,9 +143,14 @@ def compile_object(source, variant):
 
 
 def link(sources, variant, *options, suffix):
-    """The file linked of these sources, compiled as many at a time as there are processors."""
+    """The file linked of these sources."""
+    return link_variants([(source, variant) for source in sources], *options, suffix=suffix)
+
+
+def link_variants(sources, *options, suffix):
+    """The file linked of (source, variant), compiled as many at a time as there are processors."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: compile_object(source, variant), sources))
+        objects = list(pool.map(compile_object, *zip(*sources, strict=True)))
     content = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:24]
     target = cache_folder() / f"linked-{content}{suffix}"
     with made_once(target) as unfinished:

@@ -1,5 +1,7 @@
 #include "cuda/device.hpp"
 
+#include <cuda_runtime.h>
+
 #include "cuda/device_code.cuh"
 
 namespace dmftcore::cuda {

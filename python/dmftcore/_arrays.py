@@ -13,6 +13,7 @@ import sys
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+from numpy import ndarray
 
 from dmftcore import _core
 from dmftcore._device import DeviceCore
@@ -53,7 +54,7 @@ class _Numpy:
     to_dtype_of = "{}.astype({}.dtype)"
 
     def dtypes(self) -> tuple[Any, Any]:
-        return _NUMPY_DTYPES
+        return _FLOAT64, _FLOAT32
 
     def is_contiguous(self, array: Any) -> bool:
         return bool(array.flags.c_contiguous)
@@ -112,7 +113,7 @@ class _Torch:
         return DeviceCore(name, device.index, stream, empty, lambda one: one.data_ptr())
 
 
-_NUMPY_DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _NUMPY, _CUPY, _TORCH = _Numpy(), _Cupy(), _Torch()
 
 
@@ -127,6 +128,8 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
     CudaError
         Arrays on a device of which no loaded library can say more.
     """
+    if _are_plain(*arrays.values()):
+        return _core, *arrays.values()
     given = [_recognised(name, array) for name, array in arrays.items()]
     for name, (library, array) in zip(arrays, given, strict=True):
         _check_one(name, library, array)
@@ -147,9 +150,25 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
     return library.core(reference), *(array for _, array in given)
 
 
+def _are_plain(first: Any, *others: Any) -> bool:
+    """Whether these are numpy arrays that the core takes as they are: the usual case, and fast."""
+    if not isinstance(first, ndarray):
+        return False
+    dtype = first.dtype
+    # By identity: an equal dtype that is another object takes the way of all other arguments.
+    if (dtype is not _FLOAT64 and dtype is not _FLOAT32) or not first.flags.c_contiguous:
+        return False
+    for array in others:
+        if not isinstance(array, ndarray) or array.dtype is not dtype:
+            return False
+        if not array.flags.c_contiguous:
+            return False
+    return True
+
+
 def _recognised(name: str, array: Any) -> tuple[Library, Any]:
     """The library of an array, and the array; of a foreign one, as seen by a known library."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, ndarray):
         return _NUMPY, array
     cupy, torch = sys.modules.get("cupy"), sys.modules.get("torch")
     if cupy is not None and isinstance(array, cupy.ndarray):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from dmftcore import _arrays, _core
@@ -287,7 +288,7 @@ def rows_causal(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Float]:
     -----
     m n^2 flops; for small m one pass over the n^2/2 elements of the history.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_causal(x, a)
         except (TypeError, ValueError):
@@ -304,7 +305,7 @@ def rows_causal_transposed(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Floa
 
     Parameters, errors and cost as in `rows_causal`.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_causal_transposed(x, a)
         except (TypeError, ValueError):
@@ -332,7 +333,7 @@ def rows_causal_pair(
 
     Errors and cost as in `rows_causal`, with twice the flops.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_causal_pair(x, w, a)
         except (TypeError, ValueError):
@@ -349,7 +350,7 @@ def rows_symmetric(x: NDArray[Float], c: NDArray[Float]) -> NDArray[Float]:
 
     Parameters, errors as in `rows_causal`; 2 m n^2 flops in one pass over n^2/2 elements.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_symmetric(x, c)
         except (TypeError, ValueError):
@@ -379,7 +380,7 @@ def rows_congruence(
 
     Errors as in `rows_causal`; 3 m n^2 flops in one pass over each history.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_congruence(x, c, r)
         except (TypeError, ValueError):
@@ -405,7 +406,7 @@ def rows_low_rank(x: NDArray[Float], u: NDArray[Float], v: NDArray[Float]) -> ND
 
     Errors as in `rows_causal`; 4 m n k flops.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, ndarray):
         try:
             return _core.rows_low_rank(x, u, v)
         except (TypeError, ValueError):
