@@ -46,7 +46,7 @@ class Stream:
 
 
 #: The current stream of each device.
-streams = {0: Stream(0), 1: Stream(0)}
+streams = {number: Stream(0) for number in range(8)}
 
 
 def current_stream(device_id=-1):
@@ -167,6 +167,8 @@ def module(free_bytes=1 << 40):
     cupy = Functions("cupy", np)
     cupy.ndarray, cupy.asarray = ndarray, asarray
     cupy.array = lambda value, dtype=None: asarray(asarray(value, dtype)._host.copy())
+    # What nothing has been written to shows.
+    cupy.empty = lambda shape, dtype=float: ndarray(np.full(shape, np.nan, dtype))
     cupy.asnumpy = lambda array: array.get()
     cupy.from_dlpack = lambda array: ndarray(np.from_dlpack(array.host))
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
