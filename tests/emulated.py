@@ -9,13 +9,14 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import math
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ class Library:
     """The operations of ops.hpp in namespace cuda, on numpy arrays."""
 
     functions: ctypes.CDLL
-    order: str = field(default="forward")
+    order: str = "forward"
 
     def call(self, name, dtype, *arguments):
         """exports' NAME_DTYPE; arrays are passed as pointers, numbers as index."""
@@ -190,3 +191,19 @@ class Library:
         )
         if error is not None:
             raise EmulatedError(error.decode())
+
+    def __call__(self, function, *arrays, block=1, dense=False, strict=True):
+        """A whole-matrix operation, with the arguments of dmftcore.twotime."""
+        first, last = arrays[0], arrays[-1]
+        n = first.shape[-1]
+        batch = math.prod(first.shape[:-2])
+        columns = math.prod(last.shape[first.ndim - 1 :])
+        # Exactly as long as it must be, and NaN: what is not written shows.
+        result = np.full(last.shape, np.nan, last.dtype)
+        name, sizes = function, [batch, n, block]
+        if dense:
+            name, sizes = "causal_solve_dense", [batch, n, columns, block]
+        if function == "causal_apply":
+            sizes = [batch, n, columns, block, strict]
+        self.call(name, last.dtype, *sizes, *arrays, result)
+        return result

@@ -24,30 +24,26 @@ __device__ __forceinline__ void mma_m8n8k4(double (&c)[2], double a, double b) {
       : "d"(a), "d"(b));
 }
 
-__device__ __forceinline__ void mma_m16n8k16([[maybe_unused]] double (&c)[4],
-                                             [[maybe_unused]] const double (&a)[8],
-                                             [[maybe_unused]] const double (&b)[4]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void mma_m16n8k16(double (&c)[2][2], const double (&a)[8],
+                                             const double (&b)[4]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0, %1, %2, %3}, "
       "{%4, %5, %6, %7, %8, %9, %10, %11}, {%12, %13, %14, %15}, {%0, %1, %2, %3};"
-      : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+      : "+d"(c[0][0]), "+d"(c[0][1]), "+d"(c[1][0]), "+d"(c[1][1])
       : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]), "d"(a[6]), "d"(a[7]),
         "d"(b[0]), "d"(b[1]), "d"(b[2]), "d"(b[3]));
-#endif
 }
 
+// Without a memory clobber: barriers, which have one, order these with the reads around them.
 template <class T> __device__ __forceinline__ void copy_async(T* to, const T* from, bool valid) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
   const int bytes = valid ? sizeof(T) : 0; // what is not read is zero
   if constexpr (sizeof(T) == 16)           // past the L1 cache, which takes whole lines only
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-                 "r"(bytes)
-                 : "memory");
+                 "r"(bytes));
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from),
-                 "n"(sizeof(T)), "r"(bytes)
-                 : "memory");
+                 "n"(sizeof(T)), "r"(bytes));
 }
 
 __device__ __forceinline__ void copy_async_commit() {
@@ -62,6 +58,9 @@ template <class T> __device__ __forceinline__ T* shared_memory() {
   extern __shared__ __align__(16) unsigned char memory[];
   return reinterpret_cast<T*>(memory);
 }
+
+// The blocks of a grid.
+constexpr index MOST_BLOCKS = 0x7fffffff;
 
 inline void check(cudaError_t status) {
   if (status == cudaSuccess) return;

@@ -1,6 +1,7 @@
 // The vocabulary of cuda/device_code.cuh for a C++ compiler.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -29,6 +30,8 @@
 namespace dmftcore::cuda {
 
 using dim3 = emulate::Dim3;
+using std::max;
+using std::min;
 
 inline void __syncthreads(emulate::Site site = emulate::Site::here()) {
   emulate::block_barrier(site);
@@ -64,7 +67,7 @@ inline void mma_m8n8k4(double (&c)[2], double a, double b,
   emulate::mma_m8n8k4(c, a, b, site);
 }
 
-inline void mma_m16n8k16(double (&c)[4], const double (&a)[8], const double (&b)[4],
+inline void mma_m16n8k16(double (&c)[2][2], const double (&a)[8], const double (&b)[4],
                          emulate::Site site = emulate::Site::here()) {
   if (!HAS_MMA_M16N8K16) throw std::logic_error("mma.m16n8k16.f64 does not exist on this GPU");
   emulate::mma_m16n8k16(c, a, b, site);
@@ -89,6 +92,9 @@ void launch(void (*kernel)(PARAMETERS...), dim3 grid, dim3 block, std::size_t sh
 template <class T> void clear(Stream, T* data, index count) {
   if (count > 0) std::memset(data, 0, static_cast<std::size_t>(count) * sizeof(T));
 }
+
+// Few, so that loops over blocks go round.
+constexpr index MOST_BLOCKS = 6;
 
 inline int multiprocessors() { return 4; }
 

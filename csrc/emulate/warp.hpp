@@ -47,16 +47,17 @@ inline void mma_m8n8k4(double (&c)[2], double a, double b, Site site) {
   });
 }
 
-inline void mma_m16n8k16(double (&c)[4], const double (&a)[8], const double (&b)[4], Site site) {
+inline void mma_m16n8k16(double (&c)[2][2], const double (&a)[8], const double (&b)[4], Site site) {
   double mine[12];
   std::memcpy(mine, a, sizeof a);
   std::memcpy(mine + 8, b, sizeof b);
   together(mine, site, [&](const Exchange& exchange, unsigned lane) {
     const unsigned g = lane / 4, t = lane % 4;
-    for (unsigned q = 0; q < 4; ++q)
-      for (unsigned k = 0; k < 16; ++k)
-        c[q] += exchange.lanes[4 * g + k % 4][(q >> 1) + 2 * (k / 4)] *
-                exchange.lanes[4 * (2 * t + (q & 1)) + k % 4][8 + k / 4];
+    for (unsigned h = 0; h < 2; ++h)
+      for (unsigned q = 0; q < 2; ++q)
+        for (unsigned k = 0; k < 16; ++k)
+          c[h][q] += exchange.lanes[4 * g + k % 4][h + 2 * (k / 4)] *
+                     exchange.lanes[4 * (2 * t + q) + k % 4][8 + k / 4];
   });
 }
 

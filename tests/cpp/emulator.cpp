@@ -146,11 +146,12 @@ __global__ void multiply_tiles(const double* a, const double* b, double* small, 
   double c[2] = {1, 1};
   mma_m8n8k4(c, a[g * 16 + t], b[t * 8 + g]);
   for (unsigned q = 0; q < 2; ++q) small[g * 8 + 2 * t + q] = c[q];
-  double left[8], right[4], sum[4] = {1, 1, 1, 1};
+  double left[8], right[4], sum[2][2] = {{1, 1}, {1, 1}};
   for (unsigned q = 0; q < 8; ++q) left[q] = a[(g + 8 * (q & 1)) * 16 + t + 4 * (q >> 1)];
   for (unsigned q = 0; q < 4; ++q) right[q] = b[(t + 4 * q) * 8 + g];
   mma_m16n8k16(sum, left, right);
-  for (unsigned q = 0; q < 4; ++q) large[(g + 8 * (q >> 1)) * 8 + 2 * t + (q & 1)] = sum[q];
+  for (unsigned h = 0; h < 2; ++h)
+    for (unsigned q = 0; q < 2; ++q) large[(g + 8 * h) * 8 + 2 * t + q] = sum[h][q];
 }
 
 void warps() {
