@@ -36,6 +36,12 @@ void define(py::module_& m, const char* name, void (*operation)(cuda::Stream, A.
 }
 
 template <class T> void define_operations(py::module_ m) {
+  define(m, "causal_matmul", &cuda::causal_matmul<T>);
+  define(m, "causal_solve", &cuda::causal_solve<T>);
+  define(m, "causal_solve_dense", &cuda::causal_solve_dense<T>);
+  define(m, "resolvent", &cuda::resolvent<T>);
+  define(m, "congruence", &cuda::congruence<T>);
+  define(m, "causal_apply", &cuda::causal_apply<T>);
   define(m, "rows_causal", &cuda::rows_causal<T>);
   define(m, "rows_causal_transposed", &cuda::rows_causal_transposed<T>);
   define(m, "rows_causal_pair", &cuda::rows_causal_pair<T>);
