@@ -431,14 +431,14 @@ def test_there_is_a_device_where_one_is_required():
         pytest.skip(reason)
 
 
-def test_to_device_needs_a_device(monkeypatch):
+def test_a_device_library_needs_a_device(monkeypatch):
     monkeypatch.setattr(_core, "cuda_status", lambda: (0, "no driver"))
     with pytest.raises(CudaError, match="device='cuda' cannot be used: no driver"):
-        _arrays.to_device(np.zeros(3))
+        _arrays.device_library()
 
 
-def test_to_device_needs_cupy(monkeypatch):
+def test_a_device_library_is_cupy(monkeypatch):
     monkeypatch.setattr(_core, "cuda_status", lambda: (1, ""))
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ImportError, match=r"dmftcore\[cuda\]"):
-        _arrays.to_device(np.zeros(3))
+        _arrays.device_library()

@@ -2,9 +2,9 @@
 
 The one place that knows the libraries: numpy on the host; cupy and torch on CUDA devices. They are
 recognised by type and never imported, since an array of a library that is not loaded cannot be an
-argument. Device arrays of any other library that speaks DLPack or has a ``__cuda_array_interface__``
-are seen through cupy, where it is loaded, or torch: without a copy, ordered after the work of their
-own stream by the rules of these protocols.
+argument. Device arrays of any other library that speaks DLPack or has a
+``__cuda_array_interface__`` are seen through cupy, where it is loaded, or torch: without a copy,
+ordered after the work of their own stream by the rules of these protocols.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dmftcore._device import DeviceCore
 from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
 
-__all__ = ["arguments", "available_memory", "namespace", "to_device", "to_host"]
+__all__ = ["arguments", "device_library", "device_memory", "namespace", "to_numpy"]
 
 #: Device type of CUDA memory in DLPack.
 DLPACK_CUDA = 2
@@ -225,31 +225,29 @@ def namespace(array: Any) -> Any:
     return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
 
 
-def to_host(array: Any) -> Any:
-    """`array` as a numpy array."""
+def to_numpy(array: Any) -> Any:
+    """The array in numpy, on the host."""
     library = namespace(array)
-    return array if library is np else library.asnumpy(array)
+    return np.asarray(array) if library is np else library.asnumpy(array)
 
 
-def to_device(array: Any) -> Any:
-    """`array` as a cupy array on the current device.
+def device_library() -> Any:
+    """The array library for work on the current CUDA device: cupy.
 
     Raises
     ------
-    ImportError
-        If cupy is not installed.
     CudaError
         If no CUDA device can be used.
+    ImportError
+        If cupy is not installed.
     """
     count, reason = _core.cuda_status()
     if not count:
         raise CudaError(f"device='cuda' cannot be used: {reason}")
-    return optional_import("cupy", extra="cuda", purpose="device='cuda'").asarray(array)
+    return optional_import("cupy", extra="cuda", purpose="device='cuda'")
 
 
-def available_memory(array: Any) -> int:
-    """Free bytes of the device of `array`, a cupy array, with what cupy keeps for reuse."""
-    library = namespace(array)
-    with array.device:
-        free, _ = library.cuda.runtime.memGetInfo()
-        return int(free + library.get_default_memory_pool().free_bytes())
+def device_memory(library: Any) -> int:
+    """Bytes that cupy can still allocate on the current device."""
+    free, _ = library.cuda.runtime.memGetInfo()
+    return int(free + library.get_default_memory_pool().free_bytes())

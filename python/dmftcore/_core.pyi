@@ -1,6 +1,6 @@
 # Types of the compiled core. Its callers are the modules of this package, which document it.
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from numpy import float32, float64, int64
 from numpy.typing import NDArray
@@ -42,6 +42,11 @@ def rows_congruence(
 def rows_low_rank(
     x: NDArray[_Float], u: NDArray[_Float], v: NDArray[_Float]
 ) -> NDArray[_Float]: ...
+
+# bind_device.cpp, where CUDA was built: a namespace for each type, float64 and float32, with the
+# operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
+
+cuda: Any
 
 # bind_growing.cpp
 

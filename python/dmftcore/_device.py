@@ -14,8 +14,6 @@ from typing import Any
 from dmftcore import _core
 from dmftcore.errors import CudaError
 
-__all__ = ["DeviceCore"]
-
 
 @dataclass(frozen=True)
 class DeviceCore:

@@ -7,10 +7,10 @@ float32.
 
 The device follows the arrays. numpy arrays are computed with on the CPU. cupy arrays and torch
 tensors on a CUDA device are computed with there: the work is queued on the current stream of their
-library, which also allocates the results, and nothing waits for it. Device arrays of other libraries
-with a ``__cuda_array_interface__`` or DLPack are seen through cupy or torch, whichever is loaded,
-and the results are arrays of that library. Nothing is ever copied between host and device: a mixture
-of arrays is refused.
+library, which also allocates the results, and nothing waits for it. Device arrays of other
+libraries with a ``__cuda_array_interface__`` or DLPack are seen through cupy or torch, whichever is
+loaded, and the results are arrays of that library. Nothing is ever copied between host and device:
+a mixture of arrays is refused.
 """
 
 from __future__ import annotations
