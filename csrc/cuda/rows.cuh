@@ -125,7 +125,12 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
     for (int r = 0; r < CHUNK; r += ROWS) {
       const index i = chunk + r;
       const T* const a = s.a + i * s.ld;
-      const bool inside = end <= i && i + ROWS <= n; // below the diagonal and above the end
+      T* const sum_of_lane = sums + (warp * M + lane / ROWS) * CHUNK + r + lane % ROWS;
+      if (begin >= i + ROWS || i >= n) { // above the diagonal or below the end
+        if (GATHER && lane < M * ROWS) *sum_of_lane = 0;
+        continue;
+      }
+      const bool inside = end <= i && i + ROWS <= n; // not across either of them
       T element[ROWS][V];
       if (inside && s.aligned) {
         DMFTCORE_UNROLL
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
           for (int p = 0; p < M; ++p) z[p * ROWS + q] += w[p][v] * element[q][v];
         }
         const T sum = sum_over_lanes<M * ROWS>(z, lane);
-        if (lane < M * ROWS) sums[(warp * M + lane / ROWS) * CHUNK + r + lane % ROWS] = sum;
+        if (lane < M * ROWS) *sum_of_lane = sum;
       }
     }
     __syncthreads();
