@@ -36,25 +36,49 @@ ORDERS = ("forward", "backward", "shuffled")
 
 @dataclass(frozen=True)
 class Variant:
-    """The sources with flags of their own, or with a planted fault.
+    """The sources with flags of their own, and with changes.
 
-    `fault` is (file below csrc, text in it, text that replaces it).
+    A change is (file below csrc, text that it has once, text that replaces it): another constant,
+    or a planted fault.
     """
 
     flags: tuple[str, ...] = ()
-    fault: tuple[str, str, str] | None = None
+    changes: tuple[tuple[str, str, str], ...] = ()
 
-    def text(self, path):
-        """What the compiler reads as `path`."""
-        text = path.read_text()
-        if self.fault and path == CSRC / self.fault[0]:
-            _, old, new = self.fault
-            assert text.count(old) == 1, f"{self.fault[0]} has {text.count(old)} times: {old}"
-            return text.replace(old, new)
-        return text
+    def changed(self, files):
+        """Those of the files that are changed, and what the compiler reads instead."""
+        texts = {}
+        for name, old, new in self.changes:
+            path = CSRC / name
+            if path in files:
+                text = texts.get(path) or path.read_text()
+                assert text.count(old) == 1, f"{name} has {text.count(old)} times: {old}"
+                texts[path] = text.replace(old, new)
+        return texts
 
 
 PLAIN = Variant()
+
+#: Sizes at which the decisions for large matrices are taken, within reach of the emulator.
+SCALED_DOWN = Variant(
+    changes=(
+        ("cuda/product.cuh", "ENOUGH = 264", "ENOUGH = 1"),
+        ("cuda/product.cuh", "WIDE = 768", "WIDE = 64"),
+        ("cuda/causal_solve.cu", "LEAF = 1024", "LEAF = 48"),
+    )
+)
+
+#: Without the tensor-core instruction that sm_90 brought.
+OLDER = Variant(flags=("-DDMFTCORE_EMULATED_ARCH=800",))
+
+#: What a kernel is run as: the order of its threads, and the sources.
+SETTINGS = {
+    "forward": ("forward", PLAIN),
+    "backward": ("backward", PLAIN),
+    "shuffled": ("shuffled", PLAIN),
+    "scaled_down": ("shuffled", SCALED_DOWN),
+    "sm_80": ("shuffled", OLDER),
+}
 
 
 def operations():
@@ -126,17 +150,19 @@ def compile_object(source, variant):
     flags = [*FLAGS, *MORE_FLAGS, *variant.flags]
     content = hashlib.sha256(repr((compiler_version(), flags)).encode())
     files = closure(source)
+    changed = variant.changed(files)
     for path in files:
-        content.update(path.name.encode() + b"\0" + variant.text(path).encode())
+        text = changed.get(path) or path.read_text()
+        content.update(path.name.encode() + b"\0" + text.encode())
     target = cache_folder() / f"{source.stem}-{content.hexdigest()[:24]}.o"
     with made_once(target) as unfinished, tempfile.TemporaryDirectory() as overlay:
         if unfinished is not None:
-            if variant.fault and CSRC / variant.fault[0] in files:
-                faulty = Path(overlay) / variant.fault[0]
-                faulty.parent.mkdir()
-                faulty.write_text(variant.text(CSRC / variant.fault[0]))
-                if source == CSRC / variant.fault[0]:
-                    source = faulty
+            for path, text in changed.items():
+                instead = Path(overlay) / path.relative_to(CSRC)
+                instead.parent.mkdir(parents=True, exist_ok=True)
+                instead.write_text(text)
+                if source == path:
+                    source = instead
             run_compiler(
                 *flags, f"-I{overlay}", f"-I{CSRC}", "-x", "c++", "-c", source, "-o", unfinished
             )
@@ -161,22 +187,27 @@ def link_variants(sources, *options, suffix):
 
 
 @functools.cache
-def library(variant=PLAIN):
-    return Library(
-        ctypes.CDLL(str(link(library_sources(), variant, "-shared", "-Wl,-z,defs", suffix=".so")))
-    )
+def load(variant):
+    path = link(library_sources(), variant, "-shared", suffix=".so")
+    return ctypes.CDLL(str(path))
+
+
+def library(setting="forward"):
+    """The operations as one of SETTINGS."""
+    order, variant = SETTINGS[setting]
+    return Library(load(variant), order)
 
 
 class EmulatedError(RuntimeError):
     """What the emulator, or the launcher, found wrong."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Library:
     """The operations of ops.hpp in namespace cuda, on numpy arrays."""
 
     functions: ctypes.CDLL
-    order: str = "forward"
+    order: str
 
     def call(self, name, dtype, *arguments):
         """exports' NAME_DTYPE; arrays are passed as pointers, numbers as index."""
@@ -192,18 +223,42 @@ class Library:
         if error is not None:
             raise EmulatedError(error.decode())
 
-    def __call__(self, function, *arrays, block=1, dense=False, strict=True):
-        """A whole-matrix operation, with the arguments of dmftcore.twotime."""
-        first, last = arrays[0], arrays[-1]
-        n = first.shape[-1]
-        batch = math.prod(first.shape[:-2])
-        columns = math.prod(last.shape[first.ndim - 1 :])
-        # Exactly as long as it must be, and NaN: what is not written shows.
-        result = np.full(last.shape, np.nan, last.dtype)
-        name, sizes = function, [batch, n, block]
-        if dense:
-            name, sizes = "causal_solve_dense", [batch, n, columns, block]
-        if function == "causal_apply":
-            sizes = [batch, n, columns, block, strict]
-        self.call(name, last.dtype, *sizes, *arrays, result)
-        return result
+    def __call__(self, function, *arrays, **options):
+        """An operation, with the arguments of dmftcore.twotime."""
+        return (rows if function.startswith("rows_") else whole)(self, function, *arrays, **options)
+
+
+def whole(library, function, *arrays, block=1, dense=False, strict=True):
+    first, last = arrays[0], arrays[-1]
+    n = first.shape[-1]
+    batch = math.prod(first.shape[:-2])
+    columns = math.prod(last.shape[first.ndim - 1 :])
+    # NaN: what is not written shows.
+    result = np.full(last.shape, np.nan, last.dtype)
+    name, sizes = function, [batch, n, block]
+    if dense:
+        name, sizes = "causal_solve_dense", [batch, n, columns, block]
+    if function == "causal_apply":
+        sizes = [batch, n, columns, block, strict]
+    library.call(name, last.dtype, *sizes, *arrays, result)
+    return result
+
+
+def rows(library, function, x, *others):
+    results = [np.full(x.shape, np.nan, x.dtype) for _ in range(RESULTS.get(function, 1))]
+    if function == "rows_low_rank":
+        u, v = others
+        library.call(function, x.dtype, *x.shape, u.shape[1], x, u, v, *results)
+    else:
+        histories = [(a, a.shape[1]) if a.shape != x.shape else (a,) for a in others]
+        flat = [argument for history in histories for argument in history]
+        library.call(function, x.dtype, *x.shape, x, *flat, *results)
+    return tuple(results) if len(results) > 1 else results[0]
+
+
+RESULTS = {"rows_causal_pair": 2, "rows_congruence": 2}
+
+
+def has(name):
+    """Whether csrc/cuda has an operation."""
+    return not name.startswith("rows_") or (CSRC / "cuda" / "rows.cu").exists()

@@ -65,6 +65,7 @@ void solve(Stream stream, index batch, index n, index m, index block, const T* a
   if (n <= leaf) {
     const Scratch<T> inverse(stream, batch * n * n);
     const Scratch<T> scratch(stream, batch * resolvent_scratch(n));
+    if (block > RESOLVENT_BASE) clear(stream, inverse.data(), batch * n * n);
     const Matrices<T> r{inverse.data(), n, causal, {n * n}};
     resolvent_of<T>(stream, batch, n, block, {a, n, causal, {n * n}}, r, scratch.data());
     product<Form::plain, T>(stream, {n, m, n, batch}, {r.data, n, causal, {n * n}},
@@ -72,7 +73,9 @@ void solve(Stream stream, index batch, index n, index m, index block, const T* a
     return;
   }
   const index whole = n / leaf, rest = n % leaf;
-  const Scratch<T> inverses(stream, (whole + (rest > 0)) * leaf * leaf);
+  const index inverses_size = (whole + (rest > 0)) * leaf * leaf;
+  const Scratch<T> inverses(stream, inverses_size);
+  if (block > RESOLVENT_BASE) clear(stream, inverses.data(), inverses_size);
   const Scratch<T> scratch(stream, whole * resolvent_scratch(leaf));
   const Scratch<T> row_scratch(stream, leaf * m);
   for (index item = 0; item < batch; ++item) {

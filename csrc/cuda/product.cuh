@@ -217,14 +217,16 @@ void product(Stream stream, Shape shape, Matrices<const T> a, Matrices<const T> 
   // Two waves on the 132 multiprocessors of an H200, of tiles that are not empty. Not asked of the
   // device: the choice is one of speed alone, and one size should behave alike everywhere.
   constexpr index ENOUGH = 264;
+  // From here on a triangle of tiles of 128, (1 + 1/N) (1 + 2/N) times as large as what has to be
+  // computed for N tiles a side, is less than a quarter larger than one of 64.
+  constexpr index WIDE = 768;
   const bool half = c.support.block != 0;
   const auto tiles = [&](index size) {
     const index all = ((shape.m + size - 1) / size) * ((shape.n + size - 1) / size);
     return shape.items * shape.parts * (half ? (all + 1) / 2 : all);
   };
   const index least = std::min(shape.m, shape.n);
-  // A triangle of N tiles a side computes (1 + 1/N) (1 + 2/N) times what it has to.
-  if (least >= 768 && tiles(128) >= ENOUGH)
+  if (least >= WIDE && tiles(128) >= ENOUGH)
     product_by<FORM, Tile<128, 64, 32>>(stream, shape, a, b, c, add);
   else if (least > 32 && tiles(64) >= ENOUGH)
     product_by<FORM, Tile<64, 32, 32>>(stream, shape, a, b, c, add);

@@ -11,7 +11,7 @@
 namespace dmftcore::cuda {
 namespace {
 
-constexpr int BASE = 32;
+constexpr int BASE = RESOLVENT_BASE;
 
 template <class T> struct Diagonal {
   Matrices<const T> a;
