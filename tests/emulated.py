@@ -65,6 +65,7 @@ SCALED_DOWN = Variant(
         ("cuda/product.cuh", "ENOUGH = 264", "ENOUGH = 1"),
         ("cuda/product.cuh", "WIDE = 768", "WIDE = 64"),
         ("cuda/causal_solve.cu", "LEAF = 1024", "LEAF = 48"),
+        ("cuda/rows.cu", "MOST_BANDS = 128", "MOST_BANDS = 3"),
     )
 )
 

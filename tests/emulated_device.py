@@ -23,7 +23,7 @@ def binding(fault=None):
         (f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_path('include')}")
     )
     # Without optimisation, which takes less time.
-    faulty = emulated.Variant(("-O0",), fault)
+    faulty = emulated.Variant(("-O0",), (fault,) if fault else ())
 
     def variant(source):
         concerned = fault is not None and emulated.CSRC / fault[0] in emulated.closure(source)

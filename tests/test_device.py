@@ -4,7 +4,9 @@ Without a GPU the arrays are those of `fake_cupy` and the kernels run on the emu
 definitions and tolerances are those of `test_twotime`.
 """
 
+import functools
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -48,34 +50,7 @@ def compute(cupy, name, *arrays, **options):
     return tuple(result.get() for result in as_tuple(results))
 
 
-def check(cupy, monkeypatch, name, case, dtype, definition):
-    monkeypatch.setitem(definitions.BACKENDS, "device", lambda *a, **k: compute(cupy, *a, **k))
-    definitions.check("device", name, case, dtype, definition)
-
-
-# -- the kernels of the row operations ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", emulated.ORDERS)
-@pytest.mark.parametrize("dtype", definitions.DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("name", ROWS)
-def test_definition(cupy, binding, monkeypatch, name, dtype, order):
-    binding.set_order(emulated.ORDERS.index(order))
-    for case in definitions.SMALL_ROWS:
-        check(cupy, monkeypatch, name, case, dtype, definitions.cornered)
-
-
-# Across the strips of columns (256 or 512), bands of rows (32), passes of 8 rows, and, from 4097
-# on, bands of several chunks; an odd and an even number of bands; rows that start at multiples of
-# 16 bytes and rows that do not.
-LARGE = [Case(n, rows=m) for m, n in [(1, 300), (2, 601), (3, 262), (8, 545), (11, 97)]]
-
-
-@pytest.mark.parametrize("dtype", definitions.DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("name", ROWS)
-def test_large(cupy, monkeypatch, name, dtype):
-    for case in LARGE:
-        check(cupy, monkeypatch, name, case, dtype, definitions.dense)
+# -- the kernels of the row operations; more of them in test_twotime ------------------------------
 
 
 def check_low_rank(cupy, rank, n=330, rows=3):
@@ -93,9 +68,9 @@ def test_low_rank(cupy, binding, rank, order):
     check_low_rank(cupy, rank)
 
 
-@pytest.mark.parametrize("n", [300, 4100])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_alignment_and_long_bands(cupy, n, aligned):
+def test_alignment(cupy, aligned):
+    n = 300
     ld = n + 4 if aligned else n + 1
     rng = np.random.default_rng(n)
     memory = rng.integers(-3, 4, ld * ld + 8).astype(np.float32)
@@ -160,17 +135,17 @@ FAULTS = {
 def test_faults_are_found(cupy, monkeypatch, fault):
     faulty = emulated_device.binding(FAULTS[fault])
     monkeypatch.setattr(_core, "cuda", faulty.cuda)
-    low_rank = FAULTS[fault][0] == LOW_RANK_KERNEL
-    monkeypatch.setitem(definitions.BACKENDS, "device", lambda *a, **k: compute(cupy, *a, **k))
+    on_device = functools.partial(compute, cupy)
+    monkeypatch.setitem(definitions.BACKENDS, "device", lambda _, *a, **k: on_device(*a, **k))
 
     def run():
-        if low_rank:
+        if FAULTS[fault][0] == LOW_RANK_KERNEL:
             check_low_rank(cupy, rank=70)
-        else:
-            for name in [name for name in ROWS if name != "rows_low_rank"]:
-                for rows in (1, 3):
-                    case = Case(330, rows=rows)
-                    definitions.check("device", name, case, np.float64, definitions.dense)
+            return
+        for name in [name for name in ROWS if name != "rows_low_rank"]:
+            for rows in (1, 3):
+                case = Case(330, rows=rows)
+                definitions.check("device", None, name, case, np.float64, definitions.dense)
 
     def wrong(order):
         faulty.set_order(order)
@@ -186,8 +161,6 @@ def test_faults_are_found(cupy, monkeypatch, fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["rows", "rows_low_rank"])
 def test_nothing_is_spilled(source, tmp_path):
-    import shutil
-
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed")
@@ -202,6 +175,19 @@ def test_nothing_is_spilled(source, tmp_path):
     frames = [line.split(",") for line in result.stderr.splitlines() if "spill stores" in line]
     assert frames
     assert all(part.split()[0] == "0" for line in frames for part in line)
+
+
+# -- from twotime to the kernels and back --------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", definitions.DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(cupy, monkeypatch, name, dtype):
+    on_device = functools.partial(compute, cupy)
+    monkeypatch.setitem(definitions.BACKENDS, "device", lambda _, *a, **k: on_device(*a, **k))
+    definition = definitions.cornered if name in ROWS else definitions.reference
+    for case in Case(0), Case(6, rows=2), Case(12, block=4 if name not in ROWS else 1):
+        definitions.check("device", None, name, case, dtype, definition)
 
 
 # -- dispatch -----------------------------------------------------------------------------------
