@@ -57,19 +57,21 @@ template <class TILE, class T>
 __device__ __forceinline__ void load_rows(T* to, const T* from, int ld, Support support, int row0,
                                           int rows, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / DEPTH;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % DEPTH, at = k0 + column;
-  const bool inside = k0 + DEPTH <= support.limit(row0);
-  int i = row0 + thread / DEPTH;
-  const T* source = from + index{i} * ld + at;
-  T* target = to + thread / DEPTH * TILE::PITCH_A + column;
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < TILE::ROWS / AT_ONCE; ++pass) {
-    const bool valid = i < rows && at < k && (inside || at < support.limit(i));
-    copy_async(target, valid ? source : from, valid);
-    i += AT_ONCE;
-    source += index{AT_ONCE} * ld;
-    target += AT_ONCE * TILE::PITCH_A;
-  }
+  const int thread = static_cast<int>(threadIdx.x), first = row0 + thread / DEPTH;
+  const int column = thread % DEPTH, at = k0 + column;
+  const auto copy = [&](const auto& valid) {
+    const T* source = from + index{first} * ld + at;
+    T* target = to + thread / DEPTH * TILE::PITCH_A + column;
+    DMFTCORE_UNROLL
+    for (int i = 0; i < TILE::ROWS; i += AT_ONCE) {
+      copy_async(target + i * TILE::PITCH_A, source, valid(first + i));
+      source += index{AT_ONCE} * ld;
+    }
+  };
+  if (row0 + TILE::ROWS <= rows && k0 + DEPTH <= min(k, support.limit(row0)))
+    copy([](int) { return true; });
+  else
+    copy([&](int i) { return i < rows && at < min(k, support.limit(i)); });
 }
 
 // The columns column0, ... of a matrix in the rows k0 .. k0 + DEPTH - 1, of k x columns.
@@ -77,23 +79,28 @@ template <Form FORM, class TILE, class T>
 __device__ __forceinline__ void load_columns(T* to, const T* from, int ld, Support support,
                                              int column0, int columns, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / TILE::COLUMNS;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % TILE::COLUMNS;
-  const int j = column0 + column;
-  const bool inside = column0 + TILE::COLUMNS <= support.limit(k0);
-  int at = k0 + thread / TILE::COLUMNS;
-  const T* source = from + index{at} * ld + j;
-  T* target = to + thread / TILE::COLUMNS * TILE::PITCH_B + column;
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < DEPTH / AT_ONCE; ++pass) {
-    const bool valid = at < k && j < columns && (inside || j < support.limit(at));
-    if (FORM == Form::half_diagonal && at == j && valid)
-      *target = *source / 2;
-    else
-      copy_async(target, valid ? source : from, valid);
-    at += AT_ONCE;
-    source += index{AT_ONCE} * ld;
-    target += AT_ONCE * TILE::PITCH_B;
-  }
+  const int thread = static_cast<int>(threadIdx.x), first = k0 + thread / TILE::COLUMNS;
+  const int column = thread % TILE::COLUMNS, j = column0 + column;
+  const auto copy = [&](const auto& put) {
+    const T* source = from + index{first} * ld + j;
+    T* target = to + thread / TILE::COLUMNS * TILE::PITCH_B + column;
+    DMFTCORE_UNROLL
+    for (int row = 0; row < DEPTH; row += AT_ONCE) {
+      put(target + row * TILE::PITCH_B, source, first + row);
+      source += index{AT_ONCE} * ld;
+    }
+  };
+  constexpr bool HALVED = FORM == Form::half_diagonal;
+  if (k0 + DEPTH <= k && column0 + TILE::COLUMNS <= min(columns, support.limit(k0) - HALVED))
+    copy([](T* target, const T* source, int) { copy_async(target, source, true); });
+  else
+    copy([&](T* target, const T* source, int at) {
+      const bool valid = at < k && j < min(columns, support.limit(at));
+      if (HALVED && valid && at == j)
+        *target = *source / 2;
+      else
+        copy_async(target, source, valid);
+    });
 }
 
 // The transpose of load_rows, with the pitch of columns. Lanes lie 4 along k, to read whole
@@ -102,23 +109,24 @@ template <class TILE, class T>
 __device__ __forceinline__ void load_transposed(T* to, const T* from, int ld, Support support,
                                                 int row0, int rows, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / 4;
-  const int thread = static_cast<int>(threadIdx.x);
-  const bool inside = k0 + DEPTH <= support.limit(row0);
-  int i = row0 + thread / 4;
-  const T* source = from + index{i} * ld + k0 + thread % 4;
-  T* target = to + thread % 4 * TILE::PITCH_B + thread / 4;
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < TILE::COLUMNS / AT_ONCE; ++pass) {
+  const int thread = static_cast<int>(threadIdx.x), first = row0 + thread / 4;
+  const int column = thread % 4;
+  const auto copy = [&](const auto& valid) {
+    const T* source = from + index{first} * ld + k0 + column;
+    T* target = to + column * TILE::PITCH_B + thread / 4;
     DMFTCORE_UNROLL
-    for (int quarter = 0; quarter < DEPTH; quarter += 4) {
-      const int at = k0 + thread % 4 + quarter;
-      const bool valid = i < rows && at < k && (inside || at < support.limit(i));
-      copy_async(target + quarter * TILE::PITCH_B, valid ? source + quarter : from, valid);
+    for (int i = 0; i < TILE::COLUMNS; i += AT_ONCE) {
+      DMFTCORE_UNROLL
+      for (int quarter = 0; quarter < DEPTH; quarter += 4)
+        copy_async(target + quarter * TILE::PITCH_B + i, source + quarter,
+                   valid(first + i, k0 + column + quarter));
+      source += index{AT_ONCE} * ld;
     }
-    i += AT_ONCE;
-    source += index{AT_ONCE} * ld;
-    target += AT_ONCE;
-  }
+  };
+  if (row0 + TILE::COLUMNS <= rows && k0 + DEPTH <= min(k, support.limit(row0)))
+    copy([](int, int) { return true; });
+  else
+    copy([&](int i, int at) { return i < rows && at < min(k, support.limit(i)); });
 }
 
 template <class T, Form FORM, class TILE>
