@@ -297,14 +297,17 @@ def expected(name, case, dtype, definition):
 
 
 def check(backend, setting, name, case, dtype, definition):
+    compare(functools.partial(BACKENDS[backend], setting), name, case, dtype, definition)
+
+
+def compare(run, name, case, dtype, definition):
+    """Run an operation, and compare with what it is defined as."""
     operation = OPERATIONS[name]
     arrays, results, bounds = expected(name, case, np.dtype(dtype), definition)
     # Fresh results are likely to lie where these NaN were: what is not written shows.
     poison = [np.full(result.shape, np.nan, dtype) for result in results for _ in range(2)]
     del poison
-    computed = as_tuple(
-        BACKENDS[backend](setting, operation.function, *arrays, **operation.keywords(case))
-    )
+    computed = as_tuple(run(operation.function, *arrays, **operation.keywords(case)))
     assert len(computed) == len(results)
     for one, result, size in zip(computed, results, bounds, strict=True):
         assert one.dtype == dtype

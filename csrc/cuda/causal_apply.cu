@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(256) causal_apply_rows(const Apply<T> p) {
         total += __shfl_down_sync(WHOLE_WARP, total, delta);
       if (lane == 0) of_warps[(warp * ROWS + row) * COLUMNS + c] = total;
     }
-    __syncthreads();
+    __syncthreads(); // all sums of warps are there
     for (int place = thread; place < ROWS * COLUMNS; place += threads) {
       const int row = place / COLUMNS, c = place % COLUMNS;
       T total = 0;

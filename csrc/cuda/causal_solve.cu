@@ -36,13 +36,12 @@ template <class T> struct Solve {
   void rows(index begin, index end) const {
     if (end - begin <= leaf) {
       const index size = end - begin, width = columns(end);
-      T* const here = x + begin * m;
-      const Support support = from(begin);
+      const Matrices<T> here{x + begin * m, m, from(begin), {}};
+      const Matrices<T> solved{row_scratch, m, from(begin), {}}; // no product can be in place
       product<Form::plain, T>(stream, {size, width, size, 1},
                               {resolvents + begin / leaf * leaf * leaf, leaf, causal_in(block), {}},
-                              {here, m, support, {}}, {row_scratch, m, support, {}});
-      product<Form::plain, T>(stream, {size, width, 0, 1}, {here, m, ALL, {}}, {here, m, ALL, {}},
-                              {here, m, support, {}}, {row_scratch, m, support, {}});
+                              constant(here), solved);
+      copy<T>(stream, size, width, 1, constant(solved), here);
       return;
     }
     const index leaves = (end - begin + leaf - 1) / leaf;
@@ -68,8 +67,8 @@ void solve(Stream stream, index batch, index n, index m, index block, const T* a
     if (block > RESOLVENT_BASE) clear(stream, inverse.data(), batch * n * n);
     const Matrices<T> r{inverse.data(), n, causal, {n * n}};
     resolvent_of<T>(stream, batch, n, block, {a, n, causal, {n * n}}, r, scratch.data());
-    product<Form::plain, T>(stream, {n, m, n, batch}, {r.data, n, causal, {n * n}},
-                            {b, m, shape, {n * m}}, {x, m, shape, {n * m}});
+    product<Form::plain, T>(stream, {n, m, n, batch}, constant(r), {b, m, shape, {n * m}},
+                            {x, m, shape, {n * m}});
     return;
   }
   const index whole = n / leaf, rest = n % leaf;
@@ -88,9 +87,7 @@ void solve(Stream stream, index batch, index n, index m, index block, const T* a
     };
     leaves(0, whole, leaf);
     leaves(whole, 1, rest);
-    // x = b, zero beyond
-    product<Form::plain, T>(stream, {n, m, 0, 1}, {ai, n, ALL, {}}, {b + item * n * m, m, ALL, {}},
-                            {xi, m, shape, {}}, {b + item * n * m, m, shape, {}});
+    copy<T>(stream, n, m, 1, {b + item * n * m, m, shape, {}}, {xi, m, shape, {}});
     Solve<T>{stream, n, m, block, leaf, shape, ai, inverses.data(), xi, row_scratch.data()}.rows(0,
                                                                                                  n);
   }

@@ -9,6 +9,7 @@
 #include "ops.hpp"
 
 #define DMFTCORE_UNROLL _Pragma("unroll")
+#define DMFTCORE_NO_UNROLL _Pragma("unroll 1")
 
 namespace dmftcore::cuda {
 

@@ -30,7 +30,9 @@ namespace dmftcore::cuda {
 
 constexpr int STAGES = 3;
 
-template <int SIZE, int WARP_ROWS, int WARP_COLUMNS> struct Tile {
+// BLOCKS of them run on a multiprocessor together.
+template <int SIZE, int WARP_ROWS, int WARP_COLUMNS, int TOGETHER> struct Tile {
+  static constexpr int BLOCKS = TOGETHER;
   static constexpr int ROWS = SIZE, COLUMNS = SIZE;
   static constexpr int PART_ROWS = WARP_ROWS, PART_COLUMNS = WARP_COLUMNS;
   static constexpr int WARPS_ACROSS = COLUMNS / PART_COLUMNS;
@@ -52,58 +54,83 @@ template <class T> struct Problem {
 
 // The rows row0, ... of a matrix in the columns k0 .. k0 + DEPTH - 1, of rows x k.
 template <class TILE, class T>
-__device__ __forceinline__ void load_rows(T* to, const T* from, index ld, Support support, int row0,
+__device__ __forceinline__ void load_rows(T* to, const T* from, int ld, Support support, int row0,
                                           int rows, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / DEPTH;
-  const int column = static_cast<int>(threadIdx.x) % DEPTH, at = k0 + column;
-  const bool inside = k0 + DEPTH <= support.limit(row0);
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < TILE::ROWS / AT_ONCE; ++pass) {
-    const int row = pass * AT_ONCE + static_cast<int>(threadIdx.x) / DEPTH, i = row0 + row;
-    const bool valid = i < rows && at < k && (inside || at < support.limit(i));
-    copy_async(to + row * TILE::PITCH_A + column, valid ? from + i * ld + at : from, valid);
-  }
+  const int thread = static_cast<int>(threadIdx.x), first = row0 + thread / DEPTH;
+  const int column = thread % DEPTH, at = k0 + column;
+  const auto copy = [&](const auto& valid) {
+    const T* source = from + index{first} * ld + at;
+    T* target = to + thread / DEPTH * TILE::PITCH_A + column;
+    DMFTCORE_UNROLL
+    for (int i = 0; i < TILE::ROWS; i += AT_ONCE) {
+      copy_async(target + i * TILE::PITCH_A, source, valid(first + i));
+      source += index{AT_ONCE} * ld;
+    }
+  };
+  if (row0 + TILE::ROWS <= rows && k0 + DEPTH <= min(k, support.limit(row0)))
+    copy([](int) { return true; });
+  else
+    copy([&](int i) { return i < rows && at < min(k, support.limit(i)); });
 }
 
 // The columns column0, ... of a matrix in the rows k0 .. k0 + DEPTH - 1, of k x columns.
 template <Form FORM, class TILE, class T>
-__device__ __forceinline__ void load_columns(T* to, const T* from, index ld, Support support,
+__device__ __forceinline__ void load_columns(T* to, const T* from, int ld, Support support,
                                              int column0, int columns, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / TILE::COLUMNS;
-  const int column = static_cast<int>(threadIdx.x) % TILE::COLUMNS, j = column0 + column;
-  const bool inside = column0 + TILE::COLUMNS <= support.limit(k0);
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < DEPTH / AT_ONCE; ++pass) {
-    const int row = pass * AT_ONCE + static_cast<int>(threadIdx.x) / TILE::COLUMNS, at = k0 + row;
-    const bool valid = at < k && j < columns && (inside || j < support.limit(at));
-    T* const target = to + row * TILE::PITCH_B + column;
-    if (FORM == Form::half_diagonal && at == j && valid)
-      *target = from[at * ld + j] / 2;
-    else
-      copy_async(target, valid ? from + at * ld + j : from, valid);
-  }
+  const int thread = static_cast<int>(threadIdx.x), first = k0 + thread / TILE::COLUMNS;
+  const int column = thread % TILE::COLUMNS, j = column0 + column;
+  const auto copy = [&](const auto& put) {
+    const T* source = from + index{first} * ld + j;
+    T* target = to + thread / TILE::COLUMNS * TILE::PITCH_B + column;
+    DMFTCORE_UNROLL
+    for (int row = 0; row < DEPTH; row += AT_ONCE) {
+      put(target + row * TILE::PITCH_B, source, first + row);
+      source += index{AT_ONCE} * ld;
+    }
+  };
+  constexpr bool HALVED = FORM == Form::half_diagonal;
+  if (k0 + DEPTH <= k && column0 + TILE::COLUMNS <= min(columns, support.limit(k0) - HALVED))
+    copy([](T* target, const T* source, int) { copy_async(target, source, true); });
+  else
+    copy([&](T* target, const T* source, int at) {
+      const bool valid = at < k && j < min(columns, support.limit(at));
+      if (HALVED && valid && at == j)
+        *target = *source / 2;
+      else
+        copy_async(target, source, valid);
+    });
 }
 
 // The transpose of load_rows, with the pitch of columns. Lanes lie 4 along k, to read whole
 // sectors, by 8 across, to write to different banks.
 template <class TILE, class T>
-__device__ __forceinline__ void load_transposed(T* to, const T* from, index ld, Support support,
+__device__ __forceinline__ void load_transposed(T* to, const T* from, int ld, Support support,
                                                 int row0, int rows, int k0, int k) {
   constexpr int AT_ONCE = TILE::THREADS / 4;
-  const bool inside = k0 + DEPTH <= support.limit(row0);
-  DMFTCORE_UNROLL
-  for (int pass = 0; pass < DEPTH / 4 * TILE::COLUMNS / AT_ONCE; ++pass) {
-    const int place = pass * AT_ONCE + static_cast<int>(threadIdx.x) / 4;
-    const int row = place % TILE::COLUMNS, i = row0 + row;
-    const int column = place / TILE::COLUMNS * 4 + static_cast<int>(threadIdx.x) % 4;
-    const int at = k0 + column;
-    const bool valid = i < rows && at < k && (inside || at < support.limit(i));
-    copy_async(to + column * TILE::PITCH_B + row, valid ? from + i * ld + at : from, valid);
-  }
+  const int thread = static_cast<int>(threadIdx.x), first = row0 + thread / 4;
+  const int column = thread % 4;
+  const auto copy = [&](const auto& valid) {
+    const T* source = from + index{first} * ld + k0 + column;
+    T* target = to + column * TILE::PITCH_B + thread / 4;
+    DMFTCORE_UNROLL
+    for (int i = 0; i < TILE::COLUMNS; i += AT_ONCE) {
+      DMFTCORE_UNROLL
+      for (int quarter = 0; quarter < DEPTH; quarter += 4)
+        copy_async(target + quarter * TILE::PITCH_B + i, source + quarter,
+                   valid(first + i, k0 + column + quarter));
+      source += index{AT_ONCE} * ld;
+    }
+  };
+  if (row0 + TILE::COLUMNS <= rows && k0 + DEPTH <= min(k, support.limit(row0)))
+    copy([](int, int) { return true; });
+  else
+    copy([&](int i, int at) { return i < rows && at < min(k, support.limit(i)); });
 }
 
 template <class T, Form FORM, class TILE>
-__global__ void __launch_bounds__(TILE::THREADS) product_kernel(const Problem<T> p) {
+__global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) product_kernel(const Problem<T> p) {
   T* const shared = shared_memory<T>();
   const int warp = static_cast<int>(threadIdx.x) / WARP;
   const int warp_row = warp / TILE::WARPS_ACROSS * TILE::PART_ROWS;
@@ -119,6 +146,7 @@ __global__ void __launch_bounds__(TILE::THREADS) product_kernel(const Problem<T>
     if (row0 >= m || (FORM == Form::symmetrised && column0 >= row0 + TILE::ROWS)) continue;
 
     const auto at = [&](Stride stride) { return item * stride.item + part * stride.part; };
+    const int ld_a = static_cast<int>(p.a.ld), ld_b = static_cast<int>(p.b.ld);
     const T *const a = p.a.data + at(p.a.stride), *const b = p.b.data + at(p.b.stride);
     const int last_row = min(row0 + TILE::ROWS, m) - 1;
     const int last_column = min(column0 + TILE::COLUMNS, p.n) - 1;
@@ -139,12 +167,12 @@ __global__ void __launch_bounds__(TILE::THREADS) product_kernel(const Problem<T>
         if constexpr (FORM == Form::symmetrised) {
           const bool second = step >= steps;
           const int k0 = (second ? step - steps : step) * DEPTH;
-          load_rows<TILE>(to_a, second ? b : a, p.a.ld, p.a.support, row0, m, k0, end_k);
-          load_transposed<TILE>(to_b, second ? a : b, p.b.ld, p.b.support, column0, p.n, k0, end_k);
+          load_rows<TILE>(to_a, second ? b : a, ld_a, p.a.support, row0, m, k0, end_k);
+          load_transposed<TILE>(to_b, second ? a : b, ld_b, p.b.support, column0, p.n, k0, end_k);
         } else {
           const int k0 = first_k + step * DEPTH;
-          load_rows<TILE>(to_a, a, p.a.ld, p.a.support, row0, m, k0, end_k);
-          load_columns<FORM, TILE>(to_b, b, p.b.ld, p.b.support, column0, p.n, k0, end_k);
+          load_rows<TILE>(to_a, a, ld_a, p.a.support, row0, m, k0, end_k);
+          load_columns<FORM, TILE>(to_b, b, ld_b, p.b.support, column0, p.n, k0, end_k);
         }
       }
       copy_async_commit(); // empty at the end, so that the number of open groups tells the step
@@ -152,6 +180,7 @@ __global__ void __launch_bounds__(TILE::THREADS) product_kernel(const Problem<T>
 
     WarpTile<T, TILE::PART_ROWS, TILE::PART_COLUMNS> sum;
     __syncthreads(); // the tile before has been read
+    DMFTCORE_NO_UNROLL
     for (int step = 0; step < STAGES - 1; ++step) load(step);
     for (int step = 0; step < all_steps; ++step) {
       copy_async_wait<STAGES - 2>();
@@ -227,11 +256,11 @@ void product(Stream stream, Shape shape, Matrices<const T> a, Matrices<const T> 
   };
   const index least = std::min(shape.m, shape.n);
   if (least >= WIDE && tiles(128) >= ENOUGH)
-    product_by<FORM, Tile<128, 64, 32>>(stream, shape, a, b, c, add);
+    product_by<FORM, Tile<128, 64, 32, 1>>(stream, shape, a, b, c, add);
   else if (least > 32 && tiles(64) >= ENOUGH)
-    product_by<FORM, Tile<64, 32, 32>>(stream, shape, a, b, c, add);
+    product_by<FORM, Tile<64, 32, 32, 2>>(stream, shape, a, b, c, add);
   else
-    product_by<FORM, Tile<32, 16, 16>>(stream, shape, a, b, c, add);
+    product_by<FORM, Tile<32, 16, 16, 5>>(stream, shape, a, b, c, add);
 }
 
 } // namespace dmftcore::cuda

@@ -19,6 +19,10 @@ template <class T> struct Matrices {
   Stride stride;
 };
 
+template <class T> Matrices<const T> constant(const Matrices<T>& matrices) {
+  return {matrices.data, matrices.ld, matrices.support, matrices.stride};
+}
+
 enum class Form {
   plain,         // c = a b (+ add)
   half_diagonal, // c = a b with half the diagonal of b, whose support is LOWER
@@ -37,5 +41,11 @@ struct Shape {
 template <Form FORM, class T>
 void product(Stream stream, Shape shape, Matrices<const T> a, Matrices<const T> b, Matrices<T> c,
              Matrices<const T> add = {nullptr, 0, ALL, {}});
+
+// c = b as far as the support of c goes, zero beyond: a product without terms.
+template <class T>
+void copy(Stream stream, index m, index n, index items, Matrices<const T> b, Matrices<T> c) {
+  product<Form::plain, T>(stream, {m, n, 0, items}, b, b, c, b);
+}
 
 } // namespace dmftcore::cuda

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(WARPS* WARP) resolvent_base(const Diagonal<T> 
       const bool valid = row < rows && lane < p.a.support.limit(start + row) - start;
       transposed[lane * PITCH + row] = valid ? a[row * p.a.ld + lane] : T(0);
     }
-    __syncwarp();
+    __syncwarp(); // the block is complete
     T column[BASE];
     DMFTCORE_UNROLL
     for (int row = 0; row < BASE; ++row) column[row] = row == lane ? T(1) : T(0);

@@ -79,36 +79,54 @@ void release(std::vector<Thread>& threads, std::size_t begin, std::size_t end) {
   for (std::size_t i = begin; i < end; ++i) threads[i].state = State::ready;
 }
 
+// 0 .. count - 1 in the chosen order.
+std::vector<std::size_t> turns(std::size_t count, std::mt19937& generator) {
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (chosen_order == Order::backward) std::reverse(order.begin(), order.end());
+  if (chosen_order == Order::shuffled) std::shuffle(order.begin(), order.end(), generator);
+  return order;
+}
+
+Dim3 position(std::size_t i, Dim3 in) {
+  return {static_cast<unsigned>(i % in.x), static_cast<unsigned>(i / in.x % in.y),
+          static_cast<unsigned>(i / in.x / in.y)};
+}
+
+// Runs the lanes of a warp to their next barrier. True if that is one of the warp, which is open
+// then: the warp can go on.
+bool advance(Block& block, std::size_t warp, std::mt19937& generator) {
+  auto& threads = block.threads;
+  const std::size_t begin = warp * WARP, end = begin + WARP;
+  for (const std::size_t lane : turns(WARP, generator)) {
+    Thread& thread = threads[begin + lane];
+    if (thread.state != State::ready) continue;
+    block.current = &thread;
+    thread.fiber.resume();
+    if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+  }
+  if (!assembled(threads, begin, end, State::at_warp_barrier, "__syncwarp")) return false;
+  release(threads, begin, end);
+  return true;
+}
+
 void run_block(Block& block, std::mt19937& generator) {
   auto& threads = block.threads;
-  const std::size_t count = threads.size();
   for (Thread& thread : threads) {
     thread.state = State::ready;
     thread.issued.clear();
     thread.committed.clear();
     thread.fiber.start(entry);
   }
-  std::vector<std::size_t> turns(count);
-  std::iota(turns.begin(), turns.end(), std::size_t{0});
-  if (chosen_order == Order::backward) std::reverse(turns.begin(), turns.end());
   for (;;) {
-    if (chosen_order == Order::shuffled) std::shuffle(turns.begin(), turns.end(), generator);
-    for (const std::size_t i : turns) {
-      if (threads[i].state != State::ready) continue;
-      block.current = &threads[i];
-      threads[i].fiber.resume();
-      if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+    // Forward and backward, one warp gets as far ahead of the others as it can; shuffled, any does.
+    std::vector<std::size_t> able = turns(threads.size() / WARP, generator);
+    while (!able.empty()) {
+      const std::size_t i = chosen_order == Order::shuffled ? generator() % able.size() : 0;
+      if (!advance(block, able[i], generator)) able.erase(able.begin() + static_cast<long>(i));
     }
-    bool warp_goes_on = false;
-    for (std::size_t begin = 0; begin < count; begin += WARP) {
-      const std::size_t end = std::min(begin + WARP, count);
-      if (!assembled(threads, begin, end, State::at_warp_barrier, "__syncwarp")) continue;
-      release(threads, begin, end);
-      warp_goes_on = true;
-    }
-    if (warp_goes_on) continue;
-    if (!assembled(threads, 0, count, State::at_block_barrier, "__syncthreads")) return;
-    release(threads, 0, count);
+    if (!assembled(threads, 0, threads.size(), State::at_block_barrier, "__syncthreads")) return;
+    release(threads, 0, threads.size());
   }
 }
 
@@ -142,9 +160,8 @@ void run(Dim3 grid, Dim3 dimensions, std::size_t shared_bytes, const std::functi
   block.threads = std::vector<Thread>(dimensions.count());
   block.exchanges = std::vector<Exchange>(dimensions.count() / WARP);
   for (unsigned i = 0; i < block.threads.size(); ++i) {
-    const unsigned x = dimensions.x, y = dimensions.y;
     block.threads[i].rank = i;
-    block.threads[i].index = {i % x, i / x % y, i / (x * y)};
+    block.threads[i].index = position(i, dimensions);
   }
   const std::size_t bytes = shared_bytes + 2 * GUARD;
   const std::unique_ptr<unsigned char[], Free> memory(
@@ -154,15 +171,13 @@ void run(Dim3 grid, Dim3 dimensions, std::size_t shared_bytes, const std::functi
   running = &block;
   running_body = &body;
   try {
-    for (unsigned z = 0; z < grid.z; ++z)
-      for (unsigned y = 0; y < grid.y; ++y)
-        for (unsigned x = 0; x < grid.x; ++x) {
-          std::memset(memory.get(), POISON, bytes);
-          block.index = {x, y, z};
-          run_block(block, generator);
-          if (!untouched(memory.get()) || !untouched(memory.get() + GUARD + shared_bytes))
-            throw std::runtime_error("a block wrote outside of its shared memory");
-        }
+    for (std::size_t i : turns(grid.count(), generator)) {
+      std::memset(memory.get(), POISON, bytes);
+      block.index = position(i, grid);
+      run_block(block, generator);
+      if (!untouched(memory.get()) || !untouched(memory.get() + GUARD + shared_bytes))
+        throw std::runtime_error("a block wrote outside of its shared memory");
+    }
   } catch (...) {
     running = nullptr;
     throw;

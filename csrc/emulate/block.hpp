@@ -17,8 +17,9 @@ struct Dim3 {
   constexpr std::size_t count() const { return std::size_t{1} * x * y * z; }
 };
 
-// In which order the threads of a block run between two barriers. A kernel without races gives the
-// same bits in each; shuffled is a new permutation at each barrier, from a fixed seed.
+// In which order the blocks of a grid run, and the threads of a block between two barriers. A
+// kernel without races gives the same bits in each; shuffled is a new permutation at each barrier,
+// from a fixed seed.
 enum class Order { forward, backward, shuffled };
 void set_order(Order order);
 

@@ -17,6 +17,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define DMFTCORE_UNROLL
+#define DMFTCORE_NO_UNROLL
 #define threadIdx (::dmftcore::emulate::block().current->index)
 #define blockIdx (::dmftcore::emulate::block().index)
 #define blockDim (::dmftcore::emulate::block().dimensions)

@@ -25,6 +25,11 @@ template <class Run> const char* guarded(const Run& run) {
 using Size = dmftcore::index; // index is a function of the C library
 namespace cuda = dmftcore::cuda;
 
+// Read by planted faults (planted.hpp) alone.
+extern "C" {
+__attribute__((visibility("default"))) int planted = 0;
+}
+
 EXPORT void set_order(Size order) {
   dmftcore::emulate::set_order(static_cast<dmftcore::emulate::Order>(order));
 }
