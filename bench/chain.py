@@ -6,12 +6,11 @@ is the largest one of the loss, relative to its start, against the growing netwo
 """
 
 import time
-import types
+from unittest import mock
 
 import numpy as np
 
 import dmftcore as dc
-import dmftcore.chain
 from bench._harness import Report
 from dmftcore import twotime
 
@@ -24,17 +23,16 @@ def _rows_symmetric(x, c):
     return x @ c[:n, :n]
 
 
-NUMPY = types.SimpleNamespace(
-    **{name: getattr(twotime, name) for name in ("resolvent", "causal_matmul", "congruence")},
-    rows_causal=lambda x, a: x @ a[: x.shape[1], : x.shape[1]],
-    rows_causal_transposed=lambda x, a: x @ a[: x.shape[1], : x.shape[1]].T,
-    rows_causal_pair=lambda x, w, a: (
+NUMPY = {
+    "rows_causal": lambda x, a: x @ a[: x.shape[1], : x.shape[1]],
+    "rows_causal_transposed": lambda x, a: x @ a[: x.shape[1], : x.shape[1]].T,
+    "rows_causal_pair": lambda x, w, a: (
         x @ a[: x.shape[1], : x.shape[1]],
         w @ a[: x.shape[1], : x.shape[1]].T,
     ),
-    rows_symmetric=_rows_symmetric,
-    rows_low_rank=lambda x, u, v: (x @ u[: x.shape[1]]) @ v[: x.shape[1]].T,
-)
+    "rows_symmetric": _rows_symmetric,
+    "rows_low_rank": lambda x, u, v: (x @ u[: x.shape[1]]) @ v[: x.shape[1]].T,
+}
 
 
 def problem(points, dimensions=40):
@@ -44,14 +42,15 @@ def problem(points, dimensions=40):
     return dc.Dataset(inputs=x, targets=np.sign(x @ rng.normal(size=dimensions)))
 
 
-def chain(data, steps, lr, row_operations=twotime):
-    dmftcore.chain.twotime = row_operations
-    try:
-        return dc.solve(
-            dc.DeepLinear(2), data, dc.GradientDescent(lr, steps), method="chain", kernel_times=[]
-        )
-    finally:
-        dmftcore.chain.twotime = twotime
+def chain(data, steps, lr):
+    return dc.solve(
+        dc.DeepLinear(2), data, dc.GradientDescent(lr, steps), method="chain", kernel_times=[]
+    )
+
+
+def numpy_chain(data, steps, lr):
+    with mock.patch.multiple(twotime, **NUMPY):
+        return chain(data, steps, lr)
 
 
 def against_growing(data, steps, lr):
@@ -77,7 +76,7 @@ def main():
     for steps in (250, 500, 1000, 2000, 4000):
         competitors = {"dmftcore": lambda s=steps: chain(data, s, lr)}
         if steps <= 2000:
-            competitors["numpy rows"] = lambda s=steps: chain(data, s, lr, NUMPY)
+            competitors["numpy rows"] = lambda s=steps: numpy_chain(data, s, lr)
         record = report.case(
             f"T={steps} P=100",
             competitors,

@@ -150,3 +150,98 @@ def uncontracted_march(p: Problem) -> Referee:
         delta[t] = p.targets - (q[p.depth][ip:ep, ik:ek] + cg[:, ik:ek])
         drive[t] = p.driving(delta[t : t + 1])[0]
     return Referee(delta, h, g, a, b)
+
+
+def optimizer_tables(training):
+    """c(t) and kap(t,s) of an optimiser, by running it once for each unit impulse."""
+    steps = training.steps
+
+    def trajectory(theta, impulse_at):
+        path, velocity = [theta], 0.0
+        for t, rate in enumerate(training.rates):
+            descent = 1.0 if t == impulse_at else 0.0
+            velocity = training.momentum * velocity + descent - training.weight_decay * theta
+            theta = theta + rate * velocity
+            path.append(theta)
+        return np.array(path)
+
+    kept = trajectory(1.0, None)
+    impulses = [trajectory(0.0, s) for s in range(steps)]
+    return kept, np.array([*impulses, np.zeros(steps + 1)]).T
+
+
+def whole_network(p: Problem, training, branch=None) -> Referee:
+    """The single-site process of all layers at once, as one linear system, iterated to rest.
+
+    Sites x = (h^1..h^L, g^1..g^L) obey x = N x + noise, with skips between the layers, the
+    responses gamma C, gamma D inside them, and noise from the weights that were kept. Responses
+    and correlations are blocks of (1 - N)^{-1} and of its congruence. No sweep over layers, no
+    contraction; B has columns at all points.
+    """
+    times, points, outputs = p.shape
+    kept, learned = optimizer_tables(training)
+    learned = learned / p.n_train
+    s2, skip = p.sigma**2, 0.0 if branch is None else 1.0
+    layers = range(1, p.depth + 1)
+    # Of the weights above layer l = 0..L.
+    factor = dict.fromkeys(range(p.depth + 1), 1.0)
+    if branch is not None:
+        factor |= dict.fromkeys(range(1, p.depth), branch)
+    delta = np.zeros(p.shape)
+    for t in range(times):
+        n = t + 1
+        hs, gs = n * points, n * outputs
+        drive = p.driving(delta)[:n]
+        w = s2 * np.outer(kept[:n], kept[:n])
+        e = learned[:n, :n]
+        w_hh, w_gg, w_hg = (
+            np.kron(w, np.ones(shape))
+            for shape in ((points, points), (outputs, outputs), (points, outputs))
+        )
+        ph = {layer: slice((layer - 1) * hs, layer * hs) for layer in layers}
+        pg = {
+            layer: slice(p.depth * hs + (layer - 1) * gs, p.depth * hs + layer * gs)
+            for layer in layers
+        }
+        size = p.depth * (hs + gs)
+        h = {layer: np.zeros((hs, hs)) for layer in layers} | {0: np.tile(p.gram, (n, n))}
+        g = {layer: np.zeros((gs, gs)) for layer in layers}
+        g[p.depth + 1] = np.tile(np.eye(outputs), (n, n))
+        a = {layer: np.zeros((hs, gs)) for layer in range(p.depth + 1)}
+        b = {layer: np.zeros((gs, hs)) for layer in range(p.depth + 1)}
+        for _ in range(1000):
+            mixing, noise = np.zeros((size, size)), np.zeros((size, size))
+            for layer in layers:
+                below, above = factor[layer - 1], factor[layer]
+                hd = np.einsum(
+                    "tmsn,snk,ts->tmsk", h[layer - 1].reshape(n, points, n, points), drive, e
+                ).reshape(hs, gs)
+                gd = np.einsum("tksj,smj,ts->tksm", g[layer + 1].reshape(n, outputs, n, outputs),
+                               drive, e).reshape(gs, hs)  # fmt: skip
+                c = below**2 * (w_hg * a[layer - 1] + hd)
+                d = above**2 * (w_hg.T * b[layer] + gd)
+                mixing[ph[layer], pg[layer]] = p.gamma * c
+                mixing[pg[layer], ph[layer]] = p.gamma * d
+                noise[ph[layer], ph[layer]] = below**2 * w_hh * h[layer - 1]
+                noise[pg[layer], pg[layer]] = above**2 * w_gg * g[layer + 1]
+                if layer > 1:
+                    mixing[ph[layer], ph[layer - 1]] = skip * np.eye(hs)
+                if layer < p.depth:
+                    mixing[pg[layer], pg[layer + 1]] = skip * np.eye(gs)
+            inverse = np.linalg.inv(np.eye(size) - mixing)
+            correlations = inverse @ noise @ inverse.T
+            change = 0.0
+            for layer in layers:
+                for store, index, new in (
+                    (h, layer, correlations[ph[layer], ph[layer]]),
+                    (g, layer, correlations[pg[layer], pg[layer]]),
+                    (a, layer, inverse[ph[layer], pg[layer]] / p.gamma),
+                    (b, layer - 1, inverse[pg[layer], ph[layer]] / p.gamma),
+                ):
+                    change = max(change, np.abs(store[index] - new).max())
+                    store[index] = new
+            if change < 1e-15:
+                break
+        readout = correlations[ph[p.depth], pg[p.depth]].reshape(n, points, n, outputs)
+        delta[t] = p.targets - readout[t, :, t] / p.gamma
+    return Referee(delta, h, g, a, b)

@@ -25,7 +25,7 @@ FLOORS = (
     {"_arrays", "_device", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
     {"activations", "data", "observables", "solution", "training"},
-    {"chain", "interfaces", "march", "modes", "visited"},
+    {"chain", "interfaces", "march", "modes", "optimizer", "visited"},
     {"limits"},
     {"_simulate", "_solve", "_verbs"},
     {"_commands", "_progress", "_sweep", "cli", "config", "demo", "plotting"},

@@ -74,7 +74,7 @@ class TestEngine:
         system.advance(np.array([30]))
         assert system.residual() < 1e-14
         for kind in ("b", "c", "g", "h"):
-            for kernel in getattr(system._chain, kind).values():
+            for kernel in system.chain.histories[kind].values():
                 kernel[20, 10] += 1e-6
                 assert system.residual() > 1e-8
                 kernel[20, 10] -= 1e-6

@@ -49,8 +49,10 @@ def solve(
     kernel_times : sequence of int, optional
         Steps of the tangent kernel, the sharpness, the equal-time kernels and what `save` names:
         by default all of them up to 256 steps, 64 log-spaced ones beyond; [] for none.
-    save : {"H", "G", "A", "B", "all"} or sequence of these
-        Two-time kernels (H, G) and responses (A, B) to keep, at `kernel_times`.
+    save : {"H", "G", "A", "B", "AG", "BPhi", "all"} or sequence of these
+        Two-time kernels (H, G), responses (A of features, B of gradients) and products of
+        responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
+        at `kernel_times`.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
@@ -85,7 +87,7 @@ def solve(
     schedule = Schedule.of(training.steps, times, kernel_times)
     options = SolveOptions(
         schedule=schedule,
-        save=fields_to_save(save, (*linear.KERNELS, *linear.RESPONSES)),
+        save=fields_to_save(save, (*linear.KERNELS, *linear.RESPONSES, *linear.PRODUCTS)),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
         progress=progress,

@@ -94,7 +94,8 @@ class LinearProblem:
     depth, gamma, init_scale
         As in `DeepLinear`.
     branch : float or None
-        Factor b of the residual blocks, None for a network without skips.
+        Factor b of the residual blocks, at infinite depth their scale beta_0; None for a network
+        without skips.
     training : GradientDescent
     follow_ntk : bool
         Move the outputs by the tangent kernel (``readout="ntk"``).

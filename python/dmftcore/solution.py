@@ -31,6 +31,8 @@ SIDES = {
     "G": ("output", "output"),
     "A": ("point", "output"),
     "B": ("output", "pattern"),
+    "AG": ("point", "output"),
+    "BPhi": ("output", "point"),
 }
 
 #: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.

@@ -11,8 +11,13 @@ Kx is applied k times in all, and never decomposed.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 
@@ -25,6 +30,12 @@ ROUNDING = 2e-15
 class VisitedErrors:
     """A growing orthonormal basis of errors.
 
+    Parameters
+    ----------
+    data : Dataset
+    xp : module
+        Array library of the basis and of all that follows from it.
+
     Attributes
     ----------
     images : (k, P + Q) array
@@ -33,52 +44,84 @@ class VisitedErrors:
         E Kx E^T over the training points.
     """
 
-    def __init__(self, data: Dataset) -> None:
-        self._data = data
-        self._basis = np.empty((0, data.n_train))
+    def __init__(self, data: Dataset, xp: Any = np) -> None:
+        self._xp, self._train = xp, slice(data.n_train)
+        #: Kx, at all points from the training points, as a product.
+        self._factors: tuple[FloatArray, ...]
+        if data.points is not None:
+            points = xp.asarray(data.points)
+            self._factors = (points, points[self._train].T)
+        else:
+            self._factors = (xp.asarray(data.kernel[:, self._train]),)
+        self._basis = xp.empty((0, data.n_train))
         self._largest = 0.0
-        self.images: FloatArray = np.empty((0, data.n_train + data.n_test))
-        self.gram: FloatArray = np.empty((0, 0))
+        self.images: FloatArray = xp.empty((0, data.n_train + data.n_test))
+        self.gram: FloatArray = xp.empty((0, 0))
 
     @property
     def size(self) -> int:
         """Number k of directions."""
         return len(self._basis)
 
-    def coordinates(self, errors: FloatArray) -> FloatArray:
-        """Coordinates (K, k) of errors (K, P); the basis grows by what lies outside of it."""
+    def coordinates(self, errors: FloatArray) -> tuple[FloatArray, float]:
+        """Coordinates (K, k) of errors (K, P), and the sum of squares of the errors.
+
+        The basis grows by what lies outside of it. On a device the host waits once, and once more
+        for every error in a step at which the basis grows.
+        """
+        inside, outside = self._split(errors)
+        squares = [(errors**2).sum(axis=1), (outside**2).sum(axis=1)]
+        whole, rest = _arrays.to_numpy(self._xp.stack(squares))
+        square = float(whole.sum())
+        self._largest = max(self._largest, float(whole.max()) ** 0.5)
+        if not np.any(rest > (ROUNDING * self._largest) ** 2):
+            return inside, square
         rows = []
         for error in errors:
-            self._largest = max(self._largest, float(np.linalg.norm(error)))
             inside, outside = self._split(error)
-            size = np.linalg.norm(outside)
+            size = float(self._xp.linalg.norm(outside))
             if size > ROUNDING * self._largest:
                 self._append(outside / size)
-                inside = np.append(inside, size)
+                inside = self._xp.append(inside, size)
             rows.append(inside)
-        coordinates = np.zeros((len(rows), self.size))
+        coordinates = self._xp.zeros((len(rows), self.size))
         for row, inside in zip(coordinates, rows, strict=True):
             row[: len(inside)] = inside
-        return coordinates
+        return coordinates, square
 
     def outputs(self, predictor: FloatArray) -> FloatArray:
         """Outputs (P + Q, K) from coordinates (K, k') in the first k' <= k directions."""
         outputs: FloatArray = self.images[: predictor.shape[1]].T @ predictor.T
         return outputs
 
-    def _split(self, error: FloatArray) -> tuple[FloatArray, FloatArray]:
-        inside = self._basis @ error
-        outside = error - inside @ self._basis
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        return {
+            "basis": _arrays.to_numpy(self._basis),
+            "images": _arrays.to_numpy(self.images),
+            "gram": _arrays.to_numpy(self.gram),
+            "largest_error": np.array(self._largest),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on the same data."""
+        self._basis, self.images, self.gram = (
+            self._xp.asarray(state[name]) for name in ("basis", "images", "gram")
+        )
+        self._largest = float(state["largest_error"])
+
+    def _split(self, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Coordinates (..., k) of errors (..., P) in the basis, and what lies outside of it."""
+        inside = errors @ self._basis.T
+        outside = errors - inside @ self._basis
         # Once more: the first projection leaves rounding of the size of the error itself.
-        correction = self._basis @ outside
+        correction = outside @ self._basis.T
         return inside + correction, outside - correction @ self._basis
 
     def _append(self, direction: FloatArray) -> None:
-        data, train = self._data, slice(self._data.n_train)
-        if data.points is not None:
-            image = data.points @ (data.points[train].T @ direction)
-        else:
-            image = data.kernel[:, train] @ direction
-        self._basis = np.vstack([self._basis, direction])
-        self.images = np.vstack([self.images, image])
-        self.gram = self.images[:, train] @ self._basis.T
+        image = direction
+        for factor in reversed(self._factors):
+            image = factor @ image
+        self._basis = self._xp.vstack([self._basis, direction])
+        self.images = self._xp.vstack([self.images, image])
+        self.gram = self.images[:, self._train] @ self._basis.T

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import HiddenChain
+from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
+from dmftcore.chain.collocation import Collocation
+from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
@@ -46,6 +48,8 @@ ROUNDING_TOL = 1e-13
 
 KERNELS = ("H", "G")
 RESPONSES = ("A", "B")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,9 @@ def solve_deep_linear(
     config: dict[str, Any],
 ) -> Solution:
     """March the theory of `limit`; see `dmftcore.solve`."""
-    _check_supported(limit, training)
     watch = Stopwatch()
     engine, reason = _engine(limit, training, options)
+    _CHECKS[engine](limit, training)
     plan = memory_plan(limit, data, training, options, engine)
     check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, data)
@@ -167,7 +171,7 @@ def solve_deep_linear(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
-            **_kernel_fields(system, data, schedule, options.save),
+            **_kernel_fields(system, limit, data, schedule, options.save),
             diagnostics=diagnostics,
             config=config,
         )
@@ -190,11 +194,28 @@ def solve_deep_linear(
     return result
 
 
-def _check_supported(limit: DeepLinear, training: GradientDescent) -> None:
+def _check_growing(limit: DeepLinear, training: GradientDescent) -> None:
     if limit.branch_scale is not None:
-        raise ValueError("branch_scale: residual blocks cannot be solved yet")
+        raise ValueError("branch_scale: residual blocks need method='chain'")
     if not training.is_plain or np.ndim(training.lr):
-        raise ValueError("training: momentum, weight_decay and schedules cannot be solved yet")
+        raise ValueError("training: momentum, weight_decay and schedules need method='chain'")
+
+
+def _check_chain(limit: DeepLinear, training: GradientDescent) -> None:
+    _check_readout(limit, training)
+    if limit.depth == INFINITE and limit.readout == "ntk":
+        raise ValueError("readout='ntk' needs a finite depth: use readout='gd'")
+
+
+def _check_readout(limit: DeepLinear, training: GradientDescent) -> None:
+    if limit.readout == "ntk" and not training.is_plain:
+        raise ValueError(
+            "readout='ntk' moves the outputs by the tangent kernel and knows neither momentum nor "
+            "weight_decay: use readout='gd'"
+        )
+
+
+_CHECKS = {"growing": _check_growing, "chain": _check_chain, "lazy": _check_growing}
 
 
 def stability_bound(limit: DeepLinear, data: Dataset) -> float:
@@ -215,13 +236,17 @@ def stability_bound(limit: DeepLinear, data: Dataset) -> float:
 
 def _engine(limit: DeepLinear, training: GradientDescent, options: SolveOptions) -> tuple[str, str]:
     """The engine of a run, and why."""
-    responses = [name for name in RESPONSES if name in options.save]
+    responses = [name for name in (*RESPONSES, *PRODUCTS) if name in options.save]
     if options.method == "growing" and responses:
         raise ValueError(
             f"method='growing' has no responses (save={responses[0]!r}): use method='chain'"
         )
     if options.method == "chain":
         return "chain", "asked for"
+    if limit.depth == INFINITE:
+        if options.method == "growing":
+            raise ValueError("method='growing' has no infinite depth: use method='chain'")
+        return "chain", "the growing network has no infinite depth"
     if responses:
         return "chain", f"the response {responses[0]} was asked for"
     if limit.gamma == 0:
@@ -254,7 +279,7 @@ def _system(
         depth=limit.depth,
         gamma=limit.gamma,
         init_scale=limit.init_scale,
-        branch=limit.branch_factor,
+        branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
         training=training,
         follow_ntk=limit.readout == "ntk",
         loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
@@ -274,16 +299,18 @@ def memory_plan(
     engine: str,
 ) -> Plan:
     """Memory of a run, by part."""
-    points, outputs, depth = data.n_train + data.n_test, data.n_outputs, limit.depth
+    points, outputs = data.n_train + data.n_test, data.n_outputs
+    depth = NODES if limit.depth == INFINITE else limit.depth
     slots = len(options.schedule.kernel_times)
     rows = (training.steps + 1) * outputs
     rank = data.n_train if data.inputs is None else min(data.n_train, data.inputs.shape[1])
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
-    saved = {"H": points * points, "G": outputs**2, "A": points * outputs, "B": points * outputs}
+    saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
+    saved |= {"H": points * points, "G": outputs**2}
     counts = {
-        "chain": HiddenChain.count(depth, training.steps, outputs)
+        "chain": _chain_count(limit, training.steps, outputs)
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
@@ -294,6 +321,14 @@ def memory_plan(
         "data": 4 * points**2 if with_gram else 2 * points * rank,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
+
+
+def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
+    """Numbers in the histories of the chain."""
+    if limit.depth == INFINITE:
+        return ContinuumChain.count(steps, outputs)
+    chain = HiddenChain if limit.branch_scale is None else ResidualChain
+    return chain.count(limit.depth, steps, outputs)
 
 
 #: What to change when a part of the plan is the largest.
@@ -307,7 +342,11 @@ _REMEDIES = {
 
 
 def _kernel_fields(
-    system: LinearMarch, data: Dataset, schedule: Schedule, save: tuple[str, ...]
+    system: LinearMarch,
+    limit: DeepLinear,
+    data: Dataset,
+    schedule: Schedule,
+    save: tuple[str, ...],
 ) -> dict[str, Any]:
     """Kernel fields of a `Solution`."""
     if len(schedule.kernel_times) == 0:
@@ -315,35 +354,50 @@ def _kernel_fields(
     features, gradients = system.kernels()
     train = slice(data.n_train)
     eye = np.tile(np.eye(data.n_outputs), (len(schedule.kernel_times), 1, 1))
-    ntk = tangent_kernel([h[:, train, train] for h in features], [*gradients, eye])
+    first, *middle, last = (h[:, train, train] for h in features)
+    if limit.depth == INFINITE:
+        # Kx G(0) + beta_0^2 int H G dtau + H(1)
+        assert limit.branch_scale is not None
+        weights = limit.branch_scale**2 * Collocation.of(len(gradients)).weights
+        at_depth = [w * h for w, h in zip(weights, [*middle, last], strict=True)]
+        ntk = tangent_kernel([first, *at_depth, last], [gradients[0], *gradients, eye])
+    else:
+        # A block h^l + b W^l h^l contributes b^2 H^l G^{l+1}.
+        inner = 1.0 if limit.branch_factor is None else limit.branch_factor**2
+        ntk = tangent_kernel([first, *(inner * h for h in middle), last], [*gradients, eye])
+    bottom = 0 if limit.depth == INFINITE else 1
     fields: dict[str, Any] = {
         "ntk": ntk.reshape(-1, *data.targets.shape, *data.targets.shape),
         "sharpness": np.array([sharpness(kernel) for kernel in ntk]),
-        "equal_time": {"H": _layers(features[1:]), "G": _layers(gradients)},
+        "equal_time": {"H": _layers(features[1:], bottom), "G": _layers(gradients, bottom)},
         "two_time": {},
         "responses": {},
     }
     if "H" in save:
-        fields["two_time"]["H"] = _layers(system.two_time_features())
+        fields["two_time"]["H"] = _layers(system.two_time_features(), bottom)
     if "G" in save:
-        fields["two_time"]["G"] = _layers(system.two_time_gradients())
+        fields["two_time"]["G"] = _layers(system.two_time_gradients(), bottom)
     if isinstance(system, ChainMarch):
         if "A" in save:
             fields["responses"]["A"] = system.feature_responses()
         if "B" in save:
             targets = data.targets.reshape(data.n_train, -1)
             fields["responses"]["B"] = system.gradient_responses(targets)
+        if "AG" in save:
+            fields["two_time"]["AG"] = system.feature_noise_products()
+        if "BPhi" in save:
+            fields["two_time"]["BPhi"] = system.gradient_noise_products()
     return fields
 
 
-def _layers(kernels: list[FloatArray]) -> Layers:
-    return dict(enumerate(kernels, start=1))
+def _layers(kernels: list[FloatArray], bottom: int) -> Layers:
+    return dict(enumerate(kernels, start=bottom))
 
 
 def _worth(system: LinearMarch) -> dict[str, Any]:
     """What the answer of a march is worth."""
     if isinstance(system, ChainMarch):
-        return {"residual": system.residual()}
+        return {"residual": system.residual(), **system.chain.diagnostics}
     if isinstance(system, GrowingNetwork):
         return {
             "tol": system.tol,

@@ -9,12 +9,23 @@ h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space,
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from dmftcore._validate import FloatArray
-from dmftcore.chain import HiddenChain, LiftedRows
+from dmftcore import _arrays
+from dmftcore._validate import INFINITE, FloatArray
+from dmftcore.chain import (
+    ContinuumChain,
+    Couplings,
+    HiddenChain,
+    LiftedRows,
+    ResidualChain,
+    TwoTimeChain,
+)
+from dmftcore.chain.continuum import NODES
 from dmftcore.march import March
 from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
@@ -109,31 +120,42 @@ class ChainMarch:
     over earlier steps; the errors; ``H^0[t,s] = Delta(t)^T Kx Delta(s)``; the forward rows of the
     chain. Errors and predictors are coordinates in the basis of visited errors
     (`dmftcore.visited`).
+
+    Parameters
+    ----------
+    problem : LinearProblem
+    steps : int
+        Steps t = 0..steps will be marched.
+    xp : module, optional
+        Array library in which the march runs; that of the data by default. Results are numpy.
+    nodes : int
+        Nodes in depth, at infinite depth.
     """
 
-    def __init__(self, problem: LinearProblem, steps: int) -> None:
+    def __init__(
+        self, problem: LinearProblem, steps: int, *, xp: Any = None, nodes: int = NODES
+    ) -> None:
         self._problem, self._data = problem, problem.data
+        self._xp = _arrays.namespace(self._data.targets) if xp is None else xp
         outputs = self._data.n_outputs
-        self._targets = self._data.targets.reshape(-1, outputs).T
+        self._targets = self._xp.asarray(self._data.targets.reshape(-1, outputs).T)
         self._points = self._data.n_train + self._data.n_test
-        self._chain = HiddenChain(
-            depth=problem.depth,
-            steps=steps,
-            outputs=outputs,
-            lr_per_point=problem.lr_per_point,
-            gamma=problem.gamma,
-            init_scale=problem.init_scale,
-        )
-        self._errors = VisitedErrors(self._data)
+        self._chain = _chain(problem, steps, self._xp, nodes)
+        self._errors = VisitedErrors(self._data, self._xp)
         #: Coordinates a(t) of all errors; columns beyond the directions visited are spare.
-        self._history = np.zeros(((steps + 1) * outputs, 16))
-        self._predictor = np.zeros((outputs, 0))
+        self._history = self._xp.zeros(((steps + 1) * outputs, 16))
+        self._predictor = self._xp.zeros((outputs, 0))
         self._stored: list[int] = []
         self._stored_outputs: list[FloatArray] = []
 
     @property
     def step(self) -> int:
         return self._chain.step
+
+    @property
+    def chain(self) -> TwoTimeChain:
+        """The hidden layers."""
+        return self._chain
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
@@ -148,10 +170,39 @@ class ChainMarch:
     def store_kernels(self) -> None:
         """Keep the outputs of the step; the kernels stay in the chain."""
         self._stored.append(self.step)
-        self._stored_outputs.append(self._outputs())
+        self._stored_outputs.append(_arrays.to_numpy(self._outputs()))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        known = self._coordinates(self._rows(self.step).stop)
+        return {
+            **{f"chain_{name}": array for name, array in self._chain.state().items()},
+            **{f"errors_{name}": array for name, array in self._errors.state().items()},
+            "coordinates": _arrays.to_numpy(known),
+            "predictor": _arrays.to_numpy(self._predictor),
+            "stored": np.array(self._stored, dtype=np.int64),
+            "stored_outputs": self._as_outputs(self._stored_outputs),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem.
+
+        The march may be longer than the one that was saved.
+        """
+
+        def part(prefix: str) -> dict[str, npt.NDArray[Any]]:
+            names = (name for name in state if name.startswith(prefix))
+            return {name.removeprefix(prefix): state[name] for name in names}
+
+        self._chain.restore(part("chain_"))
+        self._errors.restore(part("errors_"))
+        self._append(slice(0, len(state["coordinates"])), self._xp.asarray(state["coordinates"]))
+        self._predictor = self._xp.asarray(state["predictor"])
+        self._stored = state["stored"].tolist()
+        self._stored_outputs = list(state["stored_outputs"])
 
     def residual(self, largest_size: int = 200) -> float:
-        """Relative violation of the chain's equations; see `HiddenChain.residual`."""
+        """Relative violation of the chain's equations; see `TwoTimeChain.residual`."""
         return self._chain.residual(largest_size)
 
     def kernels(self) -> tuple[list[FloatArray], list[FloatArray]]:
@@ -161,9 +212,10 @@ class ChainMarch:
             rows = self._lift(self._errors.images.T, step, step)
             by_step.append([self._data.kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
+        blocks = [self._rows(step) for step in self._stored]
         gradients = [
-            np.stack([g[self._rows(step), self._rows(step)] for step in self._stored])
-            for g in self._chain.g.values()
+            _arrays.to_numpy(self._xp.stack([g[now, now] for now in blocks]))
+            for g in self._chain.gradient_histories.values()
         ]
         return features, gradients
 
@@ -175,14 +227,13 @@ class ChainMarch:
 
     def two_time_gradients(self) -> list[FloatArray]:
         """See `LinearMarch`."""
-        return [self._at_stored(self._chain.gradients(layer)) for layer in self._chain.g]
+        return [self._at_stored(self._chain.gradients(layer)) for layer in self._chain.layers]
 
     def feature_responses(self) -> Layers:
-        """Responses A^l (n, P + Q, n, K) of h^l to its backward source, l = 1..L."""
-        n, points = len(self._stored), self._points
+        """Responses A^l (n, P + Q, n, K) of h^l to its backward source."""
         return {
-            layer: a.reshape(n, points, -1, self._chain.outputs)[:, :, self._stored]
-            for layer, a in enumerate(self._lift_stored().a, start=1)
+            layer: self._by_stored(a)
+            for layer, a in zip(self._chain.layers, self._lift_stored().a, strict=True)
         }
 
     def gradient_responses(self, targets: FloatArray) -> Layers:
@@ -193,77 +244,101 @@ class ChainMarch:
         errors = targets - np.stack(self._stored_outputs)[:, : len(targets)]
         return {
             layer: np.einsum("tksj,smj->tksm", self._at_stored(b), errors)
-            for layer, b in self._chain.b.items()
+            for layer, b in self._chain.responses.items()
         }
+
+    def feature_noise_products(self) -> Layers:
+        """A^l G^{l+1} (n, P + Q, n, K), with the factor of the weights between both."""
+        return {
+            layer: self._by_stored(self._chain.link(layer) * a @ self._chain.gradient_noise(layer))
+            for layer, a in zip(self._chain.layers, self._lift_stored().a, strict=True)
+        }
+
+    def gradient_noise_products(self) -> Layers:
+        """B^l H^l (n, K, n, P + Q), with the factor of the weights between both."""
+        n, k = len(self._stored), self._chain.outputs
+        rows, size = self._lift_stored(), self._rows(self.step).stop
+        steps = [index for step in self._stored for index in range(size)[self._rows(step)]]
+        products = {}
+        for layer, history in self._chain.responses.items():
+            b = self._chain.link(layer) * history[:size, :size][steps]
+            product = _arrays.to_numpy(b @ self._chain.feature_noise(layer, rows).T)
+            products[layer] = product.reshape(n, k, n, self._points)
+        return products
 
     def _next_step(self) -> bool:
         """Move by one step; False if the loss at the new one has diverged."""
         if self._problem.follow_ntk and self.step >= 0:
-            change = self._problem.lr_per_point * self._ntk_times_errors()
+            change = self._problem.rates_per_point[self.step] * self._ntk_times_errors()
             change[:, : self._predictor.shape[1]] += self._predictor
             self._predictor = change
         response = self._chain.backward()
         now = self._rows(self.step)
         if not self._problem.follow_ntk:
             self._predictor = response[:, : now.start] @ self._coordinates(now.start)
-        errors = self._targets - self._outputs()[: self._data.n_train].T
-        if not np.sum(errors**2) <= self._problem.loss_limit:
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = self._targets - self._outputs()[: self._data.n_train].T
+            coordinates, square = self._errors.coordinates(errors)
+        if not square <= self._problem.loss_limit:
             return False
-        self._append(now, self._errors.coordinates(errors))
+        self._append(now, coordinates)
         known = self._coordinates(now.stop)
         self._chain.forward(known[now] @ self._errors.gram @ known.T)
         return True
 
-    def _append(self, now: slice, coordinates: FloatArray) -> None:
+    def _append(self, rows: slice, coordinates: FloatArray) -> None:
         width = coordinates.shape[1]
         if width > self._history.shape[1]:
-            self._history = np.pad(self._history, ((0, 0), (0, width)))
-        self._history[now, :width] = coordinates
+            self._history = self._xp.pad(self._history, ((0, 0), (0, width)))
+        self._history[rows, :width] = coordinates
 
     def _coordinates(self, rows: int) -> FloatArray:
         """Coordinates a of the first `rows` errors in all directions visited."""
-        return self._history[:rows, : self._errors.size]
+        known: FloatArray = self._history[:rows, : self._errors.size]
+        return known
 
     def _ntk_times_errors(self) -> FloatArray:
-        """sum_l G^{l+1}(t,t) (H^l(t,t) Delta(t)), in the coordinates of a predictor (K, k)."""
+        """``sum_l link^2 G^{l+1}(t,t) (H^l(t,t) Delta(t))``, as coordinates (K, k)."""
         now = self._rows(self.step)
-        rows = self._lift(np.eye(self._errors.size), self.step, self.step)
-        gradients = [g[now, now] for g in self._chain.g.values()] + [np.eye(self._chain.outputs)]
-        product: FloatArray = np.sum(
-            [g @ h[:, now].T for h, g in zip(rows.h, gradients, strict=True)], axis=0
-        )
+        rows = self._lift(self._xp.eye(self._errors.size), self.step, self.step)
+        gradients = [g[now, now] for g in self._chain.gradient_histories.values()]
+        gradients.append(self._xp.eye(self._chain.outputs))
+        product: FloatArray = self._xp.zeros((self._chain.outputs, self._errors.size))
+        for layer, (h, g) in enumerate(zip(rows.h, gradients, strict=True)):
+            product += self._chain.link(layer) ** 2 * g @ h[:, now].T
         return product
 
     def _lift(self, vectors: FloatArray, step: int, last: int) -> LiftedRows:
         """Chain rows at `step`, on the columns up to step `last`, of vectors (m, k)."""
         known = self._coordinates(self._rows(last).stop)
-        return self._chain.lift(np.ascontiguousarray(vectors @ known.T), step)
+        return self._chain.lift(self._xp.ascontiguousarray(vectors @ known.T), step)
 
     def _lift_stored(self) -> LiftedRows:
         """Chain rows of all points at all stored steps, one step below the other."""
-        rows = [self._lift(self._errors.images.T, step, self.step) for step in self._stored]
-        return LiftedRows(
-            *(
-                [np.concatenate(layer) for layer in zip(*kind, strict=True)]
-                for kind in zip(*((r.h, r.c, r.q, r.v, r.a) for r in rows), strict=True)
-            )
-        )
+        parts = [self._lift(self._errors.images.T, step, self.step) for step in self._stored]
+        return LiftedRows.stacked(parts, self._xp)
 
     def _full_features(self, rows: LiftedRows) -> list[FloatArray]:
-        """H^1, ..., H^L among lifted rows of all points."""
-        times = rows.h[0].shape[0] // self._points
-        kernel = np.tile(self._data.kernel, (times, times))
-        return [
-            self._chain.s2**layer * kernel + learned
-            for layer, learned in enumerate(self._chain.features(rows, rows), start=1)
-        ]
+        """H of all layers among lifted rows of all points."""
+        times = len(rows.scale) // self._points
+        start = self._xp.tile(self._xp.asarray(self._data.kernel), (times, times))
+        return [_arrays.to_numpy(h) for h in self._chain.features(rows, rows, start)]
 
     def _at_stored(self, kernel: FloatArray) -> FloatArray:
         """(n, K, n, K) from a kernel over (t, k)."""
         k = self._chain.outputs
         size = (self.step + 1) * k
-        by_step = kernel[:size, :size].reshape(self.step + 1, k, self.step + 1, k)
-        return by_step[self._stored][:, :, self._stored]
+        by_step = _arrays.to_numpy(kernel[:size, :size]).reshape(self.step + 1, k, -1, k)
+        stored: FloatArray = by_step[self._stored][:, :, self._stored]
+        return stored
+
+    def _by_stored(self, rows: FloatArray) -> FloatArray:
+        """(n, P + Q, n, K) from lifted rows of all points at all stored steps."""
+        by_step = _arrays.to_numpy(rows).reshape(
+            len(self._stored), self._points, self.step + 1, self._chain.outputs
+        )
+        stored: FloatArray = by_step[:, :, self._stored]
+        return stored
 
     def _rows(self, step: int) -> slice:
         return slice(step * self._chain.outputs, (step + 1) * self._chain.outputs)
@@ -272,4 +347,29 @@ class ChainMarch:
         return self._errors.outputs(self._predictor)
 
     def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
-        return np.array(rows).reshape(-1, self._points, self._chain.outputs)
+        on_host = _arrays.to_numpy(self._xp.stack(rows)) if rows else np.empty(0)
+        outputs: FloatArray = on_host.reshape(-1, self._points, self._chain.outputs)
+        return outputs
+
+
+def _chain(problem: LinearProblem, steps: int, xp: Any, nodes: int) -> TwoTimeChain:
+    """The hidden layers of a problem."""
+    outputs = problem.data.n_outputs
+    couplings = Couplings(
+        problem.training,
+        points=problem.data.n_train,
+        init_scale=problem.init_scale,
+        outputs=outputs,
+        xp=xp,
+    )
+    common: dict[str, Any] = {
+        "steps": steps,
+        "outputs": outputs,
+        "gamma": problem.gamma,
+        "xp": xp,
+    }
+    if problem.branch is None:
+        return HiddenChain(couplings, depth=problem.depth, **common)
+    if problem.depth == INFINITE:
+        return ContinuumChain(couplings, branch_scale=problem.branch, nodes=nodes, **common)
+    return ResidualChain(couplings, depth=problem.depth, branch=problem.branch, **common)

@@ -1,0 +1,16 @@
+"""The hidden chain: two-time kernels of linear layers, marched one step at a time."""
+
+from dmftcore.chain.base import LiftedRows, TwoTimeChain
+from dmftcore.chain.continuum import ContinuumChain
+from dmftcore.chain.couplings import Couplings
+from dmftcore.chain.plain import HiddenChain
+from dmftcore.chain.residual import ResidualChain
+
+__all__ = [
+    "ContinuumChain",
+    "Couplings",
+    "HiddenChain",
+    "LiftedRows",
+    "ResidualChain",
+    "TwoTimeChain",
+]

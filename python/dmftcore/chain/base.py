@@ -1,0 +1,259 @@
+"""What all chains share: histories of two-time kernels, their rows, their state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore import _arrays, twotime
+from dmftcore._validate import FloatArray
+from dmftcore.chain.couplings import Couplings, Through
+from dmftcore.chain.reflection import Factors
+
+__all__ = ["Kernels", "LiftedRows", "TwoTimeChain"]
+
+#: Kernels by layer.
+Kernels = dict[int, FloatArray]
+
+
+@dataclass
+class LiftedRows:
+    """Rows of the h side for vectors in input space, layer by layer.
+
+    Attributes
+    ----------
+    scale : (m,) array
+        init_scale c(t) at the step t of each row.
+    h : list of (m, n) arrays
+        H of every layer, contracted with Delta on the second side.
+    a : list of (m, n) arrays
+        A of every layer.
+    layers : list of lists of pairs of (m, n) arrays
+        By layer, what its kernel adds where the chain says; see `TwoTimeChain.features`.
+    links : list of lists of pairs of (m, n) arrays
+        The same for what lies between two layers.
+    """
+
+    scale: FloatArray
+    h: list[FloatArray] = field(default_factory=list)
+    a: list[FloatArray] = field(default_factory=list)
+    layers: list[Factors] = field(default_factory=list)
+    links: list[Factors] = field(default_factory=list)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[LiftedRows], xp: Any) -> LiftedRows:
+        """One set below the other, on equal numbers of columns."""
+
+        def rows(arrays: Iterable[FloatArray]) -> FloatArray:
+            joined: FloatArray = xp.concatenate(list(arrays))
+            return joined
+
+        def factors(by_part: Iterable[Factors]) -> Factors:
+            return [
+                (rows(x for x, _ in pairs), rows(y for _, y in pairs))
+                for pairs in zip(*by_part, strict=True)
+            ]
+
+        return cls(
+            rows(p.scale for p in parts),
+            [rows(h) for h in zip(*(p.h for p in parts), strict=True)],
+            [rows(a) for a in zip(*(p.a for p in parts), strict=True)],
+            [factors(f) for f in zip(*(p.layers for p in parts), strict=True)],
+            [factors(f) for f in zip(*(p.links for p in parts), strict=True)],
+        )
+
+
+class TwoTimeChain(ABC):
+    """Histories of the kernels of the hidden layers, marched one step at a time.
+
+    A step consists of `backward`, which needs earlier steps only, and of `forward`, which takes
+    the new row of H^0 from the data side. Rows and columns are numbered (t, k), time slowest;
+    n_t = (t + 1) K of them are known at step t.
+
+    Parameters
+    ----------
+    couplings : Couplings
+    steps : int
+        Steps t = 0..steps will be marched.
+    outputs : int
+        Number K of outputs.
+    gamma : float
+        As in `DeepLinear`.
+    xp : module
+        Array library of the histories.
+    """
+
+    #: The layers whose kernels the chain knows.
+    layers: range
+
+    def __init__(
+        self, couplings: Couplings, *, steps: int, outputs: int, gamma: float, xp: Any
+    ) -> None:
+        self.couplings, self.outputs, self.g2, self.xp = couplings, outputs, gamma**2, xp
+        self.step = -1
+        self._largest = (steps + 1) * outputs
+        #: Lower triangles over (t, k), by name and layer.
+        self.histories: dict[str, Kernels] = {}
+        #: The gradient kernel of the readout, G^{L+1} = top top^T: 1 in the outputs at all times.
+        self.top: FloatArray = xp.tile(xp.eye(outputs), (steps + 1, 1))
+
+    @abstractmethod
+    def backward(self) -> FloatArray:
+        """Go to the next step and append its rows of the g side; the response D^0 (K, n_t)."""
+
+    @abstractmethod
+    def forward(self, h: FloatArray) -> None:
+        """Append the rows of the h side at the present step, given that of H^0 (K, n_t)."""
+
+    @abstractmethod
+    def lift(self, h: FloatArray, step: int) -> LiftedRows:
+        """Rows of all layers at `step` for m vectors of the input space.
+
+        Parameters
+        ----------
+        h : (m, n) array
+            Rows of H^0 on any number n >= (step + 1) K of known columns.
+        step : int
+            Where the strictly causal rows end.
+        """
+
+    @abstractmethod
+    def features(
+        self, first: LiftedRows, second: LiftedRows, start: FloatArray
+    ) -> list[FloatArray]:
+        """H of every layer between two sets of lifted rows, given H^0 between them."""
+
+    @abstractmethod
+    def residual(self, largest_size: int) -> float:
+        """Largest relative violation of the chain's equations, over the first `largest_size` rows.
+
+        The kernels are recomputed from each other by another route than the march, with products
+        and resolvents of whole matrices.
+        """
+
+    @property
+    @abstractmethod
+    def responses(self) -> Kernels:
+        """Responses B^l of g^{l+1} to the forward source of the link below it, by l."""
+
+    @property
+    @abstractmethod
+    def gradient_histories(self) -> Kernels:
+        """Lower triangles of G of every layer."""
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What else there is to say about the march."""
+        return {}
+
+    def gradients(self, layer: int) -> FloatArray:
+        """G over all marched steps, (n_t, n_t), both triangles."""
+        return _symmetric(self.gradient_histories[layer], self._size(self.step), self.xp)
+
+    def link(self, layer: int) -> float:
+        """Factor of the weights above layer l = 0..L in the forward map."""
+        return 1.0
+
+    def gradient_noise(self, layer: int) -> FloatArray:
+        """Correlation (n_t, n_t) of the gradients whose noise reaches layer l: G^{l+1}."""
+        if layer + 1 in self.layers:
+            return self.gradients(layer + 1)
+        top = self.top[: self._size(self.step)]
+        return top @ top.T
+
+    def feature_noise(self, layer: int, rows: LiftedRows) -> FloatArray:
+        """Rows (m, n) of the features whose noise reaches the gradients above l: H^l."""
+        return rows.h[layer]
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        packed: dict[str, npt.NDArray[Any]] = {"step": np.array(self.step)}
+        n = self._size(self.step)
+        for name, layers in self.histories.items():
+            for layer, history in layers.items():
+                known = _arrays.to_numpy(history[:n, :n])
+                rows = [known[self._now(t), : self._size(t)].ravel() for t in range(self.step + 1)]
+                packed[f"{name}{layer}"] = np.concatenate([np.empty(0), *rows])
+        return packed
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        self.step = int(state["step"])
+        n = self._size(self.step)
+        if n > self._largest:
+            raise ValueError(
+                f"the saved state is at step {self.step}, this run has "
+                f"{self._largest // self.outputs - 1} steps: restore it with at least as many"
+            )
+        for name, layers in self.histories.items():
+            for layer, history in layers.items():
+                packed, known, begin = state[f"{name}{layer}"], np.zeros((n, n)), 0
+                for t in range(self.step + 1):
+                    row = known[self._now(t), : self._size(t)]
+                    row[...] = packed[begin : begin + row.size].reshape(row.shape)
+                    begin += row.size
+                history[:n, :n] = self.xp.asarray(known)
+
+    def _new(self, name: str, layers: Iterable[int]) -> Kernels:
+        """Empty histories of a kernel for the given layers."""
+        size = self._largest
+        self.histories[name] = {layer: self.xp.zeros((size, size)) for layer in layers}
+        return self.histories[name]
+
+    def _top_rows(self, n: int) -> FloatArray:
+        """A row of G^{L+1} for every output, (K, n)."""
+        rows: FloatArray = self.xp.ascontiguousarray(self.top[:n].T)
+        return rows
+
+    def _through_top(self) -> Through:
+        """Products with kept o G^{L+1}."""
+        return self.couplings.through(lambda w: twotime.rows_low_rank(w, self.top, self.top))
+
+    def _through(self, kernel: FloatArray, factor: float = 1.0) -> Through:
+        """Products with ``factor kept o K`` of a symmetric history K."""
+        return self.couplings.through(lambda w: twotime.rows_symmetric(w, kernel), factor)
+
+    def _size(self, step: int) -> int:
+        return (step + 1) * self.outputs
+
+    def _now(self, step: int) -> slice:
+        return slice(step * self.outputs, (step + 1) * self.outputs)
+
+    def _dense(self, largest_size: int) -> _Dense:
+        steps = min(largest_size // self.outputs, self.step + 1)
+        return _Dense(self, max(steps, 1))
+
+
+class _Dense:
+    """The first rows of all histories as full matrices in numpy, for checks."""
+
+    def __init__(self, chain: TwoTimeChain, steps: int) -> None:
+        self.n = n = steps * chain.outputs
+        self.kept, self.learned = chain.couplings.dense(steps)
+        self.top = _arrays.to_numpy(chain.top[:n] @ chain.top[:n].T)
+        self._histories = chain.histories
+
+    def causal(self, name: str, layer: int) -> FloatArray:
+        return np.ascontiguousarray(
+            _arrays.to_numpy(self._histories[name][layer][: self.n, : self.n])
+        )
+
+    def symmetric(self, name: str, layer: int) -> FloatArray:
+        return _symmetric(self.causal(name, layer), self.n, np)
+
+
+def _symmetric(lower: FloatArray, n: int, xp: Any) -> FloatArray:
+    known = xp.tril(lower[:n, :n])
+    full: FloatArray = known + xp.tril(known, -1).T
+    return full
+
+
+def deviation(found: FloatArray, expected: FloatArray) -> float:
+    """Largest difference, relative to the largest element expected."""
+    scale = np.abs(expected).max(initial=0.0)
+    return float(np.abs(found - expected).max() / scale) if scale > 0 else 0.0
