@@ -6,8 +6,6 @@ definitions and tolerances are those of `test_twotime`.
 
 import functools
 import os
-import shutil
-import subprocess
 import sys
 import types
 
@@ -96,98 +94,15 @@ def test_bits_do_not_depend_on_the_order_of_threads(cupy, binding):
         assert len(bits) == 1, name
 
 
-ROWS_KERNEL, LOW_RANK_KERNEL = "cuda/rows.cuh", "cuda/rows_low_rank.cuh"
-FAULTS = {
-    "x is used before it is there": (
-        ROWS_KERNEL,
-        "    __syncthreads();\n    for (int r = 0;",
-        "    for (int r = 0;",
-    ),
-    "sums of warps are added before they are there": (
-        ROWS_KERNEL,
-        "    __syncthreads();\n    if constexpr (GATHER)",
-        "    if constexpr (GATHER)",
-    ),
-    "reads above the diagonal": (ROWS_KERNEL, "&& column[v] <= i + q", ""),
-    "reads beyond the last row": (ROWS_KERNEL, "&& i + ROWS <= n", ""),
-    "counts the diagonal twice": (ROWS_KERNEL, "MIRRORED && !inside", "false && !inside"),
-    "a sum without the last step": (ROWS_KERNEL, "distance < WARP", "distance < WARP / 2"),
-    "forgets the own strip": (ROWS_KERNEL, "s <= j / triangle.strip", "s < j / triangle.strip"),
-    "shares are added before they are there": (
-        ROWS_KERNEL,
-        "  __syncthreads();\n  if (share == 0",
-        "  if (share == 0",
-    ),
-    "halves are added before they are there": (
-        LOW_RANK_KERNEL,
-        "    __syncthreads();\n    if (thread < half)",
-        "    if (thread < half)",
-    ),
-    "s is overwritten while it is used": (
-        LOW_RANK_KERNEL,
-        "      }\n    __syncthreads();\n",
-        "      }\n",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_found(cupy, monkeypatch, fault):
-    faulty = emulated_device.binding(FAULTS[fault])
-    monkeypatch.setattr(_core, "cuda", faulty.cuda)
-    on_device = functools.partial(compute, cupy)
-    monkeypatch.setitem(definitions.BACKENDS, "device", lambda _, *a, **k: on_device(*a, **k))
-
-    def run():
-        if FAULTS[fault][0] == LOW_RANK_KERNEL:
-            check_low_rank(cupy, rank=70)
-            return
-        for name in [name for name in ROWS if name != "rows_low_rank"]:
-            for rows in (1, 3):
-                case = Case(330, rows=rows)
-                definitions.check("device", None, name, case, np.float64, definitions.dense)
-
-    def wrong(order):
-        faulty.set_order(order)
-        try:
-            run()
-        except AssertionError:
-            return True
-        return False
-
-    assert any(wrong(order) for order in range(len(emulated.ORDERS)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["rows", "rows_low_rank"])
-def test_nothing_is_spilled(source, tmp_path):
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("nvcc is not installed")
-    flags = ["-std=c++17", "-arch=sm_90", "-O3", f"-I{emulated.CSRC}", "-Xptxas=-v", "-c"]
-    path = emulated.CSRC / "cuda" / f"{source}.cu"
-    result = subprocess.run(
-        [nvcc, *flags, path, "-o", tmp_path / "kernels.o"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    frames = [line.split(",") for line in result.stderr.splitlines() if "spill stores" in line]
-    assert frames
-    assert all(part.split()[0] == "0" for line in frames for part in line)
-
-
 # -- from twotime to the kernels and back --------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", definitions.DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations(cupy, monkeypatch, name, dtype):
-    on_device = functools.partial(compute, cupy)
-    monkeypatch.setitem(definitions.BACKENDS, "device", lambda _, *a, **k: on_device(*a, **k))
+def test_operations(cupy, name, dtype):
     definition = definitions.cornered if name in ROWS else definitions.reference
     for case in Case(0), Case(6, rows=2), Case(12, block=4 if name not in ROWS else 1):
-        definitions.check("device", None, name, case, dtype, definition)
+        definitions.compare(functools.partial(compute, cupy), name, case, dtype, definition)
 
 
 # -- dispatch -----------------------------------------------------------------------------------

@@ -135,6 +135,33 @@ FAULTS = {
         "row >= rows || (s >= all_have && s >= p.support.limit(first + row))",
         "row >= rows",
     ),
+    "rows_used_before_they_are_there": Fault(
+        "rows_causal",
+        "rows.cuh",
+        "__syncthreads(); // x is there, and the sums of the chunk before have been read",
+    ),
+    "sums_of_warps_added_too_early": Fault(
+        "rows_causal_transposed", "rows.cuh", "__syncthreads(); // all sums of warps are there"
+    ),
+    "history_above_the_diagonal": Fault(
+        "rows_causal", "rows.cuh", "i + q < n && column[v] <= i + q", "i + q < n"
+    ),
+    "history_beyond_the_last_row": Fault(
+        "rows_causal", "rows.cuh", "end <= i && i + ROWS <= n", "end <= i"
+    ),
+    "diagonal_counted_twice": Fault("rows_symmetric", "rows.cuh", "MIRRORED && !inside", "false"),
+    "sum_over_half_a_warp": Fault(
+        "rows_causal_pair", "rows.cuh", "distance < WARP", "distance < WARP / 2"
+    ),
+    "own_strip_forgotten": Fault(
+        "rows_congruence", "rows.cuh", "s <= j / triangle.strip", "s < j / triangle.strip"
+    ),
+    "shares_added_too_early": Fault(
+        "rows_symmetric", "rows.cuh", "__syncthreads(); // all shares are there"
+    ),
+    "halves_added_too_early": Fault(
+        "rows_low_rank", "rows_low_rank.cuh", "__syncthreads(); // both halves are there"
+    ),
 }
 
 # All faults in one library, each of which acts when it is told to.
@@ -152,6 +179,14 @@ FAULT_CASES = [
     twotime_cases.Case(34, batch=(30,), trailing=(3,)),
     twotime_cases.Case(301, trailing=(3,)),
 ]
+#: Two strips, and so few rows that lanes are left over in a sum of each.
+ROW_CASES = [twotime_cases.Case(99, rows=3), twotime_cases.Case(300, rows=1)]
+
+
+def fault_cases(name):
+    if name in twotime_cases.ROWS:
+        return ROW_CASES
+    return FAULT_CASES if "apply" in name else FAULT_CASES[:2]
 
 
 def failures(number, name):
@@ -160,7 +195,7 @@ def failures(number, name):
     planted = ctypes.c_int.in_dll(functions, "planted")
     failed = []
     for order in emulated.ORDERS:
-        for case in FAULT_CASES if "apply" in name else FAULT_CASES[:2]:
+        for case in fault_cases(name):
             library = emulated.Library(functions, order)
             planted.value = number
             try:

@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
         const index p = q / CHUNK, i = chunk + q % CHUNK;
         x[q] = p < s.m && i < n ? s.x[p * n + i] : T(0);
       }
-    __syncthreads();
+    __syncthreads(); // x is there, and the sums of the chunk before have been read
     for (int r = 0; r < CHUNK; r += ROWS) {
       const index i = chunk + r;
       const T* const a = s.a + i * s.ld;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
         if (lane < M * ROWS) *sum_of_lane = sum;
       }
     }
-    __syncthreads();
+    __syncthreads(); // all sums of warps are there
     if constexpr (GATHER)
       for (int q = thread; q < M * CHUNK; q += PASS_THREADS) {
         const index p = q / CHUNK, i = chunk + q % CHUNK;
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(WARP* SHARES)
       for (index s = share; s <= j / triangle.strip; s += SHARES) sum += gathered[s * stride + own];
   }
   shares[share * WARP + lane] = sum;
-  __syncthreads();
+  __syncthreads(); // all shares are there
   if (share == 0 && j < n) {
     for (int k = 1; k < SHARES; ++k) sum += shares[k * WARP + lane];
     result[own] = sum;

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(LOW_RANK_THREADS)
   DMFTCORE_UNROLL
   for (int p = 0; p < M; ++p) shared[p * LOW_RANK_THREADS + thread] = sum[p];
   for (int half = LOW_RANK_THREADS / 2; half >= across; half /= 2) {
-    __syncthreads();
+    __syncthreads(); // both halves are there
     if (thread < half)
       for (int p = 0; p < M; ++p)
         shared[p * LOW_RANK_THREADS + thread] += shared[p * LOW_RANK_THREADS + thread + half];
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(LOW_RANK_THREADS)
     if (p < m && c < k)
       for (index chunk = 0; chunk < chunks; ++chunk) sum += sums[(chunk * m + p) * k + c];
     if (p < M) s[thread] = sum;
-    __syncthreads();
+    __syncthreads(); // s is there
     const index width = k - begin < WARP ? k - begin : WARP;
     if (j < n)
       for (index d = 0; d < width; ++d) {
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(LOW_RANK_THREADS)
         DMFTCORE_UNROLL
         for (int q = 0; q < M; ++q) result[q] += s[q * WARP + d] * element;
       }
-    __syncthreads();
+    __syncthreads(); // s has been read
   }
   DMFTCORE_UNROLL
   for (int q = 0; q < M; ++q)
