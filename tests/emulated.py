@@ -258,8 +258,3 @@ def rows(library, function, x, *others):
 
 
 RESULTS = {"rows_causal_pair": 2, "rows_congruence": 2}
-
-
-def has(name):
-    """Whether csrc/cuda has an operation."""
-    return not name.startswith("rows_") or (CSRC / "cuda" / "rows.cu").exists()

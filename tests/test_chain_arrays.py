@@ -59,7 +59,7 @@ def to_device(value):
 
 
 def transfer(value):
-    """`_arrays.to_numpy` of the second library."""
+    """`_arrays.to_host` of the second library."""
     OnDevice.reads += 1
     return np.array(to_host(value))
 
@@ -91,7 +91,7 @@ def second_library():
     }
     with (
         mock.patch.multiple(twotime, **operations),
-        mock.patch.object(_arrays, "to_numpy", transfer),
+        mock.patch.object(_arrays, "to_host", transfer),
     ):
         yield Library()
 

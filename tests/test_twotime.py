@@ -241,11 +241,6 @@ WHOLE = [name for name, operation in OPERATIONS.items() if operation.blocks]
 ROWS = [name for name, operation in OPERATIONS.items() if not operation.blocks]
 
 
-def available(backend):
-    """The operations that a backend has."""
-    return [name for name in OPERATIONS if backend == "cpu" or emulated.has(name)]
-
-
 def arguments(name, case, dtype, seed=0):
     rng = np.random.default_rng([seed, case.n, case.block])
     return tuple(make(kind, case, rng, dtype) for kind in OPERATIONS[name].kinds)
@@ -378,7 +373,7 @@ def larger(backend, name):
     [
         (backend, setting, name, case)
         for backend, setting in SETTINGS
-        for name in available(backend)
+        for name in OPERATIONS
         for case in (SMALL_ROWS if name in ROWS else SMALL)
     ],
     ids=str,
@@ -394,7 +389,7 @@ def test_definition(backend, setting, name, case, dtype):
     [
         (backend, setting, name, case)
         for backend, setting in SETTINGS
-        for name in available(backend)
+        for name in OPERATIONS
         for case in larger(backend, name)
     ],
     ids=str,

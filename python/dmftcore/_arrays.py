@@ -20,7 +20,7 @@ from dmftcore._device import DeviceCore
 from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
 
-__all__ = ["arguments", "device_library", "device_memory", "namespace", "to_numpy"]
+__all__ = ["arguments", "device_library", "device_memory", "namespace", "to_device", "to_host"]
 
 #: Device type of CUDA memory in DLPack.
 DLPACK_CUDA = 2
@@ -225,10 +225,15 @@ def namespace(array: Any) -> Any:
     return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
 
 
-def to_numpy(array: Any) -> Any:
-    """The array in numpy, on the host."""
+def to_host(array: Any) -> Any:
+    """`array` as a numpy array."""
     library = namespace(array)
     return np.asarray(array) if library is np else library.asnumpy(array)
+
+
+def to_device(array: Any) -> Any:
+    """`array` as a cupy array on the current device; raises what `device_library` raises."""
+    return device_library().asarray(array)
 
 
 def device_library() -> Any:

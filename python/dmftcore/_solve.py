@@ -19,6 +19,7 @@ from dmftcore.training import GradientDescent
 __all__ = ["solve"]
 
 METHODS = ("growing", "chain")
+DEVICES = ("cpu", "cuda")
 
 
 def solve(
@@ -31,6 +32,7 @@ def solve(
     save: str | Iterable[str] = (),
     tol: float | None = None,
     method: str | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Solution:
     """Solve the dynamical mean-field theory of a network at infinite width.
@@ -61,6 +63,11 @@ def solve(
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
         for, else the growing network; ``diagnostics["reason"]`` tells.
+    device : {"cpu", "cuda"}, optional
+        Where the chain is marched: by default where the data are, and with "cuda" on the current
+        device of cupy, to which the data are copied once. The other methods run on the CPU
+        wherever the data are, because their state fits into its caches. What the solution holds is
+        numpy in any case.
     progress : callable, optional
         Called with (step, training loss).
 
@@ -73,7 +80,9 @@ def solve(
     TypeError, ValueError
         For arguments that make no problem, or that the method cannot answer.
     MemoryError
-        Before the first step, if the run cannot fit.
+        Before the first step, if the run cannot fit, on the host or on the device.
+    CudaError, ImportError
+        If the chain is to be marched on a device and there is none, or no cupy.
     DivergenceError
         When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
         it carries the part already solved.
@@ -90,8 +99,10 @@ def solve(
         save=fields_to_save(save, (*linear.KERNELS, *linear.RESPONSES, *linear.PRODUCTS)),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, METHODS),
+        device=data.device if device is None else one_of("device", device, DEVICES),
         progress=progress,
     )
+    data = data.on_host
     config = {
         "limit": describe(limit),
         "data": describe(data),
@@ -102,6 +113,7 @@ def solve(
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,
+            "device": options.device,
         },
         "versions": provenance(),
     }

@@ -91,7 +91,7 @@ class Dataset:
                 )
         # Checked on the host, where what follows from them is also needed.
         on_host = {
-            name: real_array(name, _arrays.to_numpy(value), _AXES[name])
+            name: real_array(name, _arrays.to_host(value), _AXES[name])
             for name, value in values.items()
         }
         for name, array in on_host.items():

@@ -71,7 +71,7 @@ class VisitedErrors:
         """
         inside, outside = self._split(errors)
         squares = [(errors**2).sum(axis=1), (outside**2).sum(axis=1)]
-        whole, rest = _arrays.to_numpy(self._xp.stack(squares))
+        whole, rest = _arrays.to_host(self._xp.stack(squares))
         square = float(whole.sum())
         self._largest = max(self._largest, float(whole.max()) ** 0.5)
         if not np.any(rest > (ROUNDING * self._largest) ** 2):
@@ -97,9 +97,9 @@ class VisitedErrors:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
         return {
-            "basis": _arrays.to_numpy(self._basis),
-            "images": _arrays.to_numpy(self.images),
-            "gram": _arrays.to_numpy(self.gram),
+            "basis": _arrays.to_host(self._basis),
+            "images": _arrays.to_host(self.images),
+            "gram": _arrays.to_host(self.gram),
             "largest_error": np.array(self._largest),
         }
 

@@ -176,7 +176,7 @@ class TwoTimeChain(ABC):
         n = self._size(self.step)
         for name, layers in self.histories.items():
             for layer, history in layers.items():
-                known = _arrays.to_numpy(history[:n, :n])
+                known = _arrays.to_host(history[:n, :n])
                 rows = [known[self._now(t), : self._size(t)].ravel() for t in range(self.step + 1)]
                 packed[f"{name}{layer}"] = np.concatenate([np.empty(0), *rows])
         return packed
@@ -235,12 +235,12 @@ class _Dense:
     def __init__(self, chain: TwoTimeChain, steps: int) -> None:
         self.n = n = steps * chain.outputs
         self.kept, self.learned = chain.couplings.dense(steps)
-        self.top = _arrays.to_numpy(chain.top[:n] @ chain.top[:n].T)
+        self.top = _arrays.to_host(chain.top[:n] @ chain.top[:n].T)
         self._histories = chain.histories
 
     def causal(self, name: str, layer: int) -> FloatArray:
         return np.ascontiguousarray(
-            _arrays.to_numpy(self._histories[name][layer][: self.n, : self.n])
+            _arrays.to_host(self._histories[name][layer][: self.n, : self.n])
         )
 
     def symmetric(self, name: str, layer: int) -> FloatArray:

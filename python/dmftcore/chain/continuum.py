@@ -132,7 +132,7 @@ class ContinuumChain(TwoTimeChain):
         n, now = self._size(self.step), self._now(self.step)
         largest = []
         for history in (self._h, self._g):
-            rows = _arrays.to_numpy(self.xp.stack([history[j][now, :n] for j in self.layers]))
+            rows = _arrays.to_host(self.xp.stack([history[j][now, :n] for j in self.layers]))
             spectrum = np.tensordot(self.collocation.coefficients, rows, 1)
             largest.append(np.abs(spectrum[-1]).max() / np.abs(rows).max())
         return {"depth_nodes": self.collocation.nodes.tolist(), "depth_error": float(max(largest))}

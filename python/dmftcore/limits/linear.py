@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
 from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
 from dmftcore.chain.collocation import Collocation
@@ -144,7 +145,15 @@ def solve_deep_linear(
     engine, reason = _engine(limit, training, options)
     _CHECKS[engine](limit, training)
     plan = memory_plan(limit, data, training, options, engine)
-    check_memory(plan, _REMEDIES)
+    xp: Any = np
+    if options.device == "cuda" and engine == "chain":
+        xp = _arrays.device_library()
+        check_memory(plan.of(_ON_DEVICE), _REMEDIES, _arrays.device_memory(xp))
+        check_memory(plan.of(plan.parts.keys() - {"chain"}), _REMEDIES)
+    else:
+        check_memory(plan, _REMEDIES)
+        if options.device == "cuda":
+            reason += "; it runs on the CPU, whose caches hold its state"
     bound = stability_bound(limit, data)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -152,7 +161,7 @@ def solve_deep_linear(
             StabilityWarning,
             stacklevel=3,
         )
-    system = _system(engine, limit, data, training, options)
+    system = _system(engine, limit, data, training, options, xp)
     targets = data.targets.reshape(data.n_train, -1)
 
     def loss(outputs: FloatArray) -> float:
@@ -162,6 +171,7 @@ def solve_deep_linear(
         diagnostics = {
             "engine": engine,
             "reason": reason,
+            "device": "cpu" if xp is np else "cuda",
             "memory": plan.total,
             "stability_bound": bound,
         }
@@ -273,6 +283,7 @@ def _system(
     data: Dataset,
     training: GradientDescent,
     options: SolveOptions,
+    xp: Any,
 ) -> LinearMarch:
     problem = LinearProblem(
         data,
@@ -288,7 +299,7 @@ def _system(
         return LazyMarch(problem)
     if engine == "growing":
         return GrowingNetwork(problem, truncation(data, training, options))
-    return ChainMarch(problem, training.steps)
+    return ChainMarch(problem, training.steps, xp=xp)
 
 
 def memory_plan(
@@ -330,6 +341,9 @@ def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
     chain = HiddenChain if limit.branch_scale is None else ResidualChain
     return chain.count(limit.depth, steps, outputs)
 
+
+#: The parts of the plan that are on the device if the chain is; only the chain is not on the host.
+_ON_DEVICE = ("chain", "data", "two-time kernels")
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {

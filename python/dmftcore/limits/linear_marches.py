@@ -170,7 +170,7 @@ class ChainMarch:
     def store_kernels(self) -> None:
         """Keep the outputs of the step; the kernels stay in the chain."""
         self._stored.append(self.step)
-        self._stored_outputs.append(_arrays.to_numpy(self._outputs()))
+        self._stored_outputs.append(_arrays.to_host(self._outputs()))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
@@ -178,8 +178,8 @@ class ChainMarch:
         return {
             **{f"chain_{name}": array for name, array in self._chain.state().items()},
             **{f"errors_{name}": array for name, array in self._errors.state().items()},
-            "coordinates": _arrays.to_numpy(known),
-            "predictor": _arrays.to_numpy(self._predictor),
+            "coordinates": _arrays.to_host(known),
+            "predictor": _arrays.to_host(self._predictor),
             "stored": np.array(self._stored, dtype=np.int64),
             "stored_outputs": self._as_outputs(self._stored_outputs),
         }
@@ -214,7 +214,7 @@ class ChainMarch:
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
         blocks = [self._rows(step) for step in self._stored]
         gradients = [
-            _arrays.to_numpy(self._xp.stack([g[now, now] for now in blocks]))
+            _arrays.to_host(self._xp.stack([g[now, now] for now in blocks]))
             for g in self._chain.gradient_histories.values()
         ]
         return features, gradients
@@ -262,7 +262,7 @@ class ChainMarch:
         products = {}
         for layer, history in self._chain.responses.items():
             b = self._chain.link(layer) * history[:size, :size][steps]
-            product = _arrays.to_numpy(b @ self._chain.feature_noise(layer, rows).T)
+            product = _arrays.to_host(b @ self._chain.feature_noise(layer, rows).T)
             products[layer] = product.reshape(n, k, n, self._points)
         return products
 
@@ -322,19 +322,19 @@ class ChainMarch:
         """H of all layers among lifted rows of all points."""
         times = len(rows.scale) // self._points
         start = self._xp.tile(self._xp.asarray(self._data.kernel), (times, times))
-        return [_arrays.to_numpy(h) for h in self._chain.features(rows, rows, start)]
+        return [_arrays.to_host(h) for h in self._chain.features(rows, rows, start)]
 
     def _at_stored(self, kernel: FloatArray) -> FloatArray:
         """(n, K, n, K) from a kernel over (t, k)."""
         k = self._chain.outputs
         size = (self.step + 1) * k
-        by_step = _arrays.to_numpy(kernel[:size, :size]).reshape(self.step + 1, k, -1, k)
+        by_step = _arrays.to_host(kernel[:size, :size]).reshape(self.step + 1, k, -1, k)
         stored: FloatArray = by_step[self._stored][:, :, self._stored]
         return stored
 
     def _by_stored(self, rows: FloatArray) -> FloatArray:
         """(n, P + Q, n, K) from lifted rows of all points at all stored steps."""
-        by_step = _arrays.to_numpy(rows).reshape(
+        by_step = _arrays.to_host(rows).reshape(
             len(self._stored), self._points, self.step + 1, self._chain.outputs
         )
         stored: FloatArray = by_step[:, :, self._stored]
@@ -347,7 +347,7 @@ class ChainMarch:
         return self._errors.outputs(self._predictor)
 
     def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
-        on_host = _arrays.to_numpy(self._xp.stack(rows)) if rows else np.empty(0)
+        on_host = _arrays.to_host(self._xp.stack(rows)) if rows else np.empty(0)
         outputs: FloatArray = on_host.reshape(-1, self._points, self._chain.outputs)
         return outputs
 
