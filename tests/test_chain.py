@@ -132,6 +132,7 @@ class TestAgainstTheWholeNetwork:
 
 #: Data of the printed numbers for residual blocks.
 DATA = dc.Dataset(gram=[[1.0, 0.3], [0.3, 0.8]], targets=[1.0, -0.5])
+TWO_OUTPUTS = dc.Dataset(gram=DATA.gram, targets=[[1.0, 0.3], [-0.5, 0.2]])
 TRAINING = dc.GradientDescent(0.2, 5)
 
 
@@ -326,6 +327,30 @@ class TestInfiniteDepth:
             dc.solve(limit, DATA, TRAINING)
 
 
+@pytest.mark.filterwarnings("ignore::dmftcore.errors.StabilityWarning")
+@pytest.mark.parametrize(
+    ("depth", "lr", "what", "step"),
+    [
+        (3, 1.5, "training loss", 4),
+        (dc.INFINITE, 0.8, "flow in depth", 4),
+        (dc.INFINITE, 1e4, "training loss", 1),
+    ],
+)
+def test_divergence(depth, lr, what, step):
+    """All that was solved before is kept, with kernels that are right."""
+    limit = dc.DeepLinear(depth, branch_scale=1.0)
+    with pytest.raises(dc.DivergenceError, match=f"the {what} diverged at step {step}:") as caught:
+        dc.solve(limit, DATA, dc.GradientDescent(lr, 50), method="chain", save="all")
+    partial = caught.value.partial
+    assert caught.value.step == step
+    np.testing.assert_array_equal(partial.times, range(step))
+    assert partial.diagnostics["residual"] < 1e-12
+    shorter = dc.solve(limit, DATA, dc.GradientDescent(lr, step - 1), method="chain", save="all")
+    np.testing.assert_array_equal(partial.outputs, shorter.outputs)
+    np.testing.assert_array_equal(partial.kernel("H"), shorter.kernel("H"))
+    np.testing.assert_array_equal(partial.response("A"), shorter.response("A"))
+
+
 @pytest.mark.parametrize("depth", [3, dc.INFINITE])
 def test_reported_residual_sees_a_wrong_history(depth):
     problem = LinearProblem(
@@ -341,6 +366,18 @@ def test_reported_residual_sees_a_wrong_history(depth):
             kernel[20, 10] += 1e-6
             assert system.residual() > 1e-8
             kernel[20, 10] -= 1e-6
+
+
+def test_planned_memory_is_that_of_the_histories():
+    for depth, branch in ((3, None), (4, 0.8), (dc.INFINITE, 1.0)):
+        problem = LinearProblem(
+            TWO_OUTPUTS, depth=depth, gamma=1.0, init_scale=1.0, branch=branch,
+            training=TRAINING, follow_ntk=False, loss_limit=np.inf,
+        )  # fmt: skip
+        chain = ChainMarch(problem, TRAINING.steps).chain
+        held = sum(k.size for layers in chain.histories.values() for k in layers.values())
+        counted = () if depth == dc.INFINITE else (depth,)
+        assert chain.count(*counted, TRAINING.steps, 2) == held
 
 
 class TestState:

@@ -107,9 +107,11 @@ class Solution:
         Parameters
         ----------
         name : str
-            "H" (features, P + Q points a side) or "G" (gradients, K outputs a side).
+            "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
+            outputs) or "BPhi" (outputs and points).
         layer : int, optional
-            Layer number from 1; None stacks all layers on a first axis.
+            Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
+            layers on a first axis.
         t, s : int, optional
             Steps, both members of `kernel_times`. With neither, the result is the full kernel
             (times, P, times, P); with one, that side is fixed; with both it is (P, P).

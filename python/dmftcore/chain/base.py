@@ -96,6 +96,8 @@ class TwoTimeChain(ABC):
     ) -> None:
         self.couplings, self.outputs, self.g2, self.xp = couplings, outputs, gamma**2, xp
         self.step = -1
+        #: False once an equation of a step could not be solved.
+        self.settled = True
         self._largest = (steps + 1) * outputs
         #: Lower triangles over (t, k), by name and layer.
         self.histories: dict[str, Kernels] = {}
@@ -137,14 +139,14 @@ class TwoTimeChain(ABC):
         """
 
     @property
-    @abstractmethod
     def responses(self) -> Kernels:
-        """Responses B^l of g^{l+1} to the forward source of the link below it, by l."""
+        """Responses B^l, by l, of g^{l+1} to a source added to h^{l+1}."""
+        return self.histories["b"]
 
     @property
-    @abstractmethod
     def gradient_histories(self) -> Kernels:
         """Lower triangles of G of every layer."""
+        return self.histories["g"]
 
     @property
     def diagnostics(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import numpy as np
 
 from dmftcore import twotime
 from dmftcore._validate import FloatArray
-from dmftcore.chain.base import Kernels, LiftedRows, TwoTimeChain, deviation
+from dmftcore.chain.base import LiftedRows, TwoTimeChain, deviation
 from dmftcore.chain.couplings import Couplings, Through
 from dmftcore.chain.reflection import (
     Factors,
@@ -76,16 +76,6 @@ class HiddenChain(TwoTimeChain):
     def count(depth: int, steps: int, outputs: int) -> int:
         """Numbers that the history of such a chain holds."""
         return 4 * depth * ((steps + 1) * outputs) ** 2
-
-    @property
-    def responses(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self.b
-
-    @property
-    def gradient_histories(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self.g
 
     def backward(self) -> FloatArray:
         """See `TwoTimeChain`."""

@@ -34,7 +34,7 @@ import numpy as np
 
 from dmftcore import twotime
 from dmftcore._validate import FloatArray
-from dmftcore.chain.base import Kernels, LiftedRows, TwoTimeChain, deviation
+from dmftcore.chain.base import LiftedRows, TwoTimeChain, deviation
 from dmftcore.chain.couplings import Couplings, Through
 from dmftcore.chain.reflection import (
     Factors,
@@ -88,16 +88,6 @@ class ResidualChain(TwoTimeChain):
     def count(depth: int, steps: int, outputs: int) -> int:
         """Numbers that the history of such a chain holds."""
         return (10 * depth - 6) * ((steps + 1) * outputs) ** 2
-
-    @property
-    def responses(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self._b
-
-    @property
-    def gradient_histories(self) -> Kernels:
-        """See `TwoTimeChain`."""
-        return self._g
 
     def link(self, layer: int) -> float:
         """b for the blocks, 1 for the first and the last weights."""

@@ -65,7 +65,9 @@ class DeepLinear:
     ----------
     depth : int or INFINITE
         Number L of hidden layers; INFINITE, of residual blocks only, is the limit in which the
-        depth becomes a continuous variable.
+        depth becomes a continuous variable tau from 0 to 1. It is solved at a few nodes
+        (``diagnostics["depth_nodes"]``), which number the layers 0, 1, ... of its kernels;
+        ``diagnostics["depth_error"]`` estimates the relative error that more nodes would remove.
     gamma : float
         Feature-learning strength gamma_0 >= 0; 0 is the exact lazy (tangent-kernel) limit.
     init_scale : float
@@ -192,8 +194,10 @@ def solve_deep_linear(
     try:
         outputs = march(system, options.schedule, loss, options.progress)
     except Diverged as stop:
+        settled = not isinstance(system, ChainMarch) or system.chain.settled
+        what = "the training loss" if settled else "the flow in depth"
         raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g}, where "
+            f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where "
             f"2 / sharpness at step 0 is {bound:.6g} and falls as features are learned; "
             "lower lr",
             step=stop.step,
@@ -318,6 +322,9 @@ def memory_plan(
     visited = min(rows, rank + outputs)
     # Kx itself is formed for kernels, or where its eigenvectors are cheaper than those of X.
     with_gram = slots > 0 or 2 * rank >= data.n_train
+    # `LiftedRows` of a step; for what relates points at two steps, those of all, concatenated.
+    lifted = (6 if limit.branch_scale is None else 10) * depth * points * rows
+    lifted *= 2 * slots if {"H", "A", *PRODUCTS} & set(options.save) else min(slots, 1)
     saved = dict.fromkeys((*RESPONSES, *PRODUCTS), points * outputs)
     saved |= {"H": points * points, "G": outputs**2}
     counts = {
@@ -325,6 +332,7 @@ def memory_plan(
         + visited * (rows + data.n_train + points)
         if engine == "chain"
         else 0,
+        "rows of all points": lifted if engine == "chain" else 0,
         # The steps, and their concatenation.
         "curves": 2 * len(options.schedule.times) * points * outputs,
         "kernels": slots * (depth + 1) * points**2 + 2 * slots * (data.n_train * outputs) ** 2,
@@ -348,6 +356,7 @@ _ON_DEVICE = ("chain", "data", "two-time kernels")
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "chain": "use method='growing', or fewer steps",
+    "rows of all points": "pass fewer kernel_times (kernel_times=[] stores none)",
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",

@@ -145,12 +145,13 @@ class ChainMarch:
         #: Coordinates a(t) of all errors; columns beyond the directions visited are spare.
         self._history = self._xp.zeros(((steps + 1) * outputs, 16))
         self._predictor = self._xp.zeros((outputs, 0))
+        self._diverged = False
         self._stored: list[int] = []
         self._stored_outputs: list[FloatArray] = []
 
     @property
     def step(self) -> int:
-        return self._chain.step
+        return self._chain.step + self._diverged
 
     @property
     def chain(self) -> TwoTimeChain:
@@ -160,21 +161,25 @@ class ChainMarch:
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
         rows: list[FloatArray] = []
-        for stop in stops.tolist():
-            while self.step < stop:
-                if not self._next_step():
-                    return self._as_outputs(rows)
-            rows.append(self._outputs())
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stop in stops.tolist():
+                while self.step < stop:
+                    if not self._next_step():
+                        # The kernels end before the step that could not be done.
+                        self._chain.step -= 1
+                        self._diverged = True
+                        return self._as_outputs(rows)
+                rows.append(self._outputs())
         return self._as_outputs(rows)
 
     def store_kernels(self) -> None:
         """Keep the outputs of the step; the kernels stay in the chain."""
-        self._stored.append(self.step)
+        self._stored.append(self._chain.step)
         self._stored_outputs.append(_arrays.to_host(self._outputs()))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
-        known = self._coordinates(self._rows(self.step).stop)
+        known = self._coordinates(self._rows(self._chain.step).stop)
         return {
             **{f"chain_{name}": array for name, array in self._chain.state().items()},
             **{f"errors_{name}": array for name, array in self._errors.state().items()},
@@ -210,7 +215,8 @@ class ChainMarch:
         by_step = []
         for step in self._stored:
             rows = self._lift(self._errors.images.T, step, step)
-            by_step.append([self._data.kernel, *self._full_features(rows)])
+            kernel = _arrays.to_host(self._data.kernel)
+            by_step.append([kernel, *self._full_features(rows)])
         features = [np.stack(layer) for layer in zip(*by_step, strict=True)]
         blocks = [self._rows(step) for step in self._stored]
         gradients = [
@@ -257,7 +263,7 @@ class ChainMarch:
     def gradient_noise_products(self) -> Layers:
         """B^l H^l (n, K, n, P + Q), with the factor of the weights between both."""
         n, k = len(self._stored), self._chain.outputs
-        rows, size = self._lift_stored(), self._rows(self.step).stop
+        rows, size = self._lift_stored(), self._rows(self._chain.step).stop
         steps = [index for step in self._stored for index in range(size)[self._rows(step)]]
         products = {}
         for layer, history in self._chain.responses.items():
@@ -267,24 +273,25 @@ class ChainMarch:
         return products
 
     def _next_step(self) -> bool:
-        """Move by one step; False if the loss at the new one has diverged."""
+        """Move by one step; False if the loss at the new one has diverged, or the chain itself."""
         if self._problem.follow_ntk and self.step >= 0:
             change = self._problem.rates_per_point[self.step] * self._ntk_times_errors()
             change[:, : self._predictor.shape[1]] += self._predictor
             self._predictor = change
         response = self._chain.backward()
+        if not self._chain.settled:
+            return False
         now = self._rows(self.step)
         if not self._problem.follow_ntk:
             self._predictor = response[:, : now.start] @ self._coordinates(now.start)
-        with np.errstate(over="ignore", invalid="ignore"):
-            errors = self._targets - self._outputs()[: self._data.n_train].T
-            coordinates, square = self._errors.coordinates(errors)
+        errors = self._targets - self._outputs()[: self._data.n_train].T
+        coordinates, square = self._errors.coordinates(errors)
         if not square <= self._problem.loss_limit:
             return False
         self._append(now, coordinates)
         known = self._coordinates(now.stop)
         self._chain.forward(known[now] @ self._errors.gram @ known.T)
-        return True
+        return self._chain.settled
 
     def _append(self, rows: slice, coordinates: FloatArray) -> None:
         width = coordinates.shape[1]
@@ -315,7 +322,7 @@ class ChainMarch:
 
     def _lift_stored(self) -> LiftedRows:
         """Chain rows of all points at all stored steps, one step below the other."""
-        parts = [self._lift(self._errors.images.T, step, self.step) for step in self._stored]
+        parts = [self._lift(self._errors.images.T, step, self._chain.step) for step in self._stored]
         return LiftedRows.stacked(parts, self._xp)
 
     def _full_features(self, rows: LiftedRows) -> list[FloatArray]:
@@ -327,15 +334,15 @@ class ChainMarch:
     def _at_stored(self, kernel: FloatArray) -> FloatArray:
         """(n, K, n, K) from a kernel over (t, k)."""
         k = self._chain.outputs
-        size = (self.step + 1) * k
-        by_step = _arrays.to_host(kernel[:size, :size]).reshape(self.step + 1, k, -1, k)
+        size = (self._chain.step + 1) * k
+        by_step = _arrays.to_host(kernel[:size, :size]).reshape(self._chain.step + 1, k, -1, k)
         stored: FloatArray = by_step[self._stored][:, :, self._stored]
         return stored
 
     def _by_stored(self, rows: FloatArray) -> FloatArray:
         """(n, P + Q, n, K) from lifted rows of all points at all stored steps."""
         by_step = _arrays.to_host(rows).reshape(
-            len(self._stored), self._points, self.step + 1, self._chain.outputs
+            len(self._stored), self._points, self._chain.step + 1, self._chain.outputs
         )
         stored: FloatArray = by_step[:, :, self._stored]
         return stored
