@@ -166,7 +166,7 @@ def module(free_bytes=1 << 40):
     """A module to be found as ``sys.modules["cupy"]``."""
     cupy = Functions("cupy", np)
     cupy.ndarray, cupy.asarray = ndarray, asarray
-    cupy.array = lambda value, dtype=None: asarray(asarray(value, dtype)._host.copy())
+    cupy.array = lambda value, dtype=None, order="K": asarray(asarray(value, dtype).copy(order))
     # What nothing has been written to shows.
     cupy.empty = lambda shape, dtype=float: ndarray(np.full(shape, np.nan, dtype))
     cupy.asnumpy = lambda array: array.get()

@@ -75,7 +75,11 @@ def test_the_chain_on_a_device_is_that_on_the_host(cupy, arrays):
         (dc.DeepLinear(depth=3, branch_scale=0.7), dc.GradientDescent(0.05, 3)),
         (LIMIT, dc.GradientDescent(0.05, 3, momentum=0.5, weight_decay=0.1)),
         (dc.DeepLinear(depth=2, readout="ntk"), dc.GradientDescent([0.05, 0.04, 0.03], 3)),
-        (dc.DeepLinear(depth=dc.INFINITE, branch_scale=1.0), dc.GradientDescent(0.05, 2)),
+        pytest.param(
+            dc.DeepLinear(depth=dc.INFINITE, branch_scale=1.0),
+            dc.GradientDescent(0.05, 2),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["residual", "momentum", "ntk", "infinite"],
 )

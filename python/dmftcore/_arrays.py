@@ -228,7 +228,7 @@ def namespace(array: Any) -> Any:
 def to_host(array: Any) -> Any:
     """`array` as a numpy array."""
     library = namespace(array)
-    return np.asarray(array) if library is np else library.asnumpy(array)
+    return array if library is np else library.asnumpy(array)
 
 
 def to_device(array: Any) -> Any:
