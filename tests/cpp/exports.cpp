@@ -58,29 +58,6 @@ EXPORT void set_order(Size order) {
                                          const T* k, const T* g, T* y) {                           \
     return guarded(                                                                                \
         [&] { cuda::causal_apply<T>(nullptr, batch, n, m, block, strict != 0, k, g, y); });        \
-  }                                                                                                \
-  EXPORT const char* rows_causal_##NAME(Size m, Size n, const T* x, const T* a, Size ld, T* y) {   \
-    return guarded([&] { cuda::rows_causal<T>(nullptr, m, n, x, a, ld, y); });                     \
-  }                                                                                                \
-  EXPORT const char* rows_causal_transposed_##NAME(Size m, Size n, const T* x, const T* a,         \
-                                                   Size ld, T* y) {                                \
-    return guarded([&] { cuda::rows_causal_transposed<T>(nullptr, m, n, x, a, ld, y); });          \
-  }                                                                                                \
-  EXPORT const char* rows_causal_pair_##NAME(Size m, Size n, const T* x, const T* w, const T* a,   \
-                                             Size ld, T* y, T* z) {                                \
-    return guarded([&] { cuda::rows_causal_pair<T>(nullptr, m, n, x, w, a, ld, y, z); });          \
-  }                                                                                                \
-  EXPORT const char* rows_symmetric_##NAME(Size m, Size n, const T* x, const T* c, Size ld,        \
-                                           T* y) {                                                 \
-    return guarded([&] { cuda::rows_symmetric<T>(nullptr, m, n, x, c, ld, y); });                  \
-  }                                                                                                \
-  EXPORT const char* rows_congruence_##NAME(Size m, Size n, const T* x, const T* c, Size ldc,      \
-                                            const T* r, Size ldr, T* y, T* z) {                    \
-    return guarded([&] { cuda::rows_congruence<T>(nullptr, m, n, x, c, ldc, r, ldr, y, z); });     \
-  }                                                                                                \
-  EXPORT const char* rows_low_rank_##NAME(Size m, Size n, Size k, const T* x, const T* u,          \
-                                          const T* v, T* y) {                                      \
-    return guarded([&] { cuda::rows_low_rank<T>(nullptr, m, n, k, x, u, v, y); });                 \
   }
 
 EXPORT_OPERATIONS(double, float64)
