@@ -206,6 +206,7 @@ def failures(number, name):
     return failed
 
 
+@pytest.mark.skipif(bool(emulated.MORE_FLAGS), reason="a sanitizer ends the process at a fault")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault):
     assert failures(1 + list(FAULTS).index(fault), FAULTS[fault].operation)
@@ -228,3 +229,11 @@ def test_bits_depend_on_the_arguments_alone(name, dtype):
         for setting in emulated.SETTINGS
     }
     assert len(results) == 1
+
+
+def test_what_is_too_large_for_the_kernels_is_refused():
+    one = np.ones(1)
+    with pytest.raises(
+        emulated.EmulatedError, match=r"more than 2\^30 rows or columns: 1073741824"
+    ):
+        emulated.library("forward").call("causal_apply", float, 1, 1, 2**30, 1, 1, one, one, one)

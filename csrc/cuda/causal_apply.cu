@@ -55,13 +55,15 @@ __global__ void __launch_bounds__(256) causal_apply_rows(const Apply<T> p) {
 
     __syncthreads(); // the sums of the rows before have been read
     DMFTCORE_UNROLL
-    for (int row = 0; row < ROWS; ++row) DMFTCORE_UNROLL
-    for (int c = 0; c < COLUMNS; ++c) {
-      T total = sum[row][c];
+    for (int row = 0; row < ROWS; ++row) {
       DMFTCORE_UNROLL
-      for (unsigned delta = WARP / 2; delta > 0; delta /= 2)
-        total += __shfl_down_sync(WHOLE_WARP, total, delta);
-      if (lane == 0) of_warps[(warp * ROWS + row) * COLUMNS + c] = total;
+      for (int c = 0; c < COLUMNS; ++c) {
+        T total = sum[row][c];
+        DMFTCORE_UNROLL
+        for (unsigned delta = WARP / 2; delta > 0; delta /= 2)
+          total += __shfl_down_sync(WHOLE_WARP, total, delta);
+        if (lane == 0) of_warps[(warp * ROWS + row) * COLUMNS + c] = total;
+      }
     }
     __syncthreads(); // all sums of warps are there
     for (int place = thread; place < ROWS * COLUMNS; place += threads) {

@@ -86,11 +86,17 @@ template <class T> void clear(Stream stream, T* data, index count) {
                           static_cast<cudaStream_t>(stream)));
 }
 
-inline int multiprocessors() {
-  int device = 0, count = 0;
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
   check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
+  check(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+
+inline std::size_t shared_memory_limit() {
+  return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
 }
 
 template <class T> class Scratch {

@@ -13,10 +13,10 @@
 // longest sums come first, so the last wave is short, and neighbours share their rows of A in the
 // L2 cache.
 //
-//   tile   threads   shared memory (double)   for
-//   128    256       110 KiB                  sizes at which every multiprocessor gets several
-//   tiles 64     128       56 KiB                   less than that 32     128       28 KiB matrices
-//   up to 32, and large ones that are few
+//   tile   threads   a multiprocessor runs   shared memory, double   for
+//   128    256       1                       110 KiB                 sizes that give each several
+//   64     128       2 or more               56 KiB                  less than that
+//   32     128       5 or more               28 KiB                  matrices up to 32; few tiles
 #pragma once
 
 #include <algorithm>
@@ -191,7 +191,6 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) product_kernel(co
       sum.template add_product<TILE::PITCH_A, TILE::PITCH_B>(from_a + warp_row * TILE::PITCH_A,
                                                              from_b + warp_column);
     }
-    copy_async_wait<0>();
 
     T* const c = p.c.data + at(p.c.stride);
     const T* const add = p.add.data ? p.add.data + at(p.add.stride) : nullptr;
@@ -245,7 +244,7 @@ void product(Stream stream, Shape shape, Matrices<const T> a, Matrices<const T> 
   if (shape.m == 0 || shape.n == 0 || shape.items == 0) return;
   // Two waves on the 132 multiprocessors of an H200, of tiles that are not empty. Not asked of the
   // device: the choice is one of speed alone, and one size should behave alike everywhere.
-  constexpr index ENOUGH = 264;
+  constexpr index ENOUGH = 256;
   // From here on a triangle of tiles of 128, (1 + 1/N) (1 + 2/N) times as large as what has to be
   // computed for N tiles a side, is less than a quarter larger than one of 64.
   constexpr index WIDE = 768;
@@ -255,8 +254,11 @@ void product(Stream stream, Shape shape, Matrices<const T> a, Matrices<const T> 
     return shape.items * shape.parts * (half ? (all + 1) / 2 : all);
   };
   const index least = std::min(shape.m, shape.n);
-  if (least >= WIDE && tiles(128) >= ENOUGH)
-    product_by<FORM, Tile<128, 64, 32, 1>>(stream, shape, a, b, c, add);
+  using Wide = Tile<128, 64, 32, 1>;
+  // Consumer GPUs have less shared memory than this takes in double.
+  if (least >= WIDE && tiles(128) >= ENOUGH &&
+      Wide::template shared_bytes<T>() <= shared_memory_limit())
+    product_by<FORM, Wide>(stream, shape, a, b, c, add);
   else if (least > 32 && tiles(64) >= ENOUGH)
     product_by<FORM, Tile<64, 32, 32, 2>>(stream, shape, a, b, c, add);
   else

@@ -11,7 +11,7 @@
 namespace dmftcore::cuda {
 namespace {
 
-constexpr int BASE = RESOLVENT_BASE;
+constexpr int BASE = static_cast<int>(RESOLVENT_BASE);
 
 template <class T> struct Diagonal {
   Matrices<const T> a;
@@ -24,10 +24,9 @@ template <class T> struct Diagonal {
 // registers: once R[k, j] is known, A[i, k] R[k, j] is added to all later R[i, j]. 496
 // multiply-adds a lane, all those of one k independent.
 template <class T, int WARPS>
-__global__ void __launch_bounds__(WARPS* WARP) resolvent_base(const Diagonal<T> p) {
+__global__ void __launch_bounds__(WARPS* WARP) solve_base(const Diagonal<T> p) {
   constexpr int PITCH = BASE + 2;
-  const int lane = static_cast<int>(threadIdx.x) % WARP,
-            warp = static_cast<int>(threadIdx.x) / WARP;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % WARP, warp = thread / WARP;
   T* const transposed = shared_memory<T>() + warp * BASE * PITCH;
 
   // The warps of a block go round together: its barriers are those of a warp only.
@@ -49,8 +48,11 @@ __global__ void __launch_bounds__(WARPS* WARP) resolvent_base(const Diagonal<T> 
     DMFTCORE_UNROLL
     for (int row = 0; row < BASE; ++row) column[row] = row == lane ? T(1) : T(0);
     DMFTCORE_UNROLL
-    for (int k = 0; k < BASE; ++k) DMFTCORE_UNROLL
-    for (int row = k + 1; row < BASE; ++row) column[row] += transposed[k * PITCH + row] * column[k];
+    for (int k = 0; k < BASE; ++k) {
+      DMFTCORE_UNROLL
+      for (int row = k + 1; row < BASE; ++row)
+        column[row] += transposed[k * PITCH + row] * column[k];
+    }
     DMFTCORE_UNROLL
     for (int row = 0; row < BASE; ++row)
       if (row < rows && lane < rows) r[row * p.r.ld + lane] = lane <= row ? column[row] : T(0);
@@ -63,8 +65,7 @@ template <class T>
 void resolvent_of(Stream stream, index items, index n, index block, Matrices<const T> a,
                   Matrices<T> r, T* scratch) {
   if (items == 0 || n == 0) return;
-  // Inside a diagonal block of `block` rows R is the identity, also where a block of 32 cuts it.
-  const index base = block < BASE ? BASE / block * block : BASE;
+  const index base = resolvent_base(block);
   constexpr int WARPS = 4;
   const index blocks = (n + base - 1) / base;
   const Diagonal<T> diagonal{{a.data, a.ld, strictly_causal_in(block), a.stride},
@@ -73,7 +74,7 @@ void resolvent_of(Stream stream, index items, index n, index block, Matrices<con
                              static_cast<int>(base),
                              items,
                              blocks};
-  launch(resolvent_base<T, WARPS>,
+  launch(solve_base<T, WARPS>,
          static_cast<unsigned>(std::min((items * blocks + WARPS - 1) / WARPS, MOST_BLOCKS)),
          WARPS * WARP, WARPS * BASE * (BASE + 2) * sizeof(T), stream, diagonal);
 
@@ -95,7 +96,7 @@ void resolvent_of(Stream stream, index items, index n, index block, Matrices<con
 template <class T>
 void resolvent(Stream stream, index batch, index n, index block, const T* a, T* r) {
   const Scratch<T> scratch(stream, batch * resolvent_scratch(n));
-  clear(stream, r, batch * n * n);
+  if (n > resolvent_base(block)) clear(stream, r, batch * n * n);
   const Support causal = causal_in(block);
   resolvent_of<T>(stream, batch, n, block, {a, n, causal, {n * n}}, {r, n, causal, {n * n}},
                   scratch.data());

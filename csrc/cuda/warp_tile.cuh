@@ -26,8 +26,10 @@ public:
     const int lane = static_cast<int>(threadIdx.x) % WARP, g = lane / 4, t = lane % 4;
     double right[N / 8][4];
     DMFTCORE_UNROLL
-    for (int j = 0; j < N / 8; ++j) DMFTCORE_UNROLL
-    for (int q = 0; q < 4; ++q) right[j][q] = b[(t + 4 * q) * B + 8 * j + g];
+    for (int j = 0; j < N / 8; ++j) {
+      DMFTCORE_UNROLL
+      for (int q = 0; q < 4; ++q) right[j][q] = b[(t + 4 * q) * B + 8 * j + g];
+    }
     DMFTCORE_UNROLL
     for (int i = 0; i < M / 16; ++i) {
       double left[8];
@@ -42,10 +44,16 @@ public:
   template <class Use> __device__ __forceinline__ void for_each(const Use& use) const {
     const int lane = static_cast<int>(threadIdx.x) % WARP, g = lane / 4, t = lane % 4;
     DMFTCORE_UNROLL
-    for (int i = 0; i < M / 16; ++i) DMFTCORE_UNROLL
-    for (int h = 0; h < 2; ++h) DMFTCORE_UNROLL
-    for (int j = 0; j < N / 8; ++j) DMFTCORE_UNROLL
-    for (int q = 0; q < 2; ++q) use(16 * i + 8 * h + g, 8 * j + 2 * t + q, sum_[i][j][h][q]);
+    for (int i = 0; i < M / 16; ++i) {
+      DMFTCORE_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        DMFTCORE_UNROLL
+        for (int j = 0; j < N / 8; ++j) {
+          DMFTCORE_UNROLL
+          for (int q = 0; q < 2; ++q) use(16 * i + 8 * h + g, 8 * j + 2 * t + q, sum_[i][j][h][q]);
+        }
+      }
+    }
   }
 
 private:
@@ -76,12 +84,16 @@ public:
       DMFTCORE_UNROLL
       for (int i = 0; i < M / 8; ++i) left[i] = four(a + (8 * i + r) * A + k0);
       DMFTCORE_UNROLL
-      for (int k = 0; k < 4; ++k) DMFTCORE_UNROLL
-      for (int j = 0; j < N / 16; ++j) {
-        const Four right = four(b + (k0 + k) * B + 16 * j + 4 * c);
+      for (int k = 0; k < 4; ++k) {
         DMFTCORE_UNROLL
-        for (int i = 0; i < M / 8; ++i) DMFTCORE_UNROLL
-        for (int q = 0; q < 4; ++q) sum_[i][j][q] += left[i].values[k] * right.values[q];
+        for (int j = 0; j < N / 16; ++j) {
+          const Four right = four(b + (k0 + k) * B + 16 * j + 4 * c);
+          DMFTCORE_UNROLL
+          for (int i = 0; i < M / 8; ++i) {
+            DMFTCORE_UNROLL
+            for (int q = 0; q < 4; ++q) sum_[i][j][q] += left[i].values[k] * right.values[q];
+          }
+        }
       }
     }
   }
@@ -89,9 +101,13 @@ public:
   template <class Use> __device__ __forceinline__ void for_each(const Use& use) const {
     const int lane = static_cast<int>(threadIdx.x) % WARP, r = lane / 4, c = lane % 4;
     DMFTCORE_UNROLL
-    for (int i = 0; i < M / 8; ++i) DMFTCORE_UNROLL
-    for (int j = 0; j < N / 16; ++j) DMFTCORE_UNROLL
-    for (int q = 0; q < 4; ++q) use(8 * i + r, 16 * j + 4 * c + q, sum_[i][j][q]);
+    for (int i = 0; i < M / 8; ++i) {
+      DMFTCORE_UNROLL
+      for (int j = 0; j < N / 16; ++j) {
+        DMFTCORE_UNROLL
+        for (int q = 0; q < 4; ++q) use(8 * i + r, 16 * j + 4 * c + q, sum_[i][j][q]);
+      }
+    }
   }
 
 private:

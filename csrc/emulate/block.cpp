@@ -16,9 +16,8 @@ namespace {
 
 using State = Thread::State;
 
-constexpr unsigned MOST_THREADS = 1024;         // a block, on every GPU
-constexpr std::size_t MOST_SHARED = 227 * 1024; // bytes a block, sm_90
-constexpr unsigned char POISON = 0xff;          // as float or double: a NaN
+constexpr unsigned MOST_THREADS = 1024; // a block, on every GPU
+constexpr unsigned char POISON = 0xff;  // as float or double: a NaN
 #ifdef __SANITIZE_ADDRESS__
 constexpr std::size_t GUARD = 0; // the sanitizer sees the first byte outside
 #else

@@ -56,6 +56,9 @@ struct Thread {
 
 constexpr unsigned WARP = 32;
 
+// Bytes of shared memory a block can have on sm_90.
+constexpr std::size_t MOST_SHARED = 227 * 1024;
+
 // What the lanes of a warp show each other between two warp barriers.
 struct Exchange {
   double lanes[WARP][12];

@@ -99,6 +99,8 @@ constexpr index MOST_BLOCKS = 6;
 
 inline int multiprocessors() { return 4; }
 
+inline std::size_t shared_memory_limit() { return emulate::MOST_SHARED; }
+
 template <class T> class Scratch {
 public:
   Scratch(Stream, index count) : data_(new T[static_cast<std::size_t>(count)]) {
