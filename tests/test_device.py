@@ -5,7 +5,6 @@ definitions and tolerances are those of `test_twotime`.
 """
 
 import functools
-import os
 import sys
 import types
 
@@ -14,6 +13,7 @@ import pytest
 
 import emulated
 import fake_cupy
+import gpu
 import test_twotime as definitions
 from dmftcore import _arrays, _core, twotime
 from dmftcore.errors import CudaError
@@ -322,14 +322,7 @@ def test_wrong_tensors_are_refused(torch, change, message):
 
 @pytest.mark.gpu
 def test_there_is_a_device_where_one_is_required():
-    count, reason = _core.cuda_status()
-    if os.environ.get("DMFTCORE_REQUIRE_GPU") == "1":
-        assert count > 0, reason
-        import cupy
-
-        assert cupy.cuda.is_available()
-    elif not count:
-        pytest.skip(reason)
+    assert gpu.cupy().cuda.is_available()
 
 
 def test_a_device_library_needs_a_device(monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import dmftcore as dc
 import emulated
 import fake_cupy
+import gpu
 from dmftcore import _core
 from dmftcore.errors import CudaError
 
@@ -27,6 +28,12 @@ def cupy(monkeypatch):
     monkeypatch.setattr(_core, "cuda", emulated_device.binding().cuda, raising=False)
     monkeypatch.setattr(_core, "cuda_status", lambda: (1, ""))
     return module
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def library(request):
+    """The fake library, and the true one where there is a GPU."""
+    return request.getfixturevalue("cupy") if request.param == "emulated" else gpu.cupy()
 
 
 RNG = np.random.default_rng(4)
@@ -55,10 +62,10 @@ RESULTS = ("outputs", "test_outputs", "train_loss", "test_loss", "errors", "ntk"
 
 
 @pytest.mark.parametrize("arrays", [ARRAYS, GRAM], ids=["inputs", "gram"])
-def test_the_chain_on_a_device_is_that_on_the_host(cupy, arrays):
+def test_the_chain_on_a_device_is_that_on_the_host(library, arrays):
     options = {"kernel_times": [0, 4], "save": "all", "method": "chain"}
     expected = dc.solve(LIMIT, dc.Dataset(**arrays), TRAINING, **options)
-    on_device = dc.Dataset(**{name: cupy.asarray(array) for name, array in arrays.items()})
+    on_device = dc.Dataset(**{name: library.asarray(array) for name, array in arrays.items()})
     for data, device in ((on_device, None), (dc.Dataset(**arrays), "cuda")):
         found = dc.solve(LIMIT, data, TRAINING, device=device, **options)
         assert found.diagnostics["device"] == "cuda"
@@ -83,7 +90,7 @@ def test_the_chain_on_a_device_is_that_on_the_host(cupy, arrays):
     ],
     ids=["residual", "momentum", "ntk", "infinite"],
 )
-def test_every_chain_runs_on_a_device(cupy, limit, training):
+def test_every_chain_runs_on_a_device(library, limit, training):
     options = {"kernel_times": [], "method": "chain"}
     expected = dc.solve(limit, dc.Dataset(**GRAM), training, **options)
     found = dc.solve(limit, dc.Dataset(**GRAM), training, device="cuda", **options)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import emulated
+import gpu
 import reference
 from dmftcore import _core, twotime
 
@@ -47,12 +48,24 @@ def on_emulator(setting, name, *arrays, **options):
     return emulated.library(setting)(name, *arrays, **options)
 
 
-# A backend runs an operation in one of its settings on numpy arrays and returns numpy arrays. A
-# further one (cuda) joins here.
-BACKENDS: dict[str, Callable] = {"cpu": on_cpu, "emulated": on_emulator}
+def on_gpu(_, name, *arrays, **options):
+    cupy = gpu.cupy()
+    results = getattr(twotime, name)(*map(cupy.asarray, arrays), **options)
+    return tuple(map(cupy.asnumpy, results)) if isinstance(results, tuple) else results.get()
+
+
+# A backend runs an operation in one of its settings on numpy arrays and returns numpy arrays.
+BACKENDS: dict[str, Callable] = {"cpu": on_cpu, "emulated": on_emulator, "cuda": on_gpu}
 SETTINGS = [("cpu", isa) for isa in available_isas()]
 if emulated.COMPILER is not None:
     SETTINGS += [("emulated", setting) for setting in emulated.SETTINGS]
+if gpu.missing() is None:
+    SETTINGS += [("cuda", "gpu")]
+
+
+def parameters(backend, *others):
+    """Parameters of a test that runs on a backend."""
+    return pytest.param(backend, *others, marks=pytest.mark.gpu if backend == "cuda" else ())
 
 
 @pytest.fixture(autouse=True)
@@ -371,7 +384,7 @@ def larger(backend, name):
 @pytest.mark.parametrize(
     ("backend", "setting", "name", "case"),
     [
-        (backend, setting, name, case)
+        parameters(backend, setting, name, case)
         for backend, setting in SETTINGS
         for name in OPERATIONS
         for case in (SMALL_ROWS if name in ROWS else SMALL)
@@ -387,7 +400,7 @@ def test_definition(backend, setting, name, case, dtype):
 @pytest.mark.parametrize(
     ("backend", "setting", "name", "case"),
     [
-        (backend, setting, name, case)
+        parameters(backend, setting, name, case)
         for backend, setting in SETTINGS
         for name in OPERATIONS
         for case in larger(backend, name)
