@@ -99,11 +99,15 @@ inline std::size_t shared_memory_limit() {
   return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
 }
 
+// Of the current device.
+cudaMemPool_t scratch_pool();
+
 template <class T> class Scratch {
 public:
   Scratch(Stream stream, index count) : stream_(static_cast<cudaStream_t>(stream)) {
     if (count > 0)
-      check(cudaMallocAsync(&data_, static_cast<std::size_t>(count) * sizeof(T), stream_));
+      check(cudaMallocFromPoolAsync(&data_, static_cast<std::size_t>(count) * sizeof(T),
+                                    scratch_pool(), stream_));
   }
   // An error of the free is one of an earlier operation, which reports it.
   ~Scratch() {

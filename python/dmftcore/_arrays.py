@@ -43,6 +43,9 @@ class Library(Protocol):
     def place(self, array: Any) -> str:
         """Where the memory of `array` is."""
 
+    def in_one_place(self, array: Any, other: Any) -> bool:
+        """Whether the memory of both is in one place."""
+
     def core(self, array: Any) -> Any:
         """The operations on arrays like `array`, with the functions of `_core`."""
 
@@ -62,6 +65,9 @@ class _Numpy:
     def place(self, array: Any) -> str:
         return "host"
 
+    def in_one_place(self, array: Any, other: Any) -> bool:
+        return True
+
     def core(self, array: Any) -> Any:
         return _core
 
@@ -73,6 +79,9 @@ class _Cupy(_Numpy):
 
     def place(self, array: Any) -> str:
         return f"cuda:{array.device.id}"
+
+    def in_one_place(self, array: Any, other: Any) -> bool:
+        return bool(array.device == other.device)
 
     def core(self, array: Any) -> Any:
         cupy, device, dtype = sys.modules["cupy"], array.device, array.dtype
@@ -101,6 +110,9 @@ class _Torch:
 
     def place(self, array: Any) -> str:
         return str(array.device)
+
+    def in_one_place(self, array: Any, other: Any) -> bool:
+        return bool(array.device == other.device)
 
     def core(self, array: Any) -> Any:
         torch, device, dtype = sys.modules["torch"], array.device, array.dtype
@@ -133,8 +145,8 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
     given = [_recognised(name, array) for name, array in arrays.items()]
     for name, (library, array) in zip(arrays, given, strict=True):
         _check_one(name, library, array)
-    first, (library, reference) = next(iter(arrays)), given[0]
-    for name, (other, array) in zip(arrays, given, strict=True):
+    (first, *names), (library, reference) = arrays, given[0]
+    for name, (other, array) in zip(names, given[1:], strict=True):
         if other is not library:
             _refuse_mixture(first, library, name, other)
         if array.dtype != reference.dtype:
@@ -142,7 +154,7 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
                 f"{first} is {reference.dtype} but {name} is {array.dtype}; all arrays must have "
                 f"one dtype: pass {library.to_dtype_of.format(name, first)}"
             )
-        if library is not _NUMPY and library.place(array) != library.place(reference):
+        if not library.in_one_place(array, reference):
             raise TypeError(
                 f"{first} is on {library.place(reference)} but {name} is on "
                 f"{library.place(array)}; all arrays must be on one device"

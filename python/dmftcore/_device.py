@@ -15,7 +15,7 @@ from dmftcore import _core
 from dmftcore.errors import CudaError
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class DeviceCore:
     """The core for arrays of one library, one type, on one device.
 
@@ -99,14 +99,15 @@ class DeviceCore:
 
     def _run(self, name: str, *arguments: Any) -> None:
         """Call a function of the core; arrays are passed by address."""
-        if not hasattr(_core, "cuda"):
+        cuda = getattr(_core, "cuda", None)
+        if cuda is None:
             raise CudaError(_core.cuda_status()[1])
-        function = getattr(getattr(_core.cuda, self.dtype), name)
+        function = getattr(getattr(cuda, self.dtype), name)
         address = self.address
         function(
             self.device,
             self.stream,
-            *(one if isinstance(one, int) else address(one) for one in arguments),
+            *[one if isinstance(one, int) else address(one) for one in arguments],
         )
 
 

@@ -63,7 +63,6 @@ EXPORT void set_order(Size order) {
 EXPORT_OPERATIONS(double, float64)
 EXPORT_OPERATIONS(float, float32)
 
-#if __has_include("cuda/rows.cu")
 #define EXPORT_ROWS(T, NAME)                                                                       \
   EXPORT const char* rows_causal_##NAME(Size m, Size n, const T* x, const T* a, Size ld, T* y) {   \
     return guarded([&] { cuda::rows_causal<T>(nullptr, m, n, x, a, ld, y); });                     \
@@ -91,4 +90,3 @@ EXPORT_OPERATIONS(float, float32)
 
 EXPORT_ROWS(double, float64)
 EXPORT_ROWS(float, float32)
-#endif
