@@ -47,6 +47,8 @@ TRAININGS = {
     "schedule": lambda steps: dc.GradientDescent(np.geomspace(0.08, 0.02, steps), steps),
     "momentum": lambda steps: dc.GradientDescent(0.05, steps, momentum=0.7),
     "decay": lambda steps: dc.GradientDescent(0.08, steps, weight_decay=0.3),
+    # lr * weight_decay = 1: nothing is left of the initial weights after one step.
+    "forgetting": lambda steps: dc.GradientDescent(0.08, steps, weight_decay=12.5),
     "all": lambda steps: dc.GradientDescent(
         np.linspace(0.02, 0.08, steps), steps, momentum=0.6, weight_decay=0.2
     ),
@@ -268,6 +270,11 @@ class TestInfiniteDepth:
         assert np.all(errors[1:] < errors[:-1] / 20)
         assert np.all(errors < estimates)
         assert np.all(estimates[1:] < estimates[:-1] / 5)
+
+    def test_no_initial_weights_left(self):
+        """The residual does not divide by what is kept of them."""
+        solution = dc.solve(self.LIMIT, DATA, TRAININGS["forgetting"](4))
+        assert solution.diagnostics["residual"] < 1e-12
 
     @pytest.mark.parametrize("memory", ["plain", "all"])
     def test_is_the_limit_of_finite_depth(self, memory):

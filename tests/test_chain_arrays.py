@@ -163,3 +163,12 @@ def test_the_host_waits_once_a_step(branch):
         system.advance(np.array([30]))
     # Ten steps, and the outputs at the end.
     assert OnDevice.reads == 11
+
+
+def test_the_host_waits_once_a_sweep_in_depth():
+    with second_library() as xp:
+        system = ChainMarch(problem(dc.INFINITE, 1.0), STEPS, xp=xp)
+        system.advance(np.array([20]))
+        before, OnDevice.reads = system.chain.sweeps, 0
+        system.advance(np.array([25]))
+        assert OnDevice.reads == 6 + system.chain.sweeps - before

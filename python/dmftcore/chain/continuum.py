@@ -256,13 +256,13 @@ class ContinuumChain(TwoTimeChain):
             return flows
 
         found: list[tuple[FloatArray, FloatArray]] = []
-        for sides, integral, source in (
-            (("z", "hhat", "m", "n", "h", "g"), up, symmetric["hhat"][0] / kept),
-            (("y", "ghat", "n", "m", "g", "h"), down, dense.top),
+        for sides, integral, start in (
+            (("z", "hhat", "m", "n", "h", "g"), up, (causal["z"][0], symmetric["hhat"][0])),
+            (("y", "ghat", "n", "m", "g", "h"), down, (learned * dense.top, kept * dense.top)),
         ):
             flows = slopes(*sides)
-            responses = learned * source + np.tensordot(integral, [f[0] for f in flows], 1)
-            covariances = kept * source + np.tensordot(integral, [f[1] for f in flows], 1)
+            responses = start[0] + np.tensordot(integral, [f[0] for f in flows], 1)
+            covariances = start[1] + np.tensordot(integral, [f[1] for f in flows], 1)
             found += zip(causal[sides[0]], responses, strict=True)
             found += zip(symmetric[sides[1]], covariances, strict=True)
         for j in self.layers:
@@ -355,8 +355,8 @@ class ContinuumChain(TwoTimeChain):
             new_c = propagate(start[1] + self.xp.tensordot(integral, rest_c, 1))
             rest_r += learned(new_c)
             new_r = propagate(start[0] + self.xp.tensordot(integral, rest_r, 1))
-            change = max(_relative(new_r, response), _relative(new_c, covariance))
-            if change <= REST:
+            changes = _relative(new_r, response), _relative(new_c, covariance)
+            if self.xp.maximum(*changes) <= REST:
                 return
             response, covariance = new_r, new_c
         self.settled = False
@@ -399,10 +399,9 @@ class ContinuumChain(TwoTimeChain):
         return lambda w: twotime.rows_symmetric(w, kernel)
 
 
-def _relative(new: FloatArray, old: FloatArray) -> float:
-    """Largest change, relative to the largest element."""
-    scale = float(abs(new).max())
-    return float(abs(new - old).max()) / scale if scale > 0 else 0.0
+def _relative(new: FloatArray, old: FloatArray) -> Any:
+    """Largest change, relative to the largest element: a number where the rows are."""
+    return abs(new - old).max() / (abs(new).max() + np.finfo(float).tiny)
 
 
 def _terms(exponent: float) -> int:

@@ -179,7 +179,8 @@ class ChainMarch:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
-        known = self._coordinates(self._rows(self._chain.step).stop)
+        # With the spare columns: bits may depend on the strides of a product's arguments.
+        known = self._history[: self._rows(self._chain.step).stop]
         return {
             **{f"chain_{name}": array for name, array in self._chain.state().items()},
             **{f"errors_{name}": array for name, array in self._errors.state().items()},
@@ -201,7 +202,9 @@ class ChainMarch:
 
         self._chain.restore(part("chain_"))
         self._errors.restore(part("errors_"))
-        self._append(slice(0, len(state["coordinates"])), self._xp.asarray(state["coordinates"]))
+        known = self._xp.asarray(state["coordinates"])
+        self._history = self._xp.zeros((len(self._history), known.shape[1]))
+        self._history[: len(known)] = known
         self._predictor = self._xp.asarray(state["predictor"])
         self._stored = state["stored"].tolist()
         self._stored_outputs = list(state["stored_outputs"])
