@@ -96,6 +96,9 @@ def sanitize(session: nox.Session) -> None:
         "pytest",
         "-m",
         "not slow",
+        # The emulated kernels once in each size of tiles: fibers are slow here.
+        "-k",
+        "not (emulated-forward or emulated-backward or emulated-sm_80)",
         *(session.posargs or chosen),
         # Leaks are those of the interpreter. Uncaptured: a report is the last thing that is said.
         "--capture=no",

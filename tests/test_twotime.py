@@ -362,8 +362,8 @@ LARGE_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 601), (250, 530), (1, 1
 
 # On the emulator: across tiles of 32, and of 64 and 128 where these are used for small matrices.
 EMULATED = [
-    Case(197, trailing=(5,)),
-    Case(150, block=3, trailing=(50,)),
+    Case(135, trailing=(5,)),
+    Case(99, block=3, trailing=(50,)),
     Case(120, block=40, trailing=(2, 8)),
     Case(67, batch=(3,), trailing=(15,)),
     Case(34, batch=(40,)),

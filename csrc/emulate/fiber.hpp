@@ -4,6 +4,12 @@
 #include <cstddef>
 #include <memory>
 
+#ifdef __has_feature // how clang says what gcc defines
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__
+#endif
+#endif
+
 // What a sanitizer knows of stacks needs the context switch of the C library.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
 #define DMFTCORE_FAST_FIBERS

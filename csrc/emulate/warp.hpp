@@ -33,10 +33,10 @@ T shuffle(unsigned mask, T value, Site site, const Source& source) {
   return value;
 }
 
-// The fragments of PTX: with g = lane / 4 and t = lane % 4,
-//   m8n8k4     A: (g, t)                          B: (t, g)           C[q]: (g, 2t + q)
-//   m16n8k16   A[q]: (g + 8(q&1), t + 4(q>>1))    B[q]: (t + 4q, g)   C[q]: (g + 8(q>>1), 2t +
-//   (q&1))
+// The fragments of PTX, which CUTLASS describes alike (MMA_Traits of SM80_8x8x4_F64F64F64F64_TN and
+// SM90_16x8x16_F64F64F64F64_TN): with g = lane / 4 and t = lane % 4,
+//   m8n8k4     A: (g, t)                         B: (t, g)           C[q]: (g, 2t + q)
+//   m16n8k16   A[q]: (g + 8(q&1), t + 4(q>>1))   B[q]: (t + 4q, g)   C[h][q]: (g + 8h, 2t + q)
 
 inline void mma_m8n8k4(double (&c)[2], double a, double b, Site site) {
   together({a, b}, site, [&](const Exchange& exchange, unsigned lane) {
