@@ -195,6 +195,13 @@ def test_host_and_device_do_not_mix(cupy, name):
             getattr(twotime, operation.function)(*mixed, **operation.keywords(Case(6)))
 
 
+def test_sizes_may_be_numbers_of_numpy(cupy):
+    k, g = arguments("causal_apply", Case(6, block=2), np.float64)
+    options = {"strict": np.True_, "block": np.int64(2)}
+    (found,) = compute(cupy, "causal_apply", k, g, **options)
+    np.testing.assert_allclose(found, twotime.causal_apply(k, g, **options), rtol=1e-13)
+
+
 def test_devices_do_not_mix(cupy):
     x, a = zeros(cupy, 1, 3), zeros(cupy, 3, 3)
     a.device = cupy.cuda.Device(1)
@@ -262,12 +269,15 @@ def test_a_machine_without_a_driver_says_so(monkeypatch):
 # -- torch --------------------------------------------------------------------------------------
 
 
+TORCH_DEVICE = type("device", (), {"index": 1, "__str__": lambda _: "cuda:1"})()
+
+
 class Tensor:
     """What `_arrays` asks of a tensor of torch."""
 
     def __init__(self, host, requires_grad=False):
         self.host, self.requires_grad, self.is_cuda = host, requires_grad, True
-        self.device = type("device", (), {"index": 1, "__str__": lambda _: "cuda:1"})()
+        self.device = TORCH_DEVICE
         self.dtype = f"torch.{host.dtype}"
         self.shape, self.ndim = host.shape, host.ndim
 

@@ -46,12 +46,12 @@ class DeviceCore:
         if not dense:
             return self._of_two_kernels("causal_solve", a, b, block)
         x = self.empty(b.shape)
-        self._run("causal_solve_dense", *_sizes(a), b.shape[-1], block, a, b, x)
+        self._run("causal_solve_dense", *_sizes(a), b.shape[-1], int(block), a, b, x)
         return x
 
     def resolvent(self, a: Any, block: int) -> Any:
         r = self.empty(a.shape)
-        self._run("resolvent", *_sizes(a), block, a, r)
+        self._run("resolvent", *_sizes(a), int(block), a, r)
         return r
 
     def congruence(self, r: Any, c: Any, block: int) -> Any:
@@ -60,7 +60,7 @@ class DeviceCore:
     def causal_apply(self, k: Any, g: Any, strict: bool, block: int) -> Any:
         y = self.empty(g.shape)
         columns = math.prod(g.shape[k.ndim - 1 :])
-        self._run("causal_apply", *_sizes(k), columns, block, strict, k, g, y)
+        self._run("causal_apply", *_sizes(k), columns, int(block), bool(strict), k, g, y)
         return y
 
     def rows_causal(self, x: Any, a: Any) -> Any:
@@ -89,7 +89,7 @@ class DeviceCore:
 
     def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
         c = self.empty(a.shape)
-        self._run(name, *_sizes(a), block, a, b, c)
+        self._run(name, *_sizes(a), int(block), a, b, c)
         return c
 
     def _rows_times_history(self, name: str, x: Any, a: Any) -> Any:
