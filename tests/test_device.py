@@ -195,6 +195,14 @@ def test_host_and_device_do_not_mix(cupy, name):
             getattr(twotime, operation.function)(*mixed, **operation.keywords(Case(6)))
 
 
+def test_histories_may_have_different_lengths(cupy):
+    x = np.ones((2, 5))
+    c, r = (np.tril(np.random.default_rng(n).standard_normal((n, n))) for n in (6, 9))
+    found = compute(cupy, "rows_congruence", x, c, r)
+    for one, wanted in zip(found, twotime.rows_congruence(x, c, r), strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-12, atol=1e-13)
+
+
 def test_sizes_may_be_numbers_of_numpy(cupy):
     k, g = arguments("causal_apply", Case(6, block=2), np.float64)
     options = {"strict": np.True_, "block": np.int64(2)}

@@ -9,9 +9,10 @@
 //
 // One pass reads n^2/2 elements of the history and does m n^2 flops, twice that if it scatters and
 // gathers; with 8 bytes an element and 4.8 TB/s (H200, datasheet) it takes 56 us at least for
-// n = 8192 and 224 us for n = 16384. The sums of the blocks are m n (bands + strips) / 2 elements
-// written and read; there are at most 128 bands, and a strip for every 256 columns: 2 % of the pass
-// for each of the m rows at n = 8192 to scatter, 0.4 % to gather.
+// n = 8192 and 224 us for n = 16384. The sums of the blocks are m n bands / 2 elements to scatter
+// and m n strips / 2 to gather, written and read, mostly within the L2 cache; with at most 128
+// bands and a strip for every 256 columns these are, for each of the m rows, 1.6 % of the elements
+// of the pass at n = 8192, 0.8 % at n = 16384, and 0.4 % at any n.
 #pragma once
 
 #include "cuda/device_code.cuh"
