@@ -45,7 +45,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     suffixes = {".cpp", ".hpp", ".cu", ".cuh"}
-    sources = [p for p in sorted(Path("csrc").rglob("*")) if p.suffix in suffixes]
+    files = [*Path("csrc").rglob("*"), *Path("tests").rglob("*")]
+    sources = sorted(p for p in files if p.suffix in suffixes)
     session.run("clang-format", "--dry-run", "-Werror", *map(str, sources))
     session.run("gersemi", "--check", "CMakeLists.txt")
 

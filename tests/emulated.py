@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-
 FLAGS += ["-Wconversion", "-Werror"]
 #: For example those of a sanitizer.
 MORE_FLAGS = os.environ.get("DMFTCORE_EMULATED_FLAGS", "").split()
+
+#: Seconds after which what nobody has asked for is removed.
+UNUSED = 7 * 24 * 3600
 
 ORDERS = ("forward", "backward", "shuffled")
 
@@ -116,6 +120,10 @@ def closure(source):
 def cache_folder():
     folder = Path(tempfile.gettempdir()) / f"dmftcore-emulated-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > UNUSED:
+                path.unlink()
     return folder
 
 

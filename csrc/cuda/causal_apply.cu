@@ -34,24 +34,29 @@ __global__ void __launch_bounds__(256) causal_apply_rows(const Apply<T> p) {
     // Longest rows first.
     const int first = static_cast<int>(p.groups - 1 - i % p.groups) * ROWS;
     const index item = i / p.groups;
-    const int rows = min(ROWS, p.n - first);
+    const int last = min(ROWS, p.n - first) - 1; // rows that do not exist repeat this one
     const T* const k = p.k + item * p.n * p.n + index{first} * p.n;
     const T* const g = p.g + item * p.n * p.m;
 
     T sum[ROWS][COLUMNS] = {};
-    const int all_have = p.support.limit(first), end = p.support.limit(first + rows - 1);
-    for (int s = thread; s < end; s += threads) {
-      T values[COLUMNS];
+    // All loads come first: they wait for memory together.
+    const auto add = [&](int s, const auto& has) {
+      T factors[ROWS], values[COLUMNS];
+      DMFTCORE_UNROLL
+      for (int row = 0; row < ROWS; ++row)
+        factors[row] = has(min(row, last)) ? k[index{min(row, last)} * p.n + s] : T(0);
       DMFTCORE_UNROLL
       for (int c = 0; c < COLUMNS; ++c) values[c] = c < p.m ? g[index{s} * p.m + c] : T(0);
       DMFTCORE_UNROLL
       for (int row = 0; row < ROWS; ++row) {
-        if (row >= rows || (s >= all_have && s >= p.support.limit(first + row))) continue;
-        const T factor = k[index{row} * p.n + s];
         DMFTCORE_UNROLL
-        for (int c = 0; c < COLUMNS; ++c) sum[row][c] += factor * values[c];
+        for (int c = 0; c < COLUMNS; ++c) sum[row][c] += factors[row] * values[c];
       }
-    }
+    };
+    int s = thread;
+    for (; s < p.support.limit(first); s += threads) add(s, [](int) { return true; });
+    for (; s < p.support.limit(first + last); s += threads)
+      add(s, [&](int row) { return s < p.support.limit(first + row); });
 
     __syncthreads(); // the sums of the rows before have been read
     DMFTCORE_UNROLL
@@ -70,7 +75,7 @@ __global__ void __launch_bounds__(256) causal_apply_rows(const Apply<T> p) {
       const int row = place / COLUMNS, c = place % COLUMNS;
       T total = 0;
       for (int w = 0; w < threads / WARP; ++w) total += of_warps[w * ROWS * COLUMNS + place];
-      if (row < rows && c < p.m) p.y[item * p.n * p.m + index{first + row} * p.m + c] = total;
+      if (row <= last && c < p.m) p.y[item * p.n * p.m + index{first + row} * p.m + c] = total;
     }
   }
 }

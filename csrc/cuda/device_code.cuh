@@ -17,7 +17,7 @@
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...)
 //   clear(stream, data, count)  zeros
 //   Scratch<T>(stream, count)   memory of this stream, freed in its order; not initialised
-//   multiprocessors(), shared_memory_limit()   of the current device; the latter in bytes a block
+//   shared_memory_limit()       bytes a block can have on the current device
 //
 // A barrier must be reached by all threads of its block or warp at one line; blocks have whole
 // warps. Sources include nothing else of CUDA, and use no asm, no <<<>>> and no __shared__.

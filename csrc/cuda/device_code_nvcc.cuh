@@ -86,17 +86,11 @@ template <class T> void clear(Stream stream, T* data, index count) {
                           static_cast<cudaStream_t>(stream)));
 }
 
-inline int attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&value, which, device));
-  return value;
-}
-
-inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
-
 inline std::size_t shared_memory_limit() {
-  return static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return static_cast<std::size_t>(bytes);
 }
 
 // Of the current device.

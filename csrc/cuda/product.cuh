@@ -2,16 +2,17 @@
 // three steps of A and B in shared memory, two of them on their way.
 //
 // Only the steps are taken in which neither the tile's rows of A nor its columns of B are all zero;
-// a tile that has none writes zeros. Steps that the edge of a support crosses are masked element by
-// element as they are copied, which costs no arithmetic: cp.async fills with zeros what it is told
-// not to read. Elements are copied one at a time, so odd sizes and any alignment are all the same;
-// with tiles of 128 that is 128 copies a warp scheduler could overlap with 2048 clocks of FP64
-// tensor core (or of FP32 units) in each step.
+// a tile that has none writes zeros. Where the edge of a support crosses a step, elements are
+// masked as they are copied, which costs no arithmetic: cp.async fills with zeros what it is told
+// not to read. Elements are copied one at a time, so that odd sizes and any alignment are all the
+// same: 128 instructions of a warp for a step of a tile of 128, next to 2048 clocks of tensor core
+// (double) or multiply-adds (float).
 //
-// For each tile and step of double: 16 KiB of A and 16 KiB of B for 0.52 MFLOP, 16 B/clk of the 40
-// that a multiprocessor gets from the L2 cache. Tiles are handed out by rows, last rows first: the
-// longest sums come first, so the last wave is short, and neighbours share their rows of A in the
-// L2 cache.
+// Such a step takes 16 KiB of A and 16 KiB of B for 0.52 MFLOP in double: 16 B/clk, of about 40
+// that the L2 cache gives each multiprocessor. Tiles are handed out by rows, last rows first: the
+// longest sums come first, so that the last wave is short, and neighbours find their rows of A in
+// the L2 cache. Counting whole tiles on 132 multiprocessors, that keeps 82% of them at work for n =
+// 4096, 93% for 8192, 97% for 16384 (causal_matmul).
 //
 //   tile   threads   a multiprocessor runs   shared memory, double   for
 //   128    256       1                       110 KiB                 sizes that give each several

@@ -97,8 +97,6 @@ template <class T> void clear(Stream, T* data, index count) {
 // Few, so that loops over blocks go round.
 constexpr index MOST_BLOCKS = 6;
 
-inline int multiprocessors() { return 4; }
-
 inline std::size_t shared_memory_limit() { return emulate::MOST_SHARED; }
 
 template <class T> class Scratch {
