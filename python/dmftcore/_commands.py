@@ -38,6 +38,7 @@ _KNOWN = (ValueError, TypeError, OSError, MemoryError, ImportError, DivergenceEr
 
 #: Extras of the package, and the distributions that `dmftcore info` looks for.
 _OPTIONAL = {
+    "cuda": ("cupy-cuda13x",),
     "io": ("xarray", "h5netcdf", "h5py"),
     "plot": ("matplotlib",),
     "cli": ("typer", "rich", "tomli-w", "psutil"),

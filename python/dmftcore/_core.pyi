@@ -43,6 +43,11 @@ def rows_low_rank(
     x: NDArray[_Float], u: NDArray[_Float], v: NDArray[_Float]
 ) -> NDArray[_Float]: ...
 
+# bind_device.cpp, where CUDA was built: a namespace for each type, float64 and float32, with the
+# operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
+
+cuda: Any
+
 # bind_growing.cpp
 
 class GrowingNetwork:

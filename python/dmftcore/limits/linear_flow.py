@@ -322,6 +322,7 @@ def _run(
         save=options.save,
         tol=max(TRUNCATION * options.tol, ROUNDING_TOL),
         method=None,
+        device=options.device,
         progress=report,
         nested=True,
     )
