@@ -66,21 +66,12 @@ struct HeavyBall {
 struct NetworkKernels {
   // y = W x
   void (*apply)(const double* w, index rows, index width, const double* x, double* y);
-  // y = W^T g
-  void (*apply_transposed)(const double* w, index rows, index width, const double* g, double* y);
-  // W += scale left right^T
-  void (*rank_one)(double* w, index rows, index width, double scale, const double* left,
-                   const double* right);
-  // The two before in one pass over W: W += scale left right^T, then y = W^T g.
-  void (*rank_one_apply_transposed)(double* w, index rows, index width, double scale,
-                                    const double* left, const double* right, const double* g,
-                                    double* y);
-  // The same two for  W <- keep W + scale left right^T.
-  void (*decayed_rank_one)(double* w, index rows, index width, double keep, double scale,
-                           const double* left, const double* right);
-  void (*decayed_rank_one_apply_transposed)(double* w, index rows, index width, double keep,
-                                            double scale, const double* left, const double* right,
-                                            const double* g, double* y);
+  // y = keep y + W^T g; with keep = 0 it does not matter what y held.
+  void (*apply_transposed)(const double* w, index rows, index width, const double* g, double keep,
+                           double* y);
+  // W <- keep W + left^T right, where left and right have `rank` rows, those of right as wide as W.
+  void (*add_product)(double* w, index rows, index width, double keep, index rank,
+                      const double* left, index ld_left, const double* right);
   // A step of the heavy ball in one pass:  v = drift + left right^T,  W += ball.rate v,
   // drift = ball.momentum v - ball.decay W,  then y = W^T g. drift has the layout of W.
   void (*momentum_apply_transposed)(double* w, double* drift, index rows, index width,

@@ -192,9 +192,7 @@ class Schedule:
         wanted = _union(self.times, self.kernel_times)
         if len(wanted) == 0:
             return
-        ends = _union(
-            self.kernel_times, np.linspace(0, wanted[-1], reports + 1).astype(np.int64)
-        )
+        ends = _union(self.kernel_times, np.linspace(0, wanted[-1], reports + 1).astype(np.int64))
         stops = _union(wanted, ends)
         stops, ends = stops[stops > after], ends[ends > after]
         stored = np.isin(stops, self.times)
