@@ -207,8 +207,8 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
   if (count > 0) {
     if (coefficients_.cols() < std::max(count, n)) coefficients_.resize(2, std::max(count, n));
     double *c = coefficients_.row(0), *back = coefficients_.row(1);
-    kernels_.apply(q.data(), padded(count), q.ld(), x, c);
-    kernels_.apply_transposed(q.data(), count, q.ld(), c, 0, back);
+    kernels_.apply(q.panel(), x, c);
+    kernels_.apply_transposed(q.panel(), c, 0, back);
     add(-1, back, x, n);
     multiply_adds_ += 2.0 * static_cast<double>(n * count);
   }
@@ -233,8 +233,7 @@ void GrowingNetwork::set_initial(Weights& w, index row, index col, double value)
 }
 
 void GrowingNetwork::apply(const Matrix& w, const Matrix& x, Matrix& y) {
-  for (index k = 0; k < x.rows(); ++k)
-    kernels_.apply(w.data(), padded(w.rows()), w.ld(), x.row(k), y.row(k));
+  for (index k = 0; k < x.rows(); ++k) kernels_.apply(w.panel(), x.row(k), y.row(k));
   multiply_adds_ += static_cast<double>(x.rows() * w.rows() * w.cols());
 }
 
@@ -245,8 +244,7 @@ void GrowingNetwork::apply(const Weights& w, const Matrix& x, Matrix& y) {
 
 void GrowingNetwork::apply_transposed(const Weights& weights, const Matrix& g, Matrix& y) {
   const Matrix& w = weights.values;
-  for (index k = 0; k < g.rows(); ++k)
-    kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), 0, y.row(k));
+  for (index k = 0; k < g.rows(); ++k) kernels_.apply_transposed(w.panel(), g.row(k), 0, y.row(k));
   multiply_adds_ += static_cast<double>(g.rows() * w.rows() * w.cols());
   add_collected(weights, weights.left, weights.right, g, y);
 }
@@ -257,8 +255,8 @@ void GrowingNetwork::add_collected(const Weights& w, const Matrix& from, const M
   if (w.collected == 0) return;
   double* c = along_collected_.data();
   for (index k = 0; k < x.rows(); ++k) {
-    kernels_.apply(from.data(), padded(w.collected), from.ld(), x.row(k), c);
-    kernels_.apply_transposed(to.data(), w.collected, to.ld(), c, w.scale, y.row(k));
+    kernels_.apply(from.panel(0, w.collected), x.row(k), c);
+    kernels_.apply_transposed(to.panel(0, w.collected), c, w.scale, y.row(k));
   }
   multiply_adds_ += static_cast<double>(x.rows() * w.collected * (from.cols() + to.cols()));
 }
@@ -276,8 +274,8 @@ void GrowingNetwork::collect(Weights& w, const Matrix& left, const Matrix& right
   }
   if (w.collected + outputs_ <= capacity() && std::abs(w.scale) >= LEAST_SCALE) return;
   Matrix& values = w.values;
-  kernels_.add_product(values.data(), values.rows(), values.ld(), w.scale, w.collected,
-                       w.left.data(), w.left.ld(), w.right.data());
+  kernels_.add_product(values.panel(), w.scale, w.left.panel(0, w.collected),
+                       w.right.panel(0, w.collected));
   multiply_adds_ += static_cast<double>(w.collected * values.rows() * values.cols());
   w.collected = 0;
   w.scale = 1;
@@ -288,16 +286,14 @@ void GrowingNetwork::update_and_apply_transposed(Weights& weights, const Matrix&
   if (pending_ && !has_momentum()) collect(weights, left, right);
   if (!pending_ || !has_momentum()) return apply_transposed(weights, g, y);
   Matrix& w = weights.values;
-  double* drift = weights.drift.data();
-  const index rows = w.rows(), ld = w.ld();
   // All gradients come before the step, which is taken in one pass with the product of output 0.
-  if (outputs_ > 1)
-    kernels_.add_product(drift, rows, ld, 1, outputs_ - 1, left.row(1), left.ld(), right.row(1));
-  kernels_.momentum_apply_transposed(w.data(), drift, rows, ld, ball(), left.row(0), right.row(0),
+  Matrix& drift = weights.drift;
+  kernels_.add_product(drift.panel(), 1, left.panel(1, outputs_ - 1), right.panel(1, outputs_ - 1));
+  kernels_.momentum_apply_transposed(w.panel(), drift.data(), ball(), left.row(0), right.row(0),
                                      g.row(0), y.row(0));
   for (index k = 1; k < outputs_; ++k)
-    kernels_.apply_transposed(w.data(), rows, ld, g.row(k), 0, y.row(k));
-  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * rows * w.cols());
+    kernels_.apply_transposed(std::as_const(w).panel(), g.row(k), 0, y.row(k));
+  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * w.rows() * w.cols());
 }
 
 void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weights& w, index rows,

@@ -175,7 +175,7 @@ void ResidualNetwork::pass(const Matrix& x, const Basis& met, const Matrix& coor
     double* out = y.row(k);
     for (index i = 0; i < count; ++i)
       along[i] = initial * in[opposite.neurons[at(i)]] + branch_ * branch_ * learned.row(k)[i];
-    kernels_.apply_transposed(p.data(), count, p.ld(), along, 0, spread);
+    kernels_.apply_transposed(p.panel(), along, 0, spread);
     for (index j = 0; j < n; ++j) out[j] = in[j] + spread[j];
     for (index j = 0; j < coordinates.cols(); ++j)
       out[met.neurons[at(j)]] += initial * coordinates.row(k)[j];

@@ -12,17 +12,15 @@ namespace dmftcore::cpu {
 
 constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
-// Numbers from one row to the next: a function of the columns alone, so that all matrices over the
-// same neurons agree. Small matrices stay dense in cache; the rows of large ones move apart in
-// steps of at most 1/16, for a matrix is copied whenever they do.
+// Numbers from one row to the next. A matrix is copied whenever its rows move apart: they do so in
+// steps of at most 1/8 where it is large. Kernels do not touch what is between the rows.
 constexpr index pitch(index cols) {
-  index step = PAD;
-  while (cols >= 32 * step) step *= 2;
+  index step = 32;
+  while (cols >= 16 * step) step *= 2;
   return (cols + step - 1) / step * step;
 }
 
-// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero, with ld =
-// pitch(cols) or that of more columns, if there were more.
+// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero.
 class Matrix {
 public:
   Matrix() = default;
@@ -35,6 +33,13 @@ public:
   const double* row(index i) const { return data_.get() + i * ld_; }
   double* data() { return data_.get(); }
   const double* data() const { return data_.get(); }
+
+  Panel<double> panel() { return {data(), rows_, padded(cols_), ld_}; }
+  Panel<const double> panel() const { return panel(0, rows_); }
+  // Some of the rows.
+  Panel<const double> panel(index begin, index count) const {
+    return {row(begin), count, padded(cols_), ld_};
+  }
 
   // Grows to rows x cols, new entries zero.
   void resize(index rows, index cols) {

@@ -6,6 +6,8 @@ namespace {
 
 using dmftcore::index;
 using dmftcore::cpu::HeavyBall;
+using dmftcore::cpu::Panel;
+using Rows = Panel<const double>;
 using V = vec<double>;
 constexpr int N = LANES<double>;
 
@@ -19,13 +21,13 @@ V sums(V* s) {
   return s[0];
 }
 
-void apply(const double* w, index rows, index width, const double* x, double* y) {
-  for (index i = 0; i < rows; i += N) {
+void apply(const Rows& w, const double* x, double* y) {
+  for (index i = 0; i < w.rows; i += N) {
     V s[N] = {};
-    const double* row = w + i * width;
-    for (index j = 0; j < width; j += N) {
+    const double* row = w.data + i * w.ld;
+    for (index j = 0; j < w.width; j += N) {
       const V xj = load(x + j);
-      for (int k = 0; k < N; ++k) s[k] += load(row + k * width + j) * xj;
+      for (int k = 0; k < N; ++k) s[k] += load(row + k * w.ld + j) * xj;
     }
     store(y + i, sums(s));
   }
@@ -88,46 +90,45 @@ void block_of(int count, double* w, index ld, index rows, const Push& push, cons
 }
 
 template <bool PUSHED>
-void sweep(double* w, index rows, index width, const Push& push, const double* g, double keep,
-           double* y) {
+void sweep(const Panel<double>& w, const Push& push, const double* g, double keep, double* y) {
   constexpr int WIDE = WIDEST<PUSHED>;
-  const index vectors = width / N;
+  const index vectors = w.width / N;
   const index blocks = (vectors + WIDE - 1) / WIDE;
   // Blocks of equal width: a narrow last one would wait for the latency of a single sum.
   for (index b = 0; b < blocks; ++b) {
     const index begin = b * vectors / blocks, end = (b + 1) * vectors / blocks;
     const index j = begin * N;
-    block_of<WIDE, PUSHED>(static_cast<int>(end - begin), w + j, width, rows, push.from_column(j),
-                           g, keep, y + j);
+    block_of<WIDE, PUSHED>(static_cast<int>(end - begin), w.data + j, w.ld, w.rows,
+                           push.from_column(j), g, keep, y + j);
   }
 }
 
-void apply_transposed(const double* w, index rows, index width, const double* g, double keep,
-                      double* y) {
+void apply_transposed(const Rows& w, const double* g, double keep, double* y) {
   // Without a push nothing is written.
-  sweep<false>(const_cast<double*>(w), rows, width, {}, g, keep, y);
+  sweep<false>({const_cast<double*>(w.data), w.rows, w.width, w.ld}, {}, g, keep, y);
 }
 
-void momentum_apply_transposed(double* w, double* drift, index rows, index width,
-                               const HeavyBall& ball, const double* left, const double* right,
-                               const double* g, double* y) {
-  sweep<true>(w, rows, width, {ball, drift, left, right}, g, 0, y);
+void momentum_apply_transposed(const Panel<double>& w, double* drift, const HeavyBall& ball,
+                               const double* left, const double* right, const double* g,
+                               double* y) {
+  sweep<true>(w, {ball, drift, left, right}, g, 0, y);
 }
 
-// Columns [0, COUNT N) of  W <- keep W + left^T right  with RANK rows of left and right.
+// Columns [j, j + COUNT N) of  W <- keep W + left^T right  with RANK rows of left and right from
+// `first` on.
 template <int RANK, int COUNT>
-void product_block(double* w, index rows, index ld, double keep, const double* left, index ld_left,
-                   const double* right) {
+void product_block(const Panel<double>& w, index j, double keep, const Rows& left,
+                   const Rows& right, index first) {
   V r[RANK][COUNT];
   for (int k = 0; k < RANK; ++k)
-    for (int c = 0; c < COUNT; ++c) r[k][c] = load(right + k * ld + c * N);
+    for (int c = 0; c < COUNT; ++c) r[k][c] = load(right.data + (first + k) * right.ld + j + c * N);
   const V kept = broadcast(keep);
-  for (index i = 0; i < rows; ++i) {
-    double* row = w + i * ld;
+  for (index i = 0; i < w.rows; ++i) {
+    double* row = w.data + i * w.ld + j;
     V wi[COUNT];
     for (int c = 0; c < COUNT; ++c) wi[c] = kept * load(row + c * N);
     for (int k = 0; k < RANK; ++k) {
-      const V lk = broadcast(left[k * ld_left + i]);
+      const V lk = broadcast(left.data[(first + k) * left.ld + i]);
       for (int c = 0; c < COUNT; ++c) wi[c] += lk * r[k][c];
     }
     for (int c = 0; c < COUNT; ++c) store(row + c * N, wi[c]);
@@ -135,29 +136,24 @@ void product_block(double* w, index rows, index ld, double keep, const double* l
 }
 
 // Rows of `right` that stay in registers while a pass goes through W, and vectors of each.
-constexpr int RANK = 8;
+constexpr int MOST = 8;
 constexpr int STRIP = REGISTERS / 16;
 
-template <int COUNT>
-void product_of(index rank, double* w, index rows, index ld, double keep, const double* left,
-                index ld_left, const double* right) {
-  if constexpr (COUNT > 0) {
-    if (rank == COUNT)
-      for (index j = 0; j < ld; j += STRIP * N) {
-        const bool narrow = j + STRIP * N > ld;
-        (narrow ? product_block<COUNT, 1> : product_block<COUNT, STRIP>)(w + j, rows, ld, keep,
-                                                                         left, ld_left, right + j);
-      }
-    else
-      product_of<COUNT - 1>(rank, w, rows, ld, keep, left, ld_left, right);
+template <int RANK>
+void product_of(index rank, const Panel<double>& w, double keep, const Rows& left,
+                const Rows& right, index first) {
+  if constexpr (RANK > 0) {
+    if (rank < RANK) return product_of<RANK - 1>(rank, w, keep, left, right, first);
+    index j = 0;
+    for (; j + STRIP * N <= w.width; j += STRIP * N)
+      product_block<RANK, STRIP>(w, j, keep, left, right, first);
+    for (; j < w.width; j += N) product_block<RANK, 1>(w, j, keep, left, right, first);
   }
 }
 
-void add_product(double* w, index rows, index width, double keep, index rank, const double* left,
-                 index ld_left, const double* right) {
-  for (index k = 0; k < rank; k += RANK, keep = 1)
-    product_of<RANK>(rank - k < RANK ? rank - k : RANK, w, rows, width, keep, left + k * ld_left,
-                     ld_left, right + k * width);
+void add_product(const Panel<double>& w, double keep, const Rows& left, const Rows& right) {
+  for (index first = 0; first < left.rows; first += MOST, keep = 1)
+    product_of<MOST>(left.rows - first, w, keep, left, right, first);
 }
 
 } // namespace
