@@ -47,7 +47,10 @@ public:
     if (rows > capacity_ || ld > ld_) {
       const index capacity = rows > capacity_ ? padded(std::max(rows, 2 * capacity_)) : capacity_;
       Buffer data = allocate(capacity * ld);
-      for (index i = 0; i < rows_; ++i) std::copy_n(row(i), cols_, data.get() + i * ld);
+      double* to = data.get();
+      for (index i = 0; i < rows_; ++i, to += ld)
+        std::fill(std::copy_n(row(i), cols_, to), to + ld, 0.0);
+      std::fill(to, data.get() + capacity * ld, 0.0);
       data_ = std::move(data);
       capacity_ = capacity;
       ld_ = ld;
@@ -66,7 +69,6 @@ private:
     const auto bytes = static_cast<std::size_t>(size) * sizeof(double);
     Buffer buffer(static_cast<double*>(std::aligned_alloc(64, bytes)));
     if (!buffer) throw std::bad_alloc();
-    std::fill_n(buffer.get(), size, 0.0);
     return buffer;
   }
 

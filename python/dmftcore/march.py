@@ -194,20 +194,31 @@ class Schedule:
             return
         ends = _union(self.kernel_times, np.linspace(0, wanted[-1], reports + 1).astype(np.int64))
         stops = _union(wanted, ends)
-        stops, ends = stops[stops > after], ends[ends > after]
-        stored = np.isin(stops, self.times)
-        with_kernels = np.isin(ends, self.kernel_times)
-        begin = 0
-        for end, last in enumerate((np.searchsorted(stops, ends) + 1).tolist()):
-            yield Segment(stops[begin:last], stored[begin:last], bool(with_kernels[end]))
-            begin = last
+        stored, with_kernels = _found(stops, self.times), _found(stops, self.kernel_times)
+        begin = int(np.searchsorted(stops, after, side="right"))
+        for last in np.searchsorted(stops, ends[ends > after]).tolist():
+            part = slice(begin, last + 1)
+            yield Segment(stops[part], stored[part], bool(with_kernels[last]))
+            begin = last + 1
 
 
-def _union(*steps: IntArray) -> IntArray:
-    """All of the steps, increasing; several times faster than `numpy.union1d`."""
-    merged = np.sort(np.concatenate(steps), kind="stable")
-    union: IntArray = merged[np.diff(merged, prepend=-1) > 0]
+# Several times faster than `numpy.union1d` and `numpy.isin`, which short runs would notice.
+
+
+def _union(*steps: TimeArray) -> IntArray:
+    """All of the steps, increasing."""
+    merged: IntArray = np.sort(np.concatenate(steps), kind="stable")
+    first = np.ones(len(merged), dtype=bool)
+    np.not_equal(merged[1:], merged[:-1], out=first[1:])
+    union: IntArray = merged[first]
     return union
+
+
+def _found(stops: IntArray, some: TimeArray) -> npt.NDArray[np.bool_]:
+    """Which of the increasing stops are among some of them."""
+    found = np.zeros(len(stops), dtype=bool)
+    found[np.searchsorted(stops, some)] = True
+    return found
 
 
 def _members(given: npt.ArrayLike, wanted: FloatArray) -> FloatArray:
