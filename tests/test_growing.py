@@ -275,7 +275,7 @@ def test_outputs_are_those_of_explicit_matrices(limit, training, outputs):
 
 
 @pytest.mark.parametrize("training", ["plain", "momentum", "decay", "all"])
-@pytest.mark.parametrize("limit, outputs", [("three layers", 10), ("three blocks", 2)])
+@pytest.mark.parametrize(("limit", "outputs"), [("three layers", 10), ("three blocks", 2)])
 @pytest.mark.parametrize("isa", ["baseline", "v3", "v4"])
 def test_every_instruction_set(isa, training, limit, outputs):
     """Ten outputs make updates of more rows than the kernels hold at a time."""
@@ -313,7 +313,8 @@ def test_converged_runs_do_not_grow():
     limit, training = dc.DeepLinear(3, gamma=1.5), dc.GradientDescent(0.05, 2000)
     network = GrowingNetwork(problem_of(limit, data, training), 1e-8)
     errors = data.targets - network.advance(np.array([800, 2000]))[..., 0]
-    assert np.abs(errors[0]).max() < 1e-8 and np.abs(errors[1]).max() < 1e-13
+    assert np.abs(errors[0]).max() < 1e-8
+    assert np.abs(errors[1]).max() < 1e-13
     before = GrowingNetwork(problem_of(limit, data, training), 1e-8)
     before.advance(np.array([800]))
     assert network.neurons == before.neurons
@@ -492,6 +493,10 @@ def test_a_state_of_another_problem_is_refused(limit):
     state = first.state()
     state["core.forward.1.neurons"] = state["core.forward.1.neurons"] + 100
     with pytest.raises(ValueError, match=r"forward\.1\.neurons"):
+        march(data_of(2), TRAININGS["plain"]).restore(state)
+    state = first.state()
+    state["core.weights.1.collected"] = np.array(8)
+    with pytest.raises(ValueError, match=r"weights\.1\.collected"):
         march(data_of(2), TRAININGS["plain"]).restore(state)
 
 

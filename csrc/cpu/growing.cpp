@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 
 namespace dmftcore::cpu {
@@ -10,9 +11,9 @@ namespace {
 
 constexpr std::int64_t LONGEST_GAP = 64;
 
-// Updates collected before they are written into the weights: the shortest sequence whose rows fill
-// a register of the widest vectors. Fewer write more often, with more the products with the
-// updates themselves cost what is saved.
+// Updates that are written into the weights at a time: as many rows as a pass holds in registers,
+// and as `apply` takes at once on wide vectors. Half as many are written twice as often, and the
+// products with twice as many cost more than that saves: both were slower.
 constexpr index COLLECTED = 8;
 
 // The least part of the values that weight decay may leave before they are written anew.
@@ -304,6 +305,8 @@ void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weigh
   visitor.visit(name + ".right", w.right, capacity(), cols);
   visitor.visit(name + ".collected", w.collected);
   visitor.visit(name + ".scale", w.scale);
+  if (w.collected < 0 || w.collected + outputs_ > capacity())
+    throw std::invalid_argument(name + ".collected of the state is out of range");
 }
 
 void GrowingNetwork::visit(StateVisitor& visitor) {
