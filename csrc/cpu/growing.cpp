@@ -250,13 +250,14 @@ void GrowingNetwork::apply_transposed(const Weights& weights, const Matrix& g, M
   add_collected(weights, weights.left, weights.right, g, y);
 }
 
-// y <- scale y + to^T from x
+// y <- scale (y + to^T from x)
 void GrowingNetwork::add_collected(const Weights& w, const Matrix& from, const Matrix& to,
                                    const Matrix& x, Matrix& y) {
   if (w.collected == 0) return;
   double* c = along_collected_.data();
   for (index k = 0; k < x.rows(); ++k) {
     kernels_.apply(from.panel(0, w.collected), x.row(k), c);
+    for (index i = 0; i < w.collected; ++i) c[i] *= w.scale;
     kernels_.apply_transposed(to.panel(0, w.collected), c, w.scale, y.row(k));
   }
   multiply_adds_ += static_cast<double>(x.rows() * w.collected * (from.cols() + to.cols()));
@@ -264,16 +265,22 @@ void GrowingNetwork::add_collected(const Weights& w, const Matrix& from, const M
 
 // W <- (1 - eta lambda) W + a left^T right
 void GrowingNetwork::collect(Weights& w, const Matrix& left, const Matrix& right) {
-  if (keep_ != 1) {
-    w.scale *= keep_;
-    for (index i = 0; i < w.collected; ++i)
-      for (index j = 0; j < w.left.cols(); ++j) w.left.row(i)[j] *= keep_;
-  }
+  w.scale *= keep_;
+  if (std::abs(w.scale) < LEAST_SCALE) write_collected(w);
+  const double rate = rate_ / w.scale;
   for (index k = 0; k < outputs_; ++k, ++w.collected) {
-    for (index j = 0; j < left.cols(); ++j) w.left.row(w.collected)[j] = rate_ * left.row(k)[j];
+    for (index j = 0; j < left.cols(); ++j) w.left.row(w.collected)[j] = rate * left.row(k)[j];
     std::copy_n(right.row(k), right.cols(), w.right.row(w.collected));
   }
-  if (w.collected + outputs_ <= capacity() && std::abs(w.scale) >= LEAST_SCALE) return;
+  if (w.collected + outputs_ > capacity()) write_collected(w);
+}
+
+void GrowingNetwork::write_collected(Weights& w) {
+  // Values that only decay take part in an update by nothing.
+  if (w.collected == 0) std::fill_n(w.left.row(w.collected++), w.left.cols(), 0.0);
+  if (w.scale != 1)
+    for (index i = 0; i < w.collected; ++i)
+      for (index j = 0; j < w.left.cols(); ++j) w.left.row(i)[j] *= w.scale;
   Matrix& values = w.values;
   kernels_.add_product(values.panel(), w.scale, w.left.panel(0, w.collected),
                        w.right.panel(0, w.collected));

@@ -104,7 +104,7 @@ protected:
   // Weights W. Time is measured so that the gradient is g h^T and the rate is a = eta gamma_0 / P.
   //
   // With momentum W = values, and drift = m v - lambda W is the next velocity but for the gradient.
-  // Without, W = scale values + left^T right, where the first `collected` rows of left and right
+  // Without, W = scale (values + left^T right), where the first `collected` rows of left and right
   // are the latest updates a g h^T: writing them into the values costs as much as two products
   // with W, and is done for several at a time.
   struct Weights {
@@ -169,6 +169,7 @@ private:
   void update_readout();
   double project_out(const Basis& basis, double* x);
   void collect(Weights& w, const Matrix& left, const Matrix& right);
+  void write_collected(Weights& w);
   void add_collected(const Weights& w, const Matrix& from, const Matrix& to, const Matrix& x,
                      Matrix& y);
   // Rows of `left` and `right`: of one step at least.

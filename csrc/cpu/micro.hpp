@@ -74,7 +74,7 @@ struct NetworkKernels {
   void (*apply)(const Panel<const double>& w, const double* x, double* y);
   // y = keep y + W^T g; with keep = 0 it does not matter what y held.
   void (*apply_transposed)(const Panel<const double>& w, const double* g, double keep, double* y);
-  // W <- keep W + left^T right
+  // W <- keep W + left^T right; nothing if these have no rows.
   void (*add_product)(const Panel<double>& w, double keep, const Panel<const double>& left,
                       const Panel<const double>& right);
   // A step of the heavy ball in one pass:  v = drift + left right^T,  W += ball.rate v,
