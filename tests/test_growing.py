@@ -274,22 +274,50 @@ def test_outputs_are_those_of_explicit_matrices(limit, training, outputs):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("training", ["momentum", "decay", "all"])
+@pytest.mark.parametrize("training", ["plain", "momentum", "decay", "all"])
+@pytest.mark.parametrize(("limit", "outputs"), [("three layers", 10), ("three blocks", 2)])
 @pytest.mark.parametrize("isa", ["baseline", "v3", "v4"])
-def test_every_instruction_set(isa, training):
+def test_every_instruction_set(isa, training, limit, outputs):
+    """Ten outputs make updates of more rows than the kernels hold at a time."""
     best = _core.isa()
-    limit, data, training = LIMITS["three blocks"], data_of(2), TRAININGS[training]
+    limit, data, training = LIMITS[limit], data_of(outputs), TRAININGS[training]
     try:
         _core.set_isa(isa)
     except ValueError:
         pytest.skip(f"this processor or build has no {isa}")
     try:
-        found = dc.solve(limit, data, training, method="growing", tol=1e-13).outputs
+        options = {"method": "growing", "tol": 1e-13, "kernel_times": []}
+        found = dc.solve(limit, data, training, **options).outputs
     finally:
         _core.set_isa(best)
     np.testing.assert_allclose(
         found, explicit_outputs(limit, data, training)[:, :3], rtol=0, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("decay", [4.0, 9.0])
+def test_weights_may_decay_at_once(decay):
+    """To 0.6 or 0.1 of their values in every step: updates cannot be collected over many."""
+    limit, data = LIMITS["three layers"], data_of(2)
+    training = dc.GradientDescent(0.1, 12, weight_decay=decay)
+    found = dc.solve(limit, data, training, kernel_times=[], method="growing", tol=1e-13).outputs
+    expected = explicit_outputs(limit, data, training)[:, :3]
+    assert np.abs(expected).max() > 1e-5
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+def test_converged_runs_do_not_grow():
+    """Errors that have reached rounding have directions, but these mean nothing."""
+    rng = np.random.default_rng(0)
+    data = dc.Dataset(inputs=rng.normal(size=(20, 40)), targets=np.repeat([1.0, -1.0], 10))
+    limit, training = dc.DeepLinear(3, gamma=1.5), dc.GradientDescent(0.05, 2000)
+    network = GrowingNetwork(problem_of(limit, data, training), 1e-8)
+    errors = data.targets - network.advance(np.array([800, 2000]))[..., 0]
+    assert np.abs(errors[0]).max() < 1e-8
+    assert np.abs(errors[1]).max() < 1e-13
+    before = GrowingNetwork(problem_of(limit, data, training), 1e-8)
+    before.advance(np.array([800]))
+    assert network.neurons == before.neurons
 
 
 # -- kernels ----------------------------------------------------------------------------------
@@ -465,6 +493,10 @@ def test_a_state_of_another_problem_is_refused(limit):
     state = first.state()
     state["core.forward.1.neurons"] = state["core.forward.1.neurons"] + 100
     with pytest.raises(ValueError, match=r"forward\.1\.neurons"):
+        march(data_of(2), TRAININGS["plain"]).restore(state)
+    state = first.state()
+    state["core.weights.1.collected"] = np.array(8)
+    with pytest.raises(ValueError, match=r"weights\.1\.collected"):
         march(data_of(2), TRAININGS["plain"]).restore(state)
 
 

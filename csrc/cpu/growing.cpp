@@ -1,6 +1,8 @@
 #include "cpu/growing.hpp"
 
 #include <cmath>
+#include <numeric>
+#include <stdexcept>
 #include <utility>
 
 namespace dmftcore::cpu {
@@ -9,10 +11,20 @@ namespace {
 
 constexpr std::int64_t LONGEST_GAP = 64;
 
+// Updates that are written into the weights at a time: as many rows as a pass holds in registers,
+// and as `apply` takes at once on wide vectors. Half as many are written twice as often, and the
+// products with twice as many cost more than that saves: both were slower.
+constexpr index COLLECTED = 8;
+
+// The least part of the values that weight decay may leave before they are written anew.
+constexpr double LEAST_SCALE = 0.5;
+
+// Of a vector padded with zeros; PAD sums do not wait for one another.
 double norm(const double* x, index n) {
-  double sum = 0;
-  for (index i = 0; i < n; ++i) sum += x[i] * x[i];
-  return std::sqrt(sum);
+  double sums[PAD] = {};
+  for (index i = 0; i < n; i += PAD)
+    for (index k = 0; k < PAD; ++k) sums[k] += x[i + k] * x[i + k];
+  return std::sqrt(std::accumulate(sums, sums + PAD, 0.0));
 }
 
 double dot(const double* x, const double* y, index n) {
@@ -31,7 +43,7 @@ void add(double a, const double* x, double* y, index n) {
 GrowingNetwork::GrowingNetwork(const Data& data, Parameters parameters)
     : p_(std::move(parameters)), rank_(data.rank), outputs_(data.outputs),
       kernels_(network_kernels()), scales_(1, rank_), targets_(outputs_, rank_),
-      predictor_(outputs_, rank_), error_(1, rank_) {
+      predictor_(outputs_, rank_), error_(1, rank_), along_collected_(1, capacity()) {
   std::copy_n(data.scales, rank_, scales_.data());
   for (index k = 0; k < outputs_; ++k)
     std::copy_n(data.targets + k * rank_, rank_, targets_.row(k));
@@ -196,73 +208,112 @@ double GrowingNetwork::project_out(const Basis& basis, double* x) {
   if (count > 0) {
     if (coefficients_.cols() < std::max(count, n)) coefficients_.resize(2, std::max(count, n));
     double *c = coefficients_.row(0), *back = coefficients_.row(1);
-    kernels_.apply(q.data(), padded(count), q.ld(), x, c);
-    kernels_.apply_transposed(q.data(), count, q.ld(), c, back);
+    kernels_.apply(q.panel(), x, c);
+    kernels_.apply_transposed(q.panel(), c, 0, back);
     add(-1, back, x, n);
     multiply_adds_ += 2.0 * static_cast<double>(n * count);
   }
   return norm(x, n);
 }
 
+index GrowingNetwork::capacity() const { return std::max(COLLECTED, padded(outputs_)); }
+
 void GrowingNetwork::resize(Weights& w, index rows, index cols) const {
   w.values.resize(rows, cols);
-  if (has_momentum()) w.drift.resize(rows, cols);
+  if (has_momentum()) {
+    w.drift.resize(rows, cols);
+  } else {
+    w.left.resize(capacity(), rows);
+    w.right.resize(capacity(), cols);
+  }
 }
 
 void GrowingNetwork::set_initial(Weights& w, index row, index col, double value) const {
-  w.values.row(row)[col] = initial_.value * value;
+  w.values.row(row)[col] = initial_.value * value / w.scale;
   if (has_momentum()) w.drift.row(row)[col] = initial_.drift * value;
 }
 
 void GrowingNetwork::apply(const Matrix& w, const Matrix& x, Matrix& y) {
-  for (index k = 0; k < x.rows(); ++k)
-    kernels_.apply(w.data(), padded(w.rows()), w.ld(), x.row(k), y.row(k));
+  for (index k = 0; k < x.rows(); ++k) kernels_.apply(w.panel(), x.row(k), y.row(k));
   multiply_adds_ += static_cast<double>(x.rows() * w.rows() * w.cols());
 }
 
-void GrowingNetwork::apply_transposed(const Matrix& w, const Matrix& g, Matrix& y) {
-  for (index k = 0; k < g.rows(); ++k)
-    kernels_.apply_transposed(w.data(), w.rows(), w.ld(), g.row(k), y.row(k));
+void GrowingNetwork::apply(const Weights& w, const Matrix& x, Matrix& y) {
+  apply(w.values, x, y);
+  add_collected(w, w.right, w.left, x, y);
+}
+
+void GrowingNetwork::apply_transposed(const Weights& weights, const Matrix& g, Matrix& y) {
+  const Matrix& w = weights.values;
+  for (index k = 0; k < g.rows(); ++k) kernels_.apply_transposed(w.panel(), g.row(k), 0, y.row(k));
   multiply_adds_ += static_cast<double>(g.rows() * w.rows() * w.cols());
+  add_collected(weights, weights.left, weights.right, g, y);
+}
+
+// y <- scale (y + to^T from x)
+void GrowingNetwork::add_collected(const Weights& w, const Matrix& from, const Matrix& to,
+                                   const Matrix& x, Matrix& y) {
+  if (w.collected == 0) return;
+  double* c = along_collected_.data();
+  for (index k = 0; k < x.rows(); ++k) {
+    kernels_.apply(from.panel(0, w.collected), x.row(k), c);
+    for (index i = 0; i < w.collected; ++i) c[i] *= w.scale;
+    kernels_.apply_transposed(to.panel(0, w.collected), c, w.scale, y.row(k));
+  }
+  multiply_adds_ += static_cast<double>(x.rows() * w.collected * (from.cols() + to.cols()));
+}
+
+// W <- (1 - eta lambda) W + a left^T right
+void GrowingNetwork::collect(Weights& w, const Matrix& left, const Matrix& right) {
+  w.scale *= keep_;
+  if (std::abs(w.scale) < LEAST_SCALE) write_collected(w);
+  const double rate = rate_ / w.scale;
+  for (index k = 0; k < outputs_; ++k, ++w.collected) {
+    for (index j = 0; j < left.cols(); ++j) w.left.row(w.collected)[j] = rate * left.row(k)[j];
+    std::copy_n(right.row(k), right.cols(), w.right.row(w.collected));
+  }
+  if (w.collected + outputs_ > capacity()) write_collected(w);
+}
+
+void GrowingNetwork::write_collected(Weights& w) {
+  // Values that only decay take part in an update by nothing.
+  if (w.collected == 0) std::fill_n(w.left.row(w.collected++), w.left.cols(), 0.0);
+  if (w.scale != 1)
+    for (index i = 0; i < w.collected; ++i)
+      for (index j = 0; j < w.left.cols(); ++j) w.left.row(i)[j] *= w.scale;
+  Matrix& values = w.values;
+  kernels_.add_product(values.panel(), w.scale, w.left.panel(0, w.collected),
+                       w.right.panel(0, w.collected));
+  multiply_adds_ += static_cast<double>(w.collected * values.rows() * values.cols());
+  w.collected = 0;
+  w.scale = 1;
 }
 
 void GrowingNetwork::update_and_apply_transposed(Weights& weights, const Matrix& left,
                                                  const Matrix& right, const Matrix& g, Matrix& y) {
+  if (pending_ && !has_momentum()) collect(weights, left, right);
+  if (!pending_ || !has_momentum()) return apply_transposed(weights, g, y);
   Matrix& w = weights.values;
-  if (!pending_) return apply_transposed(w, g, y);
-  const index rows = w.rows(), ld = w.ld();
-  // All updates of W come before its first use: those of the outputs 1.. first, and then that of
-  // output 0 in one pass with the product.
-  if (has_momentum()) {
-    double* drift = weights.drift.data();
-    for (index k = 1; k < outputs_; ++k)
-      kernels_.rank_one(drift, rows, ld, 1, left.row(k), right.row(k));
-    kernels_.momentum_apply_transposed(w.data(), drift, rows, ld, ball(), left.row(0), right.row(0),
-                                       g.row(0), y.row(0));
-  } else {
-    bool decays = p_.decay != 0;
-    for (index k = 1; k < outputs_; ++k, decays = false) {
-      if (decays)
-        kernels_.decayed_rank_one(w.data(), rows, ld, keep_, rate_, left.row(k), right.row(k));
-      else
-        kernels_.rank_one(w.data(), rows, ld, rate_, left.row(k), right.row(k));
-    }
-    if (decays)
-      kernels_.decayed_rank_one_apply_transposed(w.data(), rows, ld, keep_, rate_, left.row(0),
-                                                 right.row(0), g.row(0), y.row(0));
-    else
-      kernels_.rank_one_apply_transposed(w.data(), rows, ld, rate_, left.row(0), right.row(0),
-                                         g.row(0), y.row(0));
-  }
+  // All gradients come before the step, which is taken in one pass with the product of output 0.
+  Matrix& drift = weights.drift;
+  kernels_.add_product(drift.panel(), 1, left.panel(1, outputs_ - 1), right.panel(1, outputs_ - 1));
+  kernels_.momentum_apply_transposed(w.panel(), drift.data(), ball(), left.row(0), right.row(0),
+                                     g.row(0), y.row(0));
   for (index k = 1; k < outputs_; ++k)
-    kernels_.apply_transposed(w.data(), rows, ld, g.row(k), y.row(k));
-  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * rows * w.cols());
+    kernels_.apply_transposed(std::as_const(w).panel(), g.row(k), 0, y.row(k));
+  multiply_adds_ += 2.0 * static_cast<double>(outputs_ * w.rows() * w.cols());
 }
 
 void GrowingNetwork::visit(StateVisitor& visitor, const std::string& name, Weights& w, index rows,
                            index cols) const {
   visitor.visit(name, w.values, rows, cols);
-  if (has_momentum()) visitor.visit(name + ".drift", w.drift, rows, cols);
+  if (has_momentum()) return visitor.visit(name + ".drift", w.drift, rows, cols);
+  visitor.visit(name + ".left", w.left, capacity(), rows);
+  visitor.visit(name + ".right", w.right, capacity(), cols);
+  visitor.visit(name + ".collected", w.collected);
+  visitor.visit(name + ".scale", w.scale);
+  if (w.collected < 0 || w.collected + outputs_ > capacity())
+    throw std::invalid_argument(name + ".collected of the state is out of range");
 }
 
 void GrowingNetwork::visit(StateVisitor& visitor) {

@@ -101,10 +101,16 @@ protected:
     std::int64_t gap = 1;  // steps between two checks
     std::int64_t next = 0; // step of the next check
   };
-  // Weights W, and with momentum m v - lambda W: the next velocity but for the gradient. Time is
-  // measured so that the gradient is g h^T and the rate is a = eta gamma_0 / P.
+  // Weights W. Time is measured so that the gradient is g h^T and the rate is a = eta gamma_0 / P.
+  //
+  // With momentum W = values, and drift = m v - lambda W is the next velocity but for the gradient.
+  // Without, W = scale (values + left^T right), where the first `collected` rows of left and right
+  // are the latest updates a g h^T: writing them into the values costs as much as two products
+  // with W, and is done for several at a time.
   struct Weights {
-    Matrix values, drift;
+    Matrix values, drift, left, right;
+    std::int64_t collected = 0;
+    double scale = 1;
   };
   struct InitialWeight {
     double value = 1, drift = 0;
@@ -139,7 +145,8 @@ protected:
              index cols) const;
   void advance_initial_weight();
   void apply(const Matrix& w, const Matrix& x, Matrix& y);
-  void apply_transposed(const Matrix& w, const Matrix& g, Matrix& y);
+  void apply(const Weights& w, const Matrix& x, Matrix& y);
+  void apply_transposed(const Weights& w, const Matrix& g, Matrix& y);
   // Completes the update of W with the gradient left^T right, if it is pending; y = W^T g.
   void update_and_apply_transposed(Weights& w, const Matrix& left, const Matrix& right,
                                    const Matrix& g, Matrix& y);
@@ -161,12 +168,19 @@ private:
   void update();
   void update_readout();
   double project_out(const Basis& basis, double* x);
+  void collect(Weights& w, const Matrix& left, const Matrix& right);
+  void write_collected(Weights& w);
+  void add_collected(const Weights& w, const Matrix& from, const Matrix& to, const Matrix& x,
+                     Matrix& y);
+  // Rows of `left` and `right`: of one step at least.
+  index capacity() const;
   bool has_momentum() const { return p_.momentum > 0; }
   HeavyBall ball() const { return {rate_, p_.momentum, p_.decay / p_.gamma}; }
 
   Matrix scales_, targets_, readout_drift_;
   Matrix predictor_;
   Matrix error_, residual_, coefficients_; // scratch
+  Matrix along_collected_;                 // scratch
   double rate_ = 0, keep_ = 1;             // a and 1 - eta lambda of the last update
   bool evaluated_ = false;
   std::int64_t step_ = 0;

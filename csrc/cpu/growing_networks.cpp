@@ -38,19 +38,19 @@ void PlainNetwork::backward() {
 void PlainNetwork::forward() {
   for (index l = 0; l < p_.depth; ++l) {
     grow(forward_[at(l)], h_[at(l)], l, true);
-    apply(w_[at(l)].values, h_[at(l)], h_[at(l + 1)]);
+    apply(w_[at(l)], h_[at(l)], h_[at(l + 1)]);
   }
 }
 
 Matrix PlainNetwork::propagate(index link, const Matrix& x) {
   Matrix y(x.rows(), neurons(link + 1));
-  apply(w_[at(link)].values, x, y);
+  apply(w_[at(link)], x, y);
   return y;
 }
 
 Matrix PlainNetwork::propagate_back(index link, const Matrix& y) {
   Matrix x(y.rows(), neurons(link));
-  apply_transposed(w_[at(link)].values, y, x);
+  apply_transposed(w_[at(link)], y, x);
   return x;
 }
 
@@ -117,14 +117,14 @@ void ResidualNetwork::backward() {
 // h^1 = W^0 h^0,  h^{l+1} = h^l + b W^l h^l
 void ResidualNetwork::forward() {
   grow(forward_[0], h_[0], 0, true);
-  apply(first_.values, h_[0], h_[1]);
+  apply(first_, h_[0], h_[1]);
   for (index l = 1; l < p_.depth; ++l) {
     const Matrix& h = h_[at(l)];
     Matrix& coordinates = forward_coordinates_[at(l)];
     grow(forward_[at(l)], h, l, true);
     apply(forward_[at(l)].directions, h, coordinates);
-    const Matrix& m = learned_[at(l)].values;
-    Matrix& learned = at_least(learned_part_, outputs_, m.rows());
+    const Weights& m = learned_[at(l)];
+    Matrix& learned = at_least(learned_part_, outputs_, m.values.rows());
     apply(m, coordinates, learned);
     pass(h, forward_[at(l)], coordinates, backward_[at(l)], learned, h_[at(l + 1)]);
   }
@@ -133,14 +133,14 @@ void ResidualNetwork::forward() {
 Matrix ResidualNetwork::propagate(index link, const Matrix& x) {
   Matrix y(x.rows(), neurons(1));
   if (link == 0) {
-    apply(first_.values, x, y);
+    apply(first_, x, y);
     return y;
   }
   const Basis &met = forward_[at(link)], &opposite = backward_[at(link)];
   Matrix coordinates(x.rows(), met.directions.rows());
   Matrix learned(x.rows(), opposite.directions.rows());
   apply(met.directions, x, coordinates);
-  apply(learned_[at(link)].values, coordinates, learned);
+  apply(learned_[at(link)], coordinates, learned);
   pass(x, met, coordinates, opposite, learned, y);
   return y;
 }
@@ -148,14 +148,14 @@ Matrix ResidualNetwork::propagate(index link, const Matrix& x) {
 Matrix ResidualNetwork::propagate_back(index link, const Matrix& y) {
   Matrix x(y.rows(), neurons(link));
   if (link == 0) {
-    apply_transposed(first_.values, y, x);
+    apply_transposed(first_, y, x);
     return x;
   }
   const Basis &met = backward_[at(link)], &opposite = forward_[at(link)];
   Matrix coordinates(y.rows(), met.directions.rows());
   Matrix learned(y.rows(), opposite.directions.rows());
   apply(met.directions, y, coordinates);
-  apply_transposed(learned_[at(link)].values, coordinates, learned);
+  apply_transposed(learned_[at(link)], coordinates, learned);
   pass(y, met, coordinates, opposite, learned, x);
   return x;
 }
@@ -175,7 +175,7 @@ void ResidualNetwork::pass(const Matrix& x, const Basis& met, const Matrix& coor
     double* out = y.row(k);
     for (index i = 0; i < count; ++i)
       along[i] = initial * in[opposite.neurons[at(i)]] + branch_ * branch_ * learned.row(k)[i];
-    kernels_.apply_transposed(p.data(), count, p.ld(), along, spread);
+    kernels_.apply_transposed(p.panel(), along, 0, spread);
     for (index j = 0; j < n; ++j) out[j] = in[j] + spread[j];
     for (index j = 0; j < coordinates.cols(); ++j)
       out[met.neurons[at(j)]] += initial * coordinates.row(k)[j];

@@ -12,17 +12,15 @@ namespace dmftcore::cpu {
 
 constexpr index padded(index n) { return (n + PAD - 1) / PAD * PAD; }
 
-// Numbers from one row to the next: a function of the columns alone, so that all matrices over the
-// same neurons agree. Small matrices stay dense in cache; the rows of large ones move apart in
-// steps of at most 1/16, for a matrix is copied whenever they do.
+// Numbers from one row to the next. A matrix is copied whenever its rows move apart: they do so in
+// steps of at most 1/8 where it is large. Kernels do not touch what is between the rows.
 constexpr index pitch(index cols) {
-  index step = PAD;
-  while (cols >= 32 * step) step *= 2;
+  index step = 32;
+  while (cols >= 16 * step) step *= 2;
   return (cols + step - 1) / step * step;
 }
 
-// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero, with ld =
-// pitch(cols) or that of more columns, if there were more.
+// Invariant: everything outside rows x cols, up to padded(rows) x ld, is zero.
 class Matrix {
 public:
   Matrix() = default;
@@ -36,13 +34,23 @@ public:
   double* data() { return data_.get(); }
   const double* data() const { return data_.get(); }
 
+  Panel<double> panel() { return {data(), rows_, padded(cols_), ld_}; }
+  Panel<const double> panel() const { return panel(0, rows_); }
+  // Some of the rows.
+  Panel<const double> panel(index begin, index count) const {
+    return {row(begin), count, padded(cols_), ld_};
+  }
+
   // Grows to rows x cols, new entries zero.
   void resize(index rows, index cols) {
     const index ld = pitch(std::max<index>(cols, 1));
     if (rows > capacity_ || ld > ld_) {
       const index capacity = rows > capacity_ ? padded(std::max(rows, 2 * capacity_)) : capacity_;
       Buffer data = allocate(capacity * ld);
-      for (index i = 0; i < rows_; ++i) std::copy_n(row(i), cols_, data.get() + i * ld);
+      double* to = data.get();
+      for (index i = 0; i < rows_; ++i, to += ld)
+        std::fill(std::copy_n(row(i), cols_, to), to + ld, 0.0);
+      std::fill(to, data.get() + capacity * ld, 0.0);
       data_ = std::move(data);
       capacity_ = capacity;
       ld_ = ld;
@@ -61,7 +69,6 @@ private:
     const auto bytes = static_cast<std::size_t>(size) * sizeof(double);
     Buffer buffer(static_cast<double*>(std::aligned_alloc(64, bytes)));
     if (!buffer) throw std::bad_alloc();
-    std::fill_n(buffer.get(), size, 0.0);
     return buffer;
   }
 

@@ -52,9 +52,15 @@ template <class T> struct ProductKernels {
                index ld_add);
 };
 
+// A row-major matrix whose rows lie `ld` doubles apart.
+template <class T> struct Panel {
+  T* data;
+  index rows, width, ld;
+};
+
 // Matrix-vector products of the growing network, whose matrices fit into the first cache levels.
-// W is row-major with rows of `width` doubles on 64-byte boundaries. Widths, and the rows of
-// `apply`, are multiples of PAD, the rest being filled with zeros: no kernel has a tail.
+// Rows are on 64-byte boundaries, and widths multiples of PAD. Matrices are followed by zeros up to
+// a multiple of PAD rows, and what comes from them has room for as many: no kernel has a tail.
 constexpr index PAD = 8;
 
 struct HeavyBall {
@@ -65,27 +71,17 @@ struct HeavyBall {
 
 struct NetworkKernels {
   // y = W x
-  void (*apply)(const double* w, index rows, index width, const double* x, double* y);
-  // y = W^T g
-  void (*apply_transposed)(const double* w, index rows, index width, const double* g, double* y);
-  // W += scale left right^T
-  void (*rank_one)(double* w, index rows, index width, double scale, const double* left,
-                   const double* right);
-  // The two before in one pass over W: W += scale left right^T, then y = W^T g.
-  void (*rank_one_apply_transposed)(double* w, index rows, index width, double scale,
-                                    const double* left, const double* right, const double* g,
-                                    double* y);
-  // The same two for  W <- keep W + scale left right^T.
-  void (*decayed_rank_one)(double* w, index rows, index width, double keep, double scale,
-                           const double* left, const double* right);
-  void (*decayed_rank_one_apply_transposed)(double* w, index rows, index width, double keep,
-                                            double scale, const double* left, const double* right,
-                                            const double* g, double* y);
+  void (*apply)(const Panel<const double>& w, const double* x, double* y);
+  // y = keep y + W^T g; with keep = 0 it does not matter what y held.
+  void (*apply_transposed)(const Panel<const double>& w, const double* g, double keep, double* y);
+  // W <- keep W + left^T right; nothing if these have no rows.
+  void (*add_product)(const Panel<double>& w, double keep, const Panel<const double>& left,
+                      const Panel<const double>& right);
   // A step of the heavy ball in one pass:  v = drift + left right^T,  W += ball.rate v,
   // drift = ball.momentum v - ball.decay W,  then y = W^T g. drift has the layout of W.
-  void (*momentum_apply_transposed)(double* w, double* drift, index rows, index width,
-                                    const HeavyBall& ball, const double* left, const double* right,
-                                    const double* g, double* y);
+  void (*momentum_apply_transposed)(const Panel<double>& w, double* drift, const HeavyBall& ball,
+                                    const double* left, const double* right, const double* g,
+                                    double* y);
 };
 
 // The tables of the level in use (isa.hpp).

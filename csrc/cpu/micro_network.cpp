@@ -6,6 +6,8 @@ namespace {
 
 using dmftcore::index;
 using dmftcore::cpu::HeavyBall;
+using dmftcore::cpu::Panel;
+using Rows = Panel<const double>;
 using V = vec<double>;
 constexpr int N = LANES<double>;
 
@@ -19,149 +21,139 @@ V sums(V* s) {
   return s[0];
 }
 
-void apply(const double* w, index rows, index width, const double* x, double* y) {
-  for (index i = 0; i < rows; i += N) {
+void apply(const Rows& w, const double* x, double* y) {
+  for (index i = 0; i < w.rows; i += N) {
     V s[N] = {};
-    const double* row = w + i * width;
-    for (index j = 0; j < width; j += N) {
+    const double* row = w.data + i * w.ld;
+    for (index j = 0; j < w.width; j += N) {
       const V xj = load(x + j);
-      for (int k = 0; k < N; ++k) s[k] += load(row + k * width + j) * xj;
+      for (int k = 0; k < N; ++k) s[k] += load(row + k * w.ld + j) * xj;
     }
     store(y + i, sums(s));
   }
 }
 
-// What happens to W while a pass goes through it, with u = left right^T:
-enum Change {
-  NONE,
-  ADD,      // W += scale u
-  DECAY,    // W = keep W + scale u
-  MOMENTUM, // v = drift + u,  W += ball.rate v,  drift = ball.momentum v - ball.decay W
-};
-
-struct Update {
-  double scale = 1;
-  double keep = 1;
+// A step of the heavy ball for a pass through W to take, v = drift + left right^T.
+struct Push {
   HeavyBall ball = {};
   double* drift = nullptr;
   const double* left = nullptr;
   const double* right = nullptr;
 
-  Update from_column(index j) const {
-    Update part = *this;
-    if (drift) part.drift += j;
-    if (right) part.right += j;
-    return part;
-  }
+  Push from_column(index j) const { return drift ? Push{ball, drift + j, left, right + j} : *this; }
 };
 
-// Columns [0, COUNT N) of the change of W, and of y = W^T g with the new W.
-template <int COUNT, Change CHANGE, bool APPLY>
-void column_block(double* w, index ld, index rows, const Update& u, const double* g, double* y) {
+// Columns [0, COUNT N) of the step, if it is to be taken, and of y = keep y + W^T g.
+template <int COUNT, bool PUSHED>
+void column_block(double* w, index ld, index rows, const Push& push, const double* g, double keep,
+                  double* y) {
   V sum[COUNT] = {};
   V r[COUNT];
-  if (CHANGE != NONE)
-    for (int c = 0; c < COUNT; ++c) r[c] = load(u.right + c * N) * broadcast(u.scale);
-  const V keep = broadcast(u.keep);
-  const V rate = broadcast(u.ball.rate);
-  const V momentum = broadcast(u.ball.momentum), decay = broadcast(u.ball.decay);
+  if (keep != 0)
+    for (int c = 0; c < COUNT; ++c) sum[c] = broadcast(keep) * load(y + c * N);
+  if (PUSHED)
+    for (int c = 0; c < COUNT; ++c) r[c] = load(push.right + c * N);
+  const V rate = broadcast(push.ball.rate);
+  const V momentum = broadcast(push.ball.momentum), decay = broadcast(push.ball.decay);
   for (index i = 0; i < rows; ++i) {
     double* row = w + i * ld;
-    const V li = CHANGE != NONE ? broadcast(u.left[i]) : V{};
-    const V gi = APPLY ? broadcast(g[i]) : V{};
+    const V li = PUSHED ? broadcast(push.left[i]) : V{};
+    const V gi = broadcast(g[i]);
     for (int c = 0; c < COUNT; ++c) {
       V wij = load(row + c * N);
-      if (CHANGE == ADD) store(row + c * N, wij = wij + li * r[c]);
-      if (CHANGE == DECAY) store(row + c * N, wij = keep * wij + li * r[c]);
-      if (CHANGE == MOMENTUM) {
-        double* drift = u.drift + i * ld + c * N;
+      if (PUSHED) {
+        double* drift = push.drift + i * ld + c * N;
         const V v = load(drift) + li * r[c];
         store(row + c * N, wij = wij + rate * v);
         store(drift, momentum * v - decay * wij);
       }
-      if (APPLY) sum[c] += gi * wij;
+      sum[c] += gi * wij;
     }
   }
-  if (APPLY)
-    for (int c = 0; c < COUNT; ++c) store(y + c * N, sum[c]);
+  for (int c = 0; c < COUNT; ++c) store(y + c * N, sum[c]);
 }
 
-// As many vectors a block as the registers hold: a sum each, a piece of `right` if W changes, and
-// what the change needs besides.
+// As many vectors a block as the registers hold: a sum each, a piece of `right` if W moves, and
+// what the motion needs besides.
 constexpr int REGISTERS = DMFTCORE_VECTOR_BYTES == 64 ? 32 : 16;
-template <Change CHANGE>
-constexpr int WIDEST = CHANGE == NONE    ? REGISTERS - 4
-                       : CHANGE == ADD   ? (REGISTERS - 4) / 2
-                       : CHANGE == DECAY ? (REGISTERS - 6) / 2
-                                         : (REGISTERS - 8) / 2;
+template <bool PUSHED> constexpr int WIDEST = PUSHED ? (REGISTERS - 8) / 2 : REGISTERS - 4;
 
-template <int COUNT, Change CHANGE, bool APPLY>
-void block_of(int count, double* w, index ld, index rows, const Update& u, const double* g,
-              double* y) {
+template <int COUNT, bool PUSHED>
+void block_of(int count, double* w, index ld, index rows, const Push& push, const double* g,
+              double keep, double* y) {
   if constexpr (COUNT > 0) {
     if (count == COUNT)
-      column_block<COUNT, CHANGE, APPLY>(w, ld, rows, u, g, y);
+      column_block<COUNT, PUSHED>(w, ld, rows, push, g, keep, y);
     else
-      block_of<COUNT - 1, CHANGE, APPLY>(count, w, ld, rows, u, g, y);
+      block_of<COUNT - 1, PUSHED>(count, w, ld, rows, push, g, keep, y);
   }
 }
 
-template <Change CHANGE, bool APPLY>
-void sweep(double* w, index rows, index width, const Update& u, const double* g, double* y) {
-  constexpr int WIDE = WIDEST<CHANGE>;
-  const index vectors = width / N;
+template <bool PUSHED>
+void sweep(const Panel<double>& w, const Push& push, const double* g, double keep, double* y) {
+  constexpr int WIDE = WIDEST<PUSHED>;
+  const index vectors = w.width / N;
   const index blocks = (vectors + WIDE - 1) / WIDE;
   // Blocks of equal width: a narrow last one would wait for the latency of a single sum.
   for (index b = 0; b < blocks; ++b) {
     const index begin = b * vectors / blocks, end = (b + 1) * vectors / blocks;
     const index j = begin * N;
-    block_of<WIDE, CHANGE, APPLY>(static_cast<int>(end - begin), w + j, width, rows,
-                                  u.from_column(j), g, APPLY ? y + j : y);
+    block_of<WIDE, PUSHED>(static_cast<int>(end - begin), w.data + j, w.ld, w.rows,
+                           push.from_column(j), g, keep, y + j);
   }
 }
 
-void apply_transposed(const double* w, index rows, index width, const double* g, double* y) {
-  // With NONE nothing is written.
-  sweep<NONE, true>(const_cast<double*>(w), rows, width, {}, g, y);
+void apply_transposed(const Rows& w, const double* g, double keep, double* y) {
+  // Without a push nothing is written.
+  sweep<false>({const_cast<double*>(w.data), w.rows, w.width, w.ld}, {}, g, keep, y);
 }
 
-Update rank_one_update(double keep, double scale, const double* left, const double* right) {
-  Update u;
-  u.keep = keep;
-  u.scale = scale;
-  u.left = left;
-  u.right = right;
-  return u;
+void momentum_apply_transposed(const Panel<double>& w, double* drift, const HeavyBall& ball,
+                               const double* left, const double* right, const double* g,
+                               double* y) {
+  sweep<true>(w, {ball, drift, left, right}, g, 0, y);
 }
 
-void rank_one(double* w, index rows, index width, double scale, const double* left,
-              const double* right) {
-  sweep<ADD, false>(w, rows, width, rank_one_update(1, scale, left, right), nullptr, nullptr);
+// Columns [j, j + COUNT N) of  W <- keep W + left^T right  with RANK rows of left and right from
+// `first` on.
+template <int RANK, int COUNT>
+void product_block(const Panel<double>& w, index j, double keep, const Rows& left,
+                   const Rows& right, index first) {
+  V r[RANK][COUNT];
+  for (int k = 0; k < RANK; ++k)
+    for (int c = 0; c < COUNT; ++c) r[k][c] = load(right.data + (first + k) * right.ld + j + c * N);
+  const V kept = broadcast(keep);
+  for (index i = 0; i < w.rows; ++i) {
+    double* row = w.data + i * w.ld + j;
+    V wi[COUNT];
+    for (int c = 0; c < COUNT; ++c) wi[c] = kept * load(row + c * N);
+    for (int k = 0; k < RANK; ++k) {
+      const V lk = broadcast(left.data[(first + k) * left.ld + i]);
+      for (int c = 0; c < COUNT; ++c) wi[c] += lk * r[k][c];
+    }
+    for (int c = 0; c < COUNT; ++c) store(row + c * N, wi[c]);
+  }
 }
 
-void rank_one_apply_transposed(double* w, index rows, index width, double scale, const double* left,
-                               const double* right, const double* g, double* y) {
-  sweep<ADD, true>(w, rows, width, rank_one_update(1, scale, left, right), g, y);
+// Rows of `right` that stay in registers while a pass goes through W, and vectors of each.
+constexpr int MOST = 8;
+constexpr int STRIP = REGISTERS / 16;
+
+template <int RANK>
+void product_of(index rank, const Panel<double>& w, double keep, const Rows& left,
+                const Rows& right, index first) {
+  if constexpr (RANK > 0) {
+    if (rank < RANK) return product_of<RANK - 1>(rank, w, keep, left, right, first);
+    index j = 0;
+    for (; j + STRIP * N <= w.width; j += STRIP * N)
+      product_block<RANK, STRIP>(w, j, keep, left, right, first);
+    for (; j < w.width; j += N) product_block<RANK, 1>(w, j, keep, left, right, first);
+  }
 }
 
-void decayed_rank_one(double* w, index rows, index width, double keep, double scale,
-                      const double* left, const double* right) {
-  sweep<DECAY, false>(w, rows, width, rank_one_update(keep, scale, left, right), nullptr, nullptr);
-}
-
-void decayed_rank_one_apply_transposed(double* w, index rows, index width, double keep,
-                                       double scale, const double* left, const double* right,
-                                       const double* g, double* y) {
-  sweep<DECAY, true>(w, rows, width, rank_one_update(keep, scale, left, right), g, y);
-}
-
-void momentum_apply_transposed(double* w, double* drift, index rows, index width,
-                               const HeavyBall& ball, const double* left, const double* right,
-                               const double* g, double* y) {
-  Update u = rank_one_update(1, 1, left, right);
-  u.ball = ball;
-  u.drift = drift;
-  sweep<MOMENTUM, true>(w, rows, width, u, g, y);
+void add_product(const Panel<double>& w, double keep, const Rows& left, const Rows& right) {
+  for (index first = 0; first < left.rows; first += MOST, keep = 1)
+    product_of<MOST>(left.rows - first, w, keep, left, right, first);
 }
 
 } // namespace
@@ -173,10 +165,7 @@ extern const NetworkKernels network;
 const NetworkKernels network = {
     apply,
     apply_transposed,
-    rank_one,
-    rank_one_apply_transposed,
-    decayed_rank_one,
-    decayed_rank_one_apply_transposed,
+    add_product,
     momentum_apply_transposed,
 };
 

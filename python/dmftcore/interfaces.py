@@ -24,13 +24,18 @@ from dmftcore.solution import IntArray
 
 __all__ = ["GrowingNetwork", "InterfaceKernels", "Snapshot"]
 
-#: Vectors are measured against at least this multiple of the largest of their kind: without it
-#: a converged run would grow on rounding noise.
+#: Vectors are measured against at least this multiple of the largest of their kind. A converged
+#: run grows on rounding noise unless what is dropped may reach it: see `norm_floor`.
 NORM_FLOOR = 1e-10
 
 #: Neurons beyond which a run stops: of a layer, and of all layers where blocks share them.
 MAX_NEURONS = 1000
 MAX_SHARED_NEURONS = 8000
+
+
+def norm_floor(tol: float) -> float:
+    """The multiple at which ``tol`` of a vector is the rounding error of the largest one."""
+    return max(NORM_FLOOR, float(np.finfo(np.float64).eps) / tol)
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,7 @@ class GrowingNetwork(InterfaceKernels[_core.GrowingNetwork]):
             gamma=problem.gamma,
             sigma=problem.init_scale,
             tol=tol,
-            floor=NORM_FLOOR,
+            floor=norm_floor(tol),
             max_neurons=self._max_neurons,
             follow_ntk=problem.follow_ntk,
             loss_limit=problem.loss_limit,

@@ -183,23 +183,42 @@ class Schedule:
                 )
         return np.concatenate([stored, wanted[wanted > saved.step]])
 
-    def segments(self, after: int = -1) -> Iterable[Segment]:
+    def segments(self, after: int = -1, reports: int = 1) -> Iterable[Segment]:
         """Stretches of the march beyond step `after`.
 
-        One ends at a kernel time or where progress is due.
+        One ends at a kernel time, at step 0, and at the last step of each of as many equal parts
+        of the run as there are `reports` of progress.
         """
-        wanted = np.union1d(self.times, self.kernel_times)
+        wanted = _union(self.times, self.kernel_times)
         if len(wanted) == 0:
             return
-        reports = np.linspace(0, wanted[-1], REPORTS + 1).astype(np.int64)
-        stops = np.union1d(wanted, reports)
-        stops = stops[stops > after]
-        stored = np.isin(stops, self.times)
-        with_kernels = np.isin(stops, self.kernel_times)
-        begin = 0
-        for end in (np.flatnonzero(with_kernels | np.isin(stops, reports)) + 1).tolist():
-            yield Segment(stops[begin:end], stored[begin:end], bool(with_kernels[end - 1]))
-            begin = end
+        ends = _union(self.kernel_times, np.linspace(0, wanted[-1], reports + 1).astype(np.int64))
+        stops = _union(wanted, ends)
+        stored, with_kernels = _found(stops, self.times), _found(stops, self.kernel_times)
+        begin = int(np.searchsorted(stops, after, side="right"))
+        for last in np.searchsorted(stops, ends[ends > after]).tolist():
+            part = slice(begin, last + 1)
+            yield Segment(stops[part], stored[part], bool(with_kernels[last]))
+            begin = last + 1
+
+
+# Several times faster than `numpy.union1d` and `numpy.isin`, which short runs would notice.
+
+
+def _union(*steps: TimeArray) -> IntArray:
+    """All of the steps, increasing."""
+    merged: IntArray = np.sort(np.concatenate(steps), kind="stable")
+    first = np.ones(len(merged), dtype=bool)
+    np.not_equal(merged[1:], merged[:-1], out=first[1:])
+    union: IntArray = merged[first]
+    return union
+
+
+def _found(stops: IntArray, some: TimeArray) -> npt.NDArray[np.bool_]:
+    """Which of the increasing stops are among some of them."""
+    found = np.zeros(len(stops), dtype=bool)
+    found[np.searchsorted(stops, some)] = True
+    return found
 
 
 def _members(given: npt.ArrayLike, wanted: FloatArray) -> FloatArray:
@@ -300,7 +319,7 @@ def march(
     KeyboardInterrupt
         When the user, or `progress`, interrupts; with a checkpoint the text says how to go on.
     """
-    run = _Run(system, schedule, checkpoint)
+    run = _Run(system, schedule, checkpoint, REPORTS if progress is not None else 1)
     try:
         with deferred_interrupt(checkpoint is not None) as interrupted:
             for rows in run.pieces():
@@ -342,7 +361,9 @@ class _Run:
         Whether the march is between two steps, with a state that can be saved.
     """
 
-    def __init__(self, system: March, schedule: Schedule, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, system: March, schedule: Schedule, checkpoint: Checkpoint | None, reports: int
+    ) -> None:
         self._system, self._schedule, self._checkpoint = system, schedule, checkpoint
         self._times: list[int] = []
         self._kernel_times: list[int] = []
@@ -356,7 +377,7 @@ class _Run:
             self._times, self._kernel_times = saved.times.tolist(), saved.kernel_times.tolist()
             self._outputs.append(saved.outputs)
             begin = saved.step
-        self._segments = list(schedule.segments(after=begin))
+        self._segments = list(schedule.segments(begin, reports))
         if checkpoint is not None and begin >= 0 and self._segments:
             checkpoint.resumed_from.append(begin)
             _log.info("going on at step %d with the run of %s", begin, checkpoint.path)
