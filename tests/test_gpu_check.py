@@ -66,7 +66,7 @@ def test_a_stage_that_hangs_is_killed_with_its_children(gpu_check, run, tmp_path
     # The child ignores the request to stop, keeps the output open and would write a file.
     child = (
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        "print('child', flush=True); time.sleep(3); open(sys.argv[1], 'w')"
+        "print('child', flush=True); time.sleep(12); open(sys.argv[1], 'w')"
     )
     trace = tmp_path / "trace"
     parent = (
@@ -84,15 +84,15 @@ def test_a_stage_that_hangs_is_killed_with_its_children(gpu_check, run, tmp_path
     begin = time.monotonic()
     status, record, out = run(
         {"hang": hang, "after": lambda check: gpu_check.Outcome(gpu_check.Verdict.PASSED, "fine")},
-        budget=10,
+        budget=30,
     )
-    assert time.monotonic() - begin < 9
+    assert time.monotonic() - begin < 27
     assert status == record["exit_status"] == gpu_check.Verdict.KILLED
     assert record["stages"]["hang"]["verdict"] == "killed"
     assert record["stages"]["after"] == {"verdict": "passed", "seconds": 0, "summary": "fine"}
     assert "killed after" in (tmp_path / "out" / "hang.log").read_text()
     assert "after       passed" in out
-    time.sleep(max(0.0, begin + 5.5 - time.monotonic()))
+    time.sleep(max(0.0, begin + 18 - time.monotonic()))
     assert not trace.exists()
 
 
@@ -313,7 +313,7 @@ def test_patience():
 
 
 def test_tests_that_hang_are_stopped_and_named(gpu_check, on_a_gpu, suite):
-    on_a_gpu.deadline = time.monotonic() + 8
+    on_a_gpu.deadline = time.monotonic() + 24
     outcome = suite("""
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [1, 2])
@@ -442,7 +442,7 @@ if name == "hangs":
 """)
     monkeypatch.setattr(gpu_check, "ROOT", stub)
     monkeypatch.setattr(gpu_check, "BENCHMARKS", {"fails": 1, "hangs": 1, "fine": 1})
-    on_a_gpu.deadline = time.monotonic() + 6
+    on_a_gpu.deadline = time.monotonic() + 24
     outcome = gpu_check.benchmarks(on_a_gpu)
     assert outcome.verdict == gpu_check.Verdict.KILLED
     assert "fails 1 cases, failed (failed: resolvent); hangs 1 cases, killed" in outcome.summary

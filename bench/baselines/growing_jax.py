@@ -27,8 +27,6 @@ import jax.numpy as jnp
 from jax import lax
 
 LONGEST_GAP = 64
-#: As in dmftcore: vectors are measured against at least this multiple of the largest of a kind.
-NORM_FLOOR = 1e-10
 #: Capacities are multiples of the lanes of a vector register.
 LANES = 8
 
@@ -116,6 +114,11 @@ def widen(state, points, depth, capacity):
     )
 
 
+def norm_floor(tol):
+    """As in dmftcore: vectors count for at least this multiple of the largest of their kind."""
+    return jnp.maximum(1e-10, jnp.finfo(jnp.float64).eps / tol)
+
+
 def visit(basis, x, t, tol):
     """The basis with the unvisited direction of x, if it is due; whether there is one."""
     rows = lax.dynamic_update_slice(basis.rows, basis.last[None], (basis.count, 0))
@@ -124,7 +127,7 @@ def visit(basis, x, t, tol):
     def look(rows, x, largest, gap):
         size = jnp.linalg.norm(x)
         largest = jnp.maximum(largest, size)
-        threshold = tol * jnp.maximum(size, NORM_FLOOR * largest)
+        threshold = tol * jnp.maximum(size, norm_floor(tol) * largest)
         rest = x - (rows @ x) @ rows
         rest = lax.cond(
             jnp.linalg.norm(rest) > threshold,
