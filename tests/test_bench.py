@@ -246,7 +246,9 @@ def cupy_stand_in(monkeypatch, results):
     cupy.__name__ = "cupy"
     cupy.asnumpy = np.asarray
     pool = types.SimpleNamespace(
-        free_all_blocks=lambda: None, used_bytes=itertools.count(0, 1 << 20).__next__
+        free_all_blocks=lambda: None,
+        free_bytes=lambda: 0,
+        used_bytes=itertools.count(0, 1 << 20).__next__,
     )
     cupy.get_default_memory_pool = lambda: pool
     cupy.cuda = types.SimpleNamespace(
@@ -267,6 +269,7 @@ def cupy_stand_in(monkeypatch, results):
         "cupyx.scipy.linalg": scipy.linalg,
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("dmftcore._core.cuda_status", lambda: (1, ""))
     facts = {"name": "Stand-in", "l2_bytes": 1 << 20, "memory_bytes": 1 << 31}
     monkeypatch.setattr(_facts, "devices", lambda: ([facts], ""))
     monkeypatch.setattr("bench._harness.plan", lambda once, seconds: (2, 1))

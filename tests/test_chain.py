@@ -48,7 +48,7 @@ TRAININGS = {
     "momentum": lambda steps: dc.GradientDescent(0.05, steps, momentum=0.7),
     "decay": lambda steps: dc.GradientDescent(0.08, steps, weight_decay=0.3),
     # lr * weight_decay = 1: nothing is left of the initial weights after one step.
-    "forgetting": lambda steps: dc.GradientDescent(0.08, steps, weight_decay=12.5),
+    "forgetting": lambda steps: dc.GradientDescent(0.04, steps, weight_decay=25.0),
     "all": lambda steps: dc.GradientDescent(
         np.linspace(0.02, 0.08, steps), steps, momentum=0.6, weight_decay=0.2
     ),

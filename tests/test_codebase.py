@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: A package stands for all of its modules.
 FLOORS = (
     {"_core"},
-    {"_arrays", "_optional", "_provenance", "_validate", "errors"},
+    {"_arrays", "_device", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
     {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
     {
@@ -185,7 +185,7 @@ def compiled_signatures():
     """Name -> set of parameter lists, from the signatures in pybind11's docstrings."""
     found = {}
     for name, value in vars(_core).items():
-        if name.startswith("__"):
+        if name.startswith("__") or inspect.ismodule(value):
             continue
         if inspect.isclass(value):
             members = {k: v for k, v in vars(value).items() if k == "__init__" or k[0] != "_"}

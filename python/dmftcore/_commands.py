@@ -38,6 +38,7 @@ _KNOWN = (ValueError, TypeError, OSError, MemoryError, ImportError, DivergenceEr
 
 #: Extras of the package, and the distributions that `dmftcore info` looks for.
 _OPTIONAL = {
+    "cuda": ("cupy-cuda13x",),
     "io": ("xarray", "h5netcdf", "h5py"),
     "plot": ("matplotlib",),
     "cli": ("typer", "rich", "tomli-w", "psutil"),
@@ -372,7 +373,7 @@ def _summary(solution: Solution) -> Iterator[str]:
     if "stability" in found:
         yield _stability(found["stability"])
     if "error_estimate" in found:
-        yield _truncation(found["error_estimate"])
+        yield _error_estimate(found["error_estimate"])
 
 
 def _stability(found: dict[str, Any]) -> str:
@@ -386,12 +387,14 @@ def _stability(found: dict[str, Any]) -> str:
     )
 
 
-def _truncation(found: dict[str, Any]) -> str:
+def _error_estimate(found: dict[str, Any]) -> str:
     def errors(part: dict[str, float]) -> str:
         return f"outputs {part['outputs']:.1e}, training loss {part['train_loss']:.1e} (relative)"
 
     if "reason" in found:
         return f"truncation error: none, {found['reason']}"
+    if "relative" in found:
+        return f"estimated error of Delta: {found['relative']:.1e} of its largest entry"
     if "after_edge" in found:
         before, after = errors(found["before_edge"]), errors(found["after_edge"])
         return f"truncation error: {before} before the edge of stability, {after} beyond"

@@ -46,6 +46,11 @@ def rows_causal_batch(
     x: NDArray[_Float], a: NDArray[_Float], transposed: bool
 ) -> NDArray[_Float]: ...
 
+# bind_device.cpp, where CUDA was built: a namespace for each type, float64 and float32, with the
+# operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
+
+cuda: Any
+
 # bind_growing.cpp
 
 class GrowingNetwork:

@@ -21,6 +21,8 @@ from dmftcore.training import GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
 
+DEVICES = ("cpu", "cuda")
+
 
 def solve(
     limit: DeepLinear | ProportionalLinear,
@@ -32,6 +34,7 @@ def solve(
     save: str | Iterable[str] = (),
     tol: float | None = None,
     method: str | None = None,
+    device: str | None = None,
     estimate_error: bool = False,
     progress: Progress | None = None,
     checkpoint: PathLike | Checkpoint | None = None,
@@ -73,6 +76,11 @@ def solve(
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
+    device : {"cpu", "cuda"}, optional
+        Where the chain is marched: by default where the data are, and with "cuda" on the current
+        device of cupy, to which the data are copied once. The other methods run on the CPU
+        wherever the data are, because their state fits into its caches. What the solution holds is
+        numpy in any case.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
@@ -98,7 +106,9 @@ def solve(
         For arguments that make no problem, or that the method cannot answer, and for a checkpoint
         of another run.
     MemoryError
-        Before the first step, if the run cannot fit.
+        Before the first step, if the run cannot fit, on the host or on the device.
+    CudaError, ImportError
+        If the chain is to be marched on a device and there is none, or no cupy.
     DivergenceError
         When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
         it carries the part already solved.
@@ -125,10 +135,12 @@ def solve(
         save=fields_to_save(save, theory.FIELDS),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, theory.METHODS),
+        device=_device(data) if device is None else one_of("device", device, DEVICES),
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
     )
+    data = None if data is None else data.on_host
     config = {
         "limit": describe(limit),
         "data": describe(data),
@@ -139,6 +151,7 @@ def solve(
             "save": list(options.save),
             "tol": options.tol,
             "method": options.method,
+            "device": options.device,
             "estimate_error": options.estimate_error,
         },
         "versions": provenance(),
@@ -151,3 +164,8 @@ def solve(
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
+
+
+def _device(data: Dataset | None) -> str:
+    """Where the data are; random data are nowhere yet."""
+    return "cpu" if data is None else data.device

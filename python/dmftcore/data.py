@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray, real_array
 
 __all__ = ["Dataset"]
@@ -22,13 +24,25 @@ DENSE_EIGENVALUES = 500
 #: where many eigenvalues lie close to the largest.
 EIGENVALUE_TOLERANCE = 1e-4
 
+#: Numbers of axes of the arrays of a data set.
+_AXES: dict[str, int | tuple[int, ...]] = {
+    "targets": (1, 2),
+    "test_targets": (1, 2),
+    "inputs": 2,
+    "test_inputs": 2,
+    "gram": 2,
+    "full_gram": 2,
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """P training points with targets, and optionally Q test points.
 
     The inputs enter every theory through the Gram matrix ``Kx = X X^T / D`` alone, so either the
-    inputs or the Gram matrix are given. Arrays are copied, promoted to float64 and read-only.
+    inputs or the Gram matrix are given. Arrays are copied and promoted to float64; on the host they
+    are read-only. They stay where they are: all of them numpy arrays, or all of them cupy arrays,
+    and `solve` follows them.
 
     Parameters
     ----------
@@ -48,8 +62,9 @@ class Dataset:
     Raises
     ------
     TypeError, ValueError
-        For arrays that are not real and finite, of the wrong shape, or inconsistent; for a Gram
-        matrix that is not symmetric and positive semi-definite (relative tolerance 1e-8).
+        For arrays that are not real and finite, of the wrong shape, or inconsistent; for some on a
+        device and some on the host; for a Gram matrix that is not symmetric and positive
+        semi-definite (relative tolerance 1e-8).
     """
 
     inputs: Any = None
@@ -66,23 +81,42 @@ class Dataset:
             raise ValueError(f"give exactly one of inputs, gram, full_gram; found {found}")
         if self.targets is None:
             raise ValueError("targets is missing: pass an array of shape (P,) or (P, K)")
-        self._set("targets", (1, 2))
-        self._set("test_targets", (1, 2))
-        self._set("inputs", 2)
-        self._set("test_inputs", 2)
-        self._set("gram", 2)
-        self._set("full_gram", 2)
+        values = {name: getattr(self, name) for name in _AXES if getattr(self, name) is not None}
+        libraries = {name: _arrays.namespace(value) for name, value in values.items()}
+        for name, library in libraries.items():
+            if library is not libraries["targets"]:
+                raise TypeError(
+                    f"{name} is a {library.__name__} array but targets is a "
+                    f"{libraries['targets'].__name__} array: pass all data on one device"
+                )
+        # Checked on the host, where what follows from them is also needed.
+        on_host = {
+            name: real_array(name, _arrays.to_host(value), _AXES[name])
+            for name, value in values.items()
+        }
+        for name, array in on_host.items():
+            object.__setattr__(self, name, array)
         if self.test_inputs is not None and self.inputs is None:
             raise ValueError("test_inputs needs inputs; with a Gram matrix pass full_gram")
         self._check_sizes()
         for name in ("gram", "full_gram"):
             if getattr(self, name) is not None:
                 _check_gram(name, getattr(self, name))
+        if libraries["targets"] is not np:
+            object.__setattr__(self, "_host", copy.copy(self))
+            for name, value in values.items():
+                array = libraries[name].array(value, dtype=np.float64, order="C")
+                object.__setattr__(self, name, array)
 
-    def _set(self, name: str, ndim: int | tuple[int, ...]) -> None:
-        value = getattr(self, name)
-        if value is not None:
-            object.__setattr__(self, name, real_array(name, value, ndim))
+    @property
+    def device(self) -> str:
+        """Where the arrays are: "cpu" or "cuda"."""
+        return "cuda" if hasattr(self, "_host") else "cpu"
+
+    @property
+    def on_host(self) -> Dataset:
+        """The same data as numpy arrays."""
+        return getattr(self, "_host", self)
 
     def _check_sizes(self) -> None:
         points = len(self.targets)
@@ -136,7 +170,7 @@ class Dataset:
 
     @cached_property
     def kernel(self) -> FloatArray:
-        """Gram matrix Kx of all P + Q points, training points first."""
+        """Gram matrix Kx of all P + Q points, training points first, where the data are."""
         if self.points is not None:
             return self.points @ self.points.T
         matrix: FloatArray = self.full_gram if self.full_gram is not None else self.gram
@@ -145,6 +179,8 @@ class Dataset:
     @cached_property
     def largest_eigenvalue(self) -> float:
         """Largest eigenvalue of the Gram matrix of the training points."""
+        if self.on_host is not self:
+            return self.on_host.largest_eigenvalue
         train = slice(self.n_train)
         if self.points is not None and self.points.shape[1] < self.n_train:
             return _largest_eigenvalue(self.points[train].T @ self.points[train])
@@ -156,7 +192,7 @@ class Dataset:
         if self.inputs is None:
             return None
         given = [self.inputs] if self.test_inputs is None else [self.inputs, self.test_inputs]
-        rows = np.concatenate(given)
+        rows = _arrays.namespace(self.inputs).concatenate(given)
         scaled: FloatArray = rows / np.sqrt(rows.shape[1])
         return scaled
 

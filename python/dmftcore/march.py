@@ -470,12 +470,22 @@ class Plan:
     def total(self) -> int:
         return sum(self.parts.values())
 
+    def of(self, parts: Iterable[str]) -> Plan:
+        """These parts alone."""
+        return Plan({part: self.parts[part] for part in parts})
+
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {_readable(size)}" for name, size in self.parts.items() if size)
         return f"{_readable(self.total)} ({sizes})"
 
 
-def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
+def check_memory(
+    plan: Plan,
+    remedies: Mapping[str, str],
+    available: int | None = None,
+    *,
+    nested: bool = False,
+) -> None:
     """Log the plan of a run, and refuse one that cannot fit into the available memory.
 
     Parameters
@@ -484,18 +494,25 @@ def check_memory(plan: Plan, remedies: Mapping[str, str]) -> None:
         What the run needs.
     remedies : mapping
         For every part of the plan, what to change if it is the largest.
+    available : int, optional
+        Bytes of a device, for what will lie there; by default the memory of the host.
+    nested : bool
+        The run is a part of another, whose plan has been logged.
 
     Raises
     ------
     MemoryError
         With the sizes and what to change.
     """
-    _log.info("planned memory: %s", plan)
-    available = _available_memory()
+    where = "memory" if available is None else "device memory"
+    if not nested:
+        _log.info("planned %s: %s", where, plan)
+    if available is None:
+        available = _available_memory()
     if plan.total > available:
         remedy = remedies[max(plan.parts, key=lambda part: plan.parts[part])]
         raise MemoryError(
-            f"this run needs {plan}, but {_readable(available)} of memory are available; {remedy}"
+            f"this run needs {plan}, but {_readable(available)} of {where} are available; {remedy}"
         )
 
 
@@ -536,6 +553,8 @@ class SolveOptions:
     save: tuple[str, ...]
     tol: float | None
     method: str | None
+    device: str
     progress: Progress | None
     checkpoint: Checkpoint | None = None
     estimate_error: bool = False
+    nested: bool = False

@@ -2,15 +2,23 @@
 
 A kernel is a matrix over two times, row = later time. A causal kernel (a response) vanishes for
 column > row; only its lower triangle is read, and results are exact zero above it. A symmetric
-kernel (a correlation) is stored full. All arrays are C-contiguous numpy arrays of one dtype,
-float64 or float32.
+kernel (a correlation) is stored full. All arrays are C-contiguous and of one dtype, float64 or
+float32.
+
+The device follows the arrays. numpy arrays are computed with on the CPU. cupy arrays and torch
+tensors on a CUDA device are computed with there: the work is queued on the current stream of their
+library, which also allocates the results, and nothing waits for it. Device arrays of other
+libraries with a ``__cuda_array_interface__`` or DLPack are seen through cupy or torch, whichever is
+loaded, and the results are arrays of that library. Nothing is ever copied between host and device:
+a mixture of arrays is refused.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from dmftcore import _arrays, _core
@@ -54,18 +62,20 @@ def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> ND
     Raises
     ------
     TypeError
-        An argument is not a C-contiguous numpy array of the common dtype.
+        An argument is not a C-contiguous array of the common dtype, library and device.
     ValueError
         The shapes do not fit, or n is not a multiple of `block`.
+    CudaError
+        CUDA refused the call, or there is none.
 
     Notes
     -----
     n^3/3 flops. The error of c is at most of the order of n eps |a| |b|, elementwise. Results
     do not depend on the number of threads.
     """
-    _arrays.check(a=a, b=b)
+    core, a, b = _arrays.arguments(a=a, b=b)
     _check_kernels(block, a=a, b=b)
-    return _core.causal_matmul(a, b, block)
+    return core.causal_matmul(a, b, block)
 
 
 def causal_solve(
@@ -94,24 +104,24 @@ def causal_solve(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, CudaError
         As in `causal_matmul`.
 
     Notes
     -----
     n^3/3 flops, n^2 m with `dense`.
     """
-    _arrays.check(a=a, b=b)
+    core, a, b = _arrays.arguments(a=a, b=b)
     if dense:
         _check_kernels(block, a=a)
         if b.ndim < 2 or b.shape[:-1] != a.shape[:-1]:
             raise ValueError(
-                f"b must be {_tuple(*a.shape[:-1], 'm')} for a of shape {a.shape}, not {b.shape}; "
-                "for one right-hand side pass b[..., None]"
+                f"b must be {_tuple(*a.shape[:-1], 'm')} for a of shape {tuple(a.shape)}, "
+                f"not {tuple(b.shape)}; for one right-hand side pass b[..., None]"
             )
     else:
         _check_kernels(block, a=a, b=b)
-    return _core.causal_solve(a, b, dense, block)
+    return core.causal_solve(a, b, dense, block)
 
 
 def resolvent(a: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
@@ -134,16 +144,16 @@ def resolvent(a: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, CudaError
         As in `causal_matmul`.
 
     Notes
     -----
     n^3/3 flops, by halves: the lower left quarter of r is r22 (a21 r11).
     """
-    _arrays.check(a=a)
+    core, a = _arrays.arguments(a=a)
     _check_kernels(block, a=a)
-    return _core.resolvent(a, block)
+    return core.resolvent(a, block)
 
 
 def congruence(r: NDArray[Float], c: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
@@ -167,16 +177,16 @@ def congruence(r: NDArray[Float], c: NDArray[Float], *, block: int = 1) -> NDArr
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, CudaError
         As in `causal_matmul`.
 
     Notes
     -----
     n^3 flops: with c = l + l^T and p = r l, causal, s = p r^T + r p^T.
     """
-    _arrays.check(r=r, c=c)
+    core, r, c = _arrays.arguments(r=r, c=c)
     _check_kernels(block, r=r, c=c)
-    return _core.congruence(r, c, block)
+    return core.congruence(r, c, block)
 
 
 def causal_apply(
@@ -204,21 +214,21 @@ def causal_apply(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, CudaError
         As in `causal_matmul`.
 
     Notes
     -----
     n^2 m flops for m trailing elements; for small m one pass over the n^2/2 elements of `k`.
     """
-    _arrays.check(k=k, g=g)
+    core, k, g = _arrays.arguments(k=k, g=g)
     _check_kernels(block, k=k)
     if g.shape[: k.ndim - 1] != k.shape[:-1]:
         raise ValueError(
-            f"g must be {_tuple(*k.shape[:-1], '*trailing')} for k of shape {k.shape}, "
-            f"not {g.shape}"
+            f"g must be {_tuple(*k.shape[:-1], '*trailing')} for k of shape "
+            f"{tuple(k.shape)}, not {tuple(g.shape)}"
         )
-    return _core.causal_apply(k, g, strict, block)
+    return core.causal_apply(k, g, strict, block)
 
 
 def _check_kernels(block: int, **kernels: NDArray[Any]) -> None:
@@ -228,16 +238,16 @@ def _check_kernels(block: int, **kernels: NDArray[Any]) -> None:
     if block < 1:
         raise ValueError(f"block must be at least 1, not {block}")
     (first, reference), *others = kernels.items()
-    shape = reference.shape
+    shape = tuple(reference.shape)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ValueError(f"{first} must be (*batch, n, n), not {shape}")
     if shape[-1] % block:
         raise ValueError(f"{first} has n = {shape[-1]}, which is not a multiple of block = {block}")
     for name, kernel in others:
-        if kernel.shape != shape:
+        if tuple(kernel.shape) != shape:
             raise ValueError(
-                f"{name} must have the shape {shape} of {first}, not {kernel.shape}; batch axes "
-                "are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
+                f"{name} must have the shape {shape} of {first}, not {tuple(kernel.shape)}; batch "
+                "axes are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
             )
 
 
@@ -245,8 +255,9 @@ def _tuple(*items: object) -> str:
     return f"({', '.join(map(str, items))})"
 
 
-# Row operations: what a causal march needs at each step. The compiled function checks types and
-# shapes; only when it refuses are the arguments examined here, for the error message.
+# Row operations: what a causal march needs at each step. For numpy arrays the compiled function
+# checks types and shapes; only when it refuses are the arguments examined here, for the message.
+# A device array is examined before: pybind11 would print it, and so copy it, to complain about it.
 
 
 def rows_causal(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Float]:
@@ -268,18 +279,24 @@ def rows_causal(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Float]:
     Raises
     ------
     TypeError
-        An argument is not a C-contiguous numpy array of the common dtype.
+        An argument is not a C-contiguous array of the common dtype, library and device.
     ValueError
         The shapes do not fit.
+    CudaError
+        CUDA refused the call, or there is none.
 
     Notes
     -----
     m n^2 flops; for small m one pass over the n^2/2 elements of the history.
     """
-    try:
-        return _core.rows_causal(x, a)
-    except (TypeError, ValueError) as error:
-        _explain_rows(error, x, {}, a=a)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_causal(x, a)
+        except (TypeError, ValueError):
+            pass
+    core, x, a = _arrays.arguments(x=x, a=a)
+    _check_rows(x, {}, a=a)
+    return core.rows_causal(x, a)
 
 
 def rows_causal_transposed(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Float]:
@@ -289,10 +306,14 @@ def rows_causal_transposed(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Floa
 
     Parameters, errors and cost as in `rows_causal`.
     """
-    try:
-        return _core.rows_causal_transposed(x, a)
-    except (TypeError, ValueError) as error:
-        _explain_rows(error, x, {}, a=a)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_causal_transposed(x, a)
+        except (TypeError, ValueError):
+            pass
+    core, x, a = _arrays.arguments(x=x, a=a)
+    _check_rows(x, {}, a=a)
+    return core.rows_causal_transposed(x, a)
 
 
 def rows_causal_pair(
@@ -313,10 +334,14 @@ def rows_causal_pair(
 
     Errors and cost as in `rows_causal`, with twice the flops.
     """
-    try:
-        return _core.rows_causal_pair(x, w, a)
-    except (TypeError, ValueError) as error:
-        _explain_rows(error, x, {"w": w}, a=a)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_causal_pair(x, w, a)
+        except (TypeError, ValueError):
+            pass
+    core, x, w, a = _arrays.arguments(x=x, w=w, a=a)
+    _check_rows(x, {"w": w}, a=a)
+    return core.rows_causal_pair(x, w, a)
 
 
 def rows_symmetric(x: NDArray[Float], c: NDArray[Float]) -> NDArray[Float]:
@@ -326,10 +351,14 @@ def rows_symmetric(x: NDArray[Float], c: NDArray[Float]) -> NDArray[Float]:
 
     Parameters, errors as in `rows_causal`; 2 m n^2 flops in one pass over n^2/2 elements.
     """
-    try:
-        return _core.rows_symmetric(x, c)
-    except (TypeError, ValueError) as error:
-        _explain_rows(error, x, {}, c=c)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_symmetric(x, c)
+        except (TypeError, ValueError):
+            pass
+    core, x, c = _arrays.arguments(x=x, c=c)
+    _check_rows(x, {}, c=c)
+    return core.rows_symmetric(x, c)
 
 
 def rows_congruence(
@@ -352,10 +381,14 @@ def rows_congruence(
 
     Errors as in `rows_causal`; 3 m n^2 flops in one pass over each history.
     """
-    try:
-        return _core.rows_congruence(x, c, r)
-    except (TypeError, ValueError) as error:
-        _explain_rows(error, x, {}, c=c, r=r)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_congruence(x, c, r)
+        except (TypeError, ValueError):
+            pass
+    core, x, c, r = _arrays.arguments(x=x, c=c, r=r)
+    _check_rows(x, {}, c=c, r=r)
+    return core.rows_congruence(x, c, r)
 
 
 def rows_low_rank(x: NDArray[Float], u: NDArray[Float], v: NDArray[Float]) -> NDArray[Float]:
@@ -374,10 +407,14 @@ def rows_low_rank(x: NDArray[Float], u: NDArray[Float], v: NDArray[Float]) -> ND
 
     Errors as in `rows_causal`; 4 m n k flops.
     """
-    try:
-        return _core.rows_low_rank(x, u, v)
-    except (TypeError, ValueError) as error:
-        _explain_low_rank(error, x, u, v)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_low_rank(x, u, v)
+        except (TypeError, ValueError):
+            pass
+    core, x, u, v = _arrays.arguments(x=x, u=u, v=v)
+    _check_low_rank(x, u, v)
+    return core.rows_low_rank(x, u, v)
 
 
 def rows_causal_batch(
@@ -400,59 +437,62 @@ def rows_causal_batch(
 
     Errors as in `rows_causal`; n^2 flops and one pass over n^2/2 elements for every history.
     """
-    try:
-        return _core.rows_causal_batch(x, a, transposed)
-    except (TypeError, ValueError) as error:
-        _explain_batch(error, x, a)
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_causal_batch(x, a, transposed)
+        except (TypeError, ValueError):
+            pass
+    core, x, a = _arrays.arguments(x=x, a=a)
+    _check_batch(x, a)
+    return core.rows_causal_batch(x, a, transposed)
 
 
-def _explain_rows(error: Exception, x: Any, like_x: dict[str, Any], **histories: Any) -> NoReturn:
-    """Raise the precise reason why the core refused x, arrays of its shape, and histories."""
-    _arrays.check(x=x, **like_x, **histories)
-    _check_rows(x)
+def _check_rows(x: Any, like_x: dict[str, Any], **histories: Any) -> None:
+    """New rows x (m, n), arrays of its shape, and square histories of at least n times."""
+    _check_two_axes(x)
     for name, rows in like_x.items():
         if rows.shape != x.shape:
-            raise ValueError(f"{name} must have the shape {x.shape} of x, not {rows.shape}")
+            raise ValueError(
+                f"{name} must have the shape {tuple(x.shape)} of x, not {tuple(rows.shape)}"
+            )
     n = x.shape[1]
     for name, history in histories.items():
-        shape = history.shape
+        shape = tuple(history.shape)
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"{name} must be a square matrix (N, N), not {shape}")
         if shape[0] < n:
             raise ValueError(
-                f"{name} has {shape[0]} times, fewer than the {n} of x with shape {x.shape}; "
-                f"pass x[:, :{shape[0]}].copy() or a longer history"
+                f"{name} has {shape[0]} times, fewer than the {n} of x with shape "
+                f"{tuple(x.shape)}; pass x[:, :{shape[0]}].copy() or a longer history"
             )
-    raise error
 
 
-def _explain_low_rank(error: Exception, x: Any, u: Any, v: Any) -> NoReturn:
-    _arrays.check(x=x, u=u, v=v)
-    _check_rows(x)
+def _check_low_rank(x: Any, u: Any, v: Any) -> None:
+    _check_two_axes(x)
     n = x.shape[1]
     for name, factor in {"u": u, "v": v}.items():
         if factor.ndim != 2 or factor.shape[0] < n:
             raise ValueError(
                 f"{name} must be (N, k) with N >= {n}, the length of the rows of x, "
-                f"not {factor.shape}"
+                f"not {tuple(factor.shape)}"
             )
     if u.shape[1] != v.shape[1]:
         raise ValueError(f"u has {u.shape[1]} columns but v has {v.shape[1]}; they must agree")
-    raise error
 
 
-def _explain_batch(error: Exception, x: Any, a: Any) -> NoReturn:
-    _arrays.check(x=x, a=a)
+def _check_batch(x: Any, a: Any) -> None:
     if x.ndim != 2:
-        raise ValueError(f"x must be (batch, n), not {x.shape}; for one history pass x[None, :]")
+        raise ValueError(
+            f"x must be (batch, n), not {tuple(x.shape)}; for one history pass x[None, :]"
+        )
     batch, n = x.shape
     if a.ndim != 3 or len(a) != batch or a.shape[1] != a.shape[2] or a.shape[1] < n:
         raise ValueError(
-            f"a must be ({batch}, N, N) with N >= {n} for x of shape {x.shape}, not {a.shape}"
+            f"a must be ({batch}, N, N) with N >= {n} for x of shape {tuple(x.shape)}, "
+            f"not {tuple(a.shape)}"
         )
-    raise error
 
 
-def _check_rows(x: Any) -> None:
+def _check_two_axes(x: Any) -> None:
     if x.ndim != 2:
-        raise ValueError(f"x must be (m, n), not {x.shape}; for one row pass x[None, :]")
+        raise ValueError(f"x must be (m, n), not {tuple(x.shape)}; for one row pass x[None, :]")

@@ -91,6 +91,7 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
+    data = data.on_host
     if width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     options = Options(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
 from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
 from dmftcore.chain.collocation import Collocation
@@ -161,7 +162,17 @@ def solve_deep_linear(
     )
     options = replace(options, schedule=schedule, tol=tol)
     plan = memory_plan(limit, data, training, options, engine)
-    check_memory(plan, _REMEDIES)
+    nested = options.nested
+    xp: Any = np
+    if options.device == "cuda" and engine == "chain":
+        xp = _arrays.device_library()
+        available = _arrays.device_memory(xp)
+        check_memory(plan.of(_ON_DEVICE), _REMEDIES, available, nested=nested)
+        check_memory(plan.of(plan.parts.keys() - {"chain"}), _REMEDIES, nested=nested)
+    else:
+        check_memory(plan, _REMEDIES, nested=nested)
+        if options.device == "cuda":
+            reason += "; it runs on the CPU, whose caches hold its state"
     bound = stability_bound(limit, data, training)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -169,13 +180,14 @@ def solve_deep_linear(
             StabilityWarning,
             stacklevel=3,
         )
-    system = _system(engine, limit, data, training, options)
+    system = _system(engine, limit, data, training, options, xp)
     loss = training_loss(data)
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        diagnostics = {
+        diagnostics: dict[str, Any] = {
             "engine": engine,
             "reason": reason,
+            "device": "cpu" if xp is np else "cuda",
             "memory": plan.total,
             "stability_bound": bound,
         }
@@ -303,6 +315,7 @@ def _system(
     data: Dataset,
     training: GradientDescent,
     options: SolveOptions,
+    xp: Any,
 ) -> LinearMarch:
     problem = linear_problem(limit, data, training)
     if engine == "lazy":
@@ -310,7 +323,7 @@ def _system(
     if engine == "growing":
         tol = truncation(limit, data, training, options)
         return GrowingNetwork(problem, tol, two_time=bool(options.save))
-    return ChainMarch(problem, training.steps)
+    return ChainMarch(problem, training.steps, xp=xp)
 
 
 def linear_problem(limit: DeepLinear, data: Dataset, training: GradientDescent) -> LinearProblem:
@@ -352,6 +365,7 @@ def _truncation_error(
         tol=tol,
         method=engine,
         estimate_error=False,
+        nested=True,
         checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
     )
     report: dict[str, Any] = {"reference_tol": tol}
@@ -412,6 +426,9 @@ def _chain_count(limit: DeepLinear, steps: int, outputs: int) -> int:
     chain = HiddenChain if limit.branch_scale is None else ResidualChain
     return chain.count(limit.depth, steps, outputs)
 
+
+#: The parts of the plan that are on the device if the chain is; only the chain is not on the host.
+_ON_DEVICE = ("chain", "rows of all points", "data", "two-time kernels")
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {

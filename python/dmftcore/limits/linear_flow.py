@@ -322,7 +322,9 @@ def _run(
         save=options.save,
         tol=max(TRUNCATION * options.tol, ROUNDING_TOL),
         method=None,
+        device=options.device,
         progress=report,
+        nested=True,
     )
     return solve_deep_linear(limit, data, descent, inner, {})
 

@@ -169,7 +169,13 @@ def solve_proportional(
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr, engine="chain")
     options = replace(options, schedule=schedule)
     plan = memory_plan(limit, training, options)
-    check_memory(plan, _REMEDIES)
+    xp: Any = np
+    if options.device == "cuda":
+        xp = _arrays.device_library()
+        check_memory(plan.of(_ON_DEVICE), _REMEDIES, _arrays.device_memory(xp))
+        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES)
+    else:
+        check_memory(plan, _REMEDIES)
     bound = stability_bound(limit, training)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -178,13 +184,14 @@ def solve_proportional(
             StabilityWarning,
             stacklevel=3,
         )
-    system = ProportionalMarch(limit, training, with_responses="A" in options.save)
+    system = ProportionalMarch(limit, training, with_responses="A" in options.save, xp=xp)
 
     def solution(schedule: Schedule, curves: FloatArray) -> Solution:
         population, train, overlap = curves.reshape(-1, 3).T
         diagnostics = {
             "engine": "chain",
             "reason": "random data are solved by their two-time kernels",
+            "device": options.device,
             "memory": plan.total,
             "stability_bound": bound,
             "residual": system.residual(),
@@ -506,6 +513,9 @@ def memory_plan(
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
+
+#: The parts of the plan that are on the device, if there is one.
+_ON_DEVICE = {"chain", "modes"}
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {

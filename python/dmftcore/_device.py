@@ -1,0 +1,116 @@
+"""The operations of the compiled core on device arrays, with the names and parameters of `_core`.
+
+The arguments have been checked. Results are allocated by the caller's array library, and the work
+is queued on its current stream: a call returns before it is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dmftcore import _core
+from dmftcore.errors import CudaError
+
+
+@dataclass(slots=True)
+class DeviceCore:
+    """The core for arrays of one library, one type, on one device.
+
+    Attributes
+    ----------
+    dtype : str
+        "float64" or "float32".
+    device : int
+        Number of the device.
+    stream : int
+        Address of the stream, a ``cudaStream_t``.
+    empty : callable
+        Allocates a result of a given shape.
+    address : callable
+        Address of the memory of an array.
+    """
+
+    dtype: str
+    device: int
+    stream: int
+    empty: Callable[[tuple[int, ...]], Any]
+    address: Callable[[Any], int]
+
+    def causal_matmul(self, a: Any, b: Any, block: int) -> Any:
+        return self._of_two_kernels("causal_matmul", a, b, block)
+
+    def causal_solve(self, a: Any, b: Any, dense: bool, block: int) -> Any:
+        if not dense:
+            return self._of_two_kernels("causal_solve", a, b, block)
+        x = self.empty(b.shape)
+        self._run("causal_solve_dense", *_sizes(a), b.shape[-1], int(block), a, b, x)
+        return x
+
+    def resolvent(self, a: Any, block: int) -> Any:
+        r = self.empty(a.shape)
+        self._run("resolvent", *_sizes(a), int(block), a, r)
+        return r
+
+    def congruence(self, r: Any, c: Any, block: int) -> Any:
+        return self._of_two_kernels("congruence", r, c, block)
+
+    def causal_apply(self, k: Any, g: Any, strict: bool, block: int) -> Any:
+        y = self.empty(g.shape)
+        columns = math.prod(g.shape[k.ndim - 1 :])
+        self._run("causal_apply", *_sizes(k), columns, int(block), bool(strict), k, g, y)
+        return y
+
+    def rows_causal(self, x: Any, a: Any) -> Any:
+        return self._rows_times_history("rows_causal", x, a)
+
+    def rows_causal_transposed(self, x: Any, a: Any) -> Any:
+        return self._rows_times_history("rows_causal_transposed", x, a)
+
+    def rows_causal_pair(self, x: Any, w: Any, a: Any) -> tuple[Any, Any]:
+        y, z = self.empty(x.shape), self.empty(x.shape)
+        self._run("rows_causal_pair", *x.shape, x, w, a, a.shape[1], y, z)
+        return y, z
+
+    def rows_symmetric(self, x: Any, c: Any) -> Any:
+        return self._rows_times_history("rows_symmetric", x, c)
+
+    def rows_congruence(self, x: Any, c: Any, r: Any) -> tuple[Any, Any]:
+        y, z = self.empty(x.shape), self.empty(x.shape)
+        self._run("rows_congruence", *x.shape, x, c, c.shape[1], r, r.shape[1], y, z)
+        return y, z
+
+    def rows_low_rank(self, x: Any, u: Any, v: Any) -> Any:
+        y = self.empty(x.shape)
+        self._run("rows_low_rank", *x.shape, u.shape[1], x, u, v, y)
+        return y
+
+    def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
+        c = self.empty(a.shape)
+        self._run(name, *_sizes(a), int(block), a, b, c)
+        return c
+
+    def _rows_times_history(self, name: str, x: Any, a: Any) -> Any:
+        y = self.empty(x.shape)
+        self._run(name, *x.shape, x, a, a.shape[1], y)
+        return y
+
+    def _run(self, name: str, *arguments: Any) -> None:
+        """Call a function of the core; arrays are passed by address."""
+        cuda = getattr(_core, "cuda", None)
+        if cuda is None:
+            raise CudaError(_core.cuda_status()[1])
+        function = getattr(getattr(cuda, self.dtype), name)
+        address = self.address
+        function(
+            self.device,
+            self.stream,
+            *[one if isinstance(one, int) else address(one) for one in arguments],
+        )
+
+
+def _sizes(kernel: Any) -> tuple[int, int]:
+    """Number of matrices, and their size."""
+    return math.prod(kernel.shape[:-2]), kernel.shape[-1]

@@ -1,0 +1,64 @@
+"""What nvcc makes of the kernels: everything in registers, FP64 products on tensor cores."""
+
+import re
+import shutil
+import struct
+import subprocess
+from collections import Counter
+
+import pytest
+
+import emulated
+
+NVCC = shutil.which("nvcc")
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+
+#: The lowest bits of an instruction for FP64 tensor cores, sm_80 to sm_100.
+DMMA = 0x23F
+
+
+def sections(cubin):
+    """Name -> bytes of the sections of an ELF file."""
+    start = struct.unpack_from("<Q", cubin, 0x28)[0]
+    size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
+    # name, type, flags, address, offset, size
+    headers = [struct.unpack_from("<IIQQQQ", cubin, start + i * size) for i in range(count)]
+    texts = cubin[headers[names][4] :]
+    return {
+        texts[name : texts.index(b"\0", name)].decode(): cubin[offset : offset + length]
+        for name, _, _, _, offset, length in headers
+    }
+
+
+def opcodes(code):
+    """How often each instruction occurs: 16 bytes each, the first twelve bits say which."""
+    return Counter(
+        struct.unpack_from("<H", code, place)[0] & 0xFFF for place in range(0, len(code), 16)
+    )
+
+
+@pytest.mark.parametrize("source", emulated.operations(), ids=lambda path: path.stem)
+def test_kernels_for_hopper(source, tmp_path):
+    cubin = tmp_path / "kernels.cubin"
+    options = ["-std=c++17", "-O3", "-arch=sm_90", f"-I{emulated.CSRC}", "-Xptxas=-v", "-cubin"]
+    compiled = subprocess.run(
+        [NVCC, *options, source, "-o", cubin], capture_output=True, text=True, check=False
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    found = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores,"
+        r" (\d+) bytes spill loads.*?Used (\d+) registers",
+        compiled.stderr,
+        re.DOTALL,
+    )
+    code = sections(cubin.read_bytes())
+    kernels = [name.removeprefix(".text.") for name in code if name.startswith(".text.")]
+    assert sorted(kernels) == sorted(name for name, *_ in found)
+    for name, *memory, registers in found:
+        print(f"{registers:>3} registers: {name}")
+        assert memory == ["0", "0", "0"], name
+    for name in kernels:
+        if "product_kernel" in name:
+            tensor = opcodes(code[f".text.{name}"])[DMMA]
+            assert (tensor > 0) == ("product_kernelId" in name), name
