@@ -121,5 +121,9 @@ template <class T>
 void rows_low_rank(Stream stream, index m, index n, index k, const T* x, const T* u, const T* v,
                    T* y);
 
+template <class T>
+void rows_causal_batch(Stream stream, index batch, index n, bool transposed, const T* x, const T* a,
+                       index ld, T* y);
+
 } // namespace cuda
 } // namespace dmftcore

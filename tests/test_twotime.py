@@ -159,20 +159,27 @@ class dense:
         n = x.shape[1]
         return (x @ u[:n].astype(float)) @ v[:n].T.astype(float)
 
+    @staticmethod
+    def rows_causal_batch(x, a, transposed=False):
+        n = x.shape[1]
+        known = causal(a[:, :n, :n])
+        return np.einsum("kj,kij->ki" if transposed else "ki,kij->kj", x.astype(float), known)
+
 
 class Cornered:
     """`reference`, with the leading n x n corner of a history."""
 
     def __getattr__(self, name):
-        def function(x, *others):
+        def function(x, *others, **options):
             n = x.shape[1]
             square = name != "rows_low_rank"
             return getattr(reference, name)(
                 x,
                 *(
-                    other if other.shape == x.shape else other[:n, :n] if square else other[:n]
+                    other if other.shape == x.shape else other[..., :n, :n] if square else other[:n]
                     for other in others
                 ),
+                **options,
             )
 
         return function
@@ -213,6 +220,9 @@ def make(kind, case, rng, dtype):
         "columns": lambda: rng.standard_normal((*case.batch, n, int(np.prod(case.trailing)))),
         "rows": lambda: rng.standard_normal((case.rows, n)),
         "history": lambda: np.where(corner, stored, np.nan),
+        "histories": lambda: np.where(
+            corner, rng.standard_normal((case.rows, n + 3, n + 3)) * scale, np.nan
+        ),
         "factor": lambda: factor,
     }[kind]().astype(dtype)
 
@@ -249,6 +259,13 @@ OPERATIONS = {
     "rows_symmetric": Operation("rows_symmetric", ("rows", "history"), blocks=False),
     "rows_congruence": Operation("rows_congruence", ("rows", "history", "history"), blocks=False),
     "rows_low_rank": Operation("rows_low_rank", ("rows", "factor", "factor"), blocks=False),
+    "rows_causal_batch": Operation("rows_causal_batch", ("rows", "histories"), blocks=False),
+    "rows_causal_batch_transposed": Operation(
+        "rows_causal_batch",
+        ("rows", "histories"),
+        options=(("transposed", True),),
+        blocks=False,
+    ),
 }
 WHOLE = [name for name, operation in OPERATIONS.items() if operation.blocks]
 ROWS = [name for name, operation in OPERATIONS.items() if not operation.blocks]
@@ -358,6 +375,8 @@ LARGE = [
 ]
 WIDE = [Case(30, trailing=(4200,)), Case(1100, trailing=(2,))]
 LARGE_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 601), (250, 530), (1, 1203), (7, 1100)]]
+#: A history for every row.
+LARGE_HISTORIES = [Case(n, rows=m) for m, n in [(5, 601), (60, 90), (2, 1100)]]
 
 
 # On the emulator: across tiles of 32, and of 64 and 128 where these are used for small matrices.
@@ -373,6 +392,8 @@ EMULATED_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 131), (40, 70)]]
 
 def larger(backend, name):
     """Cases in which the blocking of a backend shows."""
+    if "batch" in name and backend != "emulated":
+        return LARGE_HISTORIES
     if backend == "emulated":
         return EMULATED_ROWS if name in ROWS else EMULATED
     if name in ROWS:
@@ -392,7 +413,7 @@ def larger(backend, name):
     ids=str,
 )
 def test_definition(backend, setting, name, case, dtype):
-    history = {"history", "factor"} & set(OPERATIONS[name].kinds)
+    history = {"history", "histories", "factor"} & set(OPERATIONS[name].kinds)
     check(backend, setting, name, case, dtype, cornered if history else reference)
 
 
@@ -575,6 +596,13 @@ def zeros(*shape):
         ("rows_congruence", (zeros(1, 3), zeros(3, 3), zeros(2, 2)), "r has 2 times"),
         ("rows_low_rank", (zeros(1, 3), zeros(2, 4), zeros(3, 4)), r"u must be \(N, k\) .* 3"),
         ("rows_low_rank", (zeros(1, 3), zeros(3, 4), zeros(3, 5)), "u has 4 columns but v has 5"),
+        (
+            "rows_causal_batch",
+            (zeros(3), zeros(1, 3, 3)),
+            r"x must be \(batch, n\), .* x\[None, :\]",
+        ),
+        ("rows_causal_batch", (zeros(2, 3), zeros(3, 3, 3)), r"a must be \(2, N, N\) with N >= 3"),
+        ("rows_causal_batch", (zeros(2, 3), zeros(2, 2, 2)), r"a must be .* not \(2, 2, 2\)"),
     ],
 )
 def test_wrong_shape_is_refused(function, arrays, message):
@@ -615,6 +643,8 @@ def test_compiled_functions_refuse_by_themselves(name):
         keywords = {"dense": False} | keywords
     if operation.function == "causal_apply":
         keywords = {"strict": True} | keywords
+    if operation.function == "rows_causal_batch":
+        keywords = {"transposed": False} | keywords
     function = getattr(_core, operation.function)
     function(*arrays, **keywords)
     *rest, last = arrays
