@@ -76,6 +76,7 @@ def solve(
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
+        Random data have the chain alone, at a cost O((L + modes) steps^3).
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
