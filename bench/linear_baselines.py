@@ -18,20 +18,21 @@ import importlib
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 import dmftcore as dc
-from bench._harness import ROOT, Report, restart_on_one_core
+from bench._alone import alone, extrapolated, report_alone
+from bench._harness import Report, restart_on_one_core
 from bench.growing import in_cache_rate
 from dmftcore.interfaces import GrowingNetwork
 from dmftcore.modes import LinearProblem
+
+MODULE = "bench.linear_baselines"
 
 DEPTH, GAMMA, LR, POINTS, DIMENSIONS = 5, 1.5, 0.025, 20, 40
 #: Truncation of both growing networks, and of the reference.
@@ -135,30 +136,7 @@ def run_alone(name, times):
     """Run one competitor, and print what is to be recorded."""
     if not name.startswith("dmftcore"):
         importlib.import_module("bench.baselines")
-    # Forgets the peak of the imports. getrusage would even count that of the parent process.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    result = ALONE[name](times)
-    facts = result if isinstance(result, dict) else {}
-    print(json.dumps(facts | {"peak_megabytes": (_status("VmHWM") - before) / 1024}))
-
-
-def _status(key):
-    """An entry of the status of this process, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
-def alone(name, times):
-    """`run_alone` in a new process."""
-    child = subprocess.run(
-        [sys.executable, "-m", "bench.linear_baselines", name, str(times)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(child.stdout)
+    report_alone(lambda: ALONE[name](times))
 
 
 # -- the benchmark ------------------------------------------------------------------------------
@@ -179,31 +157,14 @@ def against_naive(report):
             error=against(reference),
         )
         ours = record["competitors"]["dmftcore"]
-        ours |= alone("dmftcore", times)
+        ours |= alone(MODULE, "dmftcore", times)
         if times in NAIVE_TIMES:
-            entry = runs[times] = alone("naive", times)
+            entry = runs[times] = alone(MODULE, "naive", times)
         else:
             entry = extrapolated(runs, times)
         entry["ratio"] = entry["cpu_seconds"] / ours["cpu_seconds"]
         record["competitors"]["naive"] = entry
         print(f"{'':34} naive {entry}", flush=True)
-
-
-def extrapolated(runs, times):
-    """Time and memory of the published iteration from its two longest runs.
-
-    Time as a power of T. Memory as a constant and T^2, for the kernels have (TP)^2 entries.
-    """
-    shorter, longer = sorted(runs)[-2:]
-    first, last = runs[shorter], runs[longer]
-    exponent = math.log(last["cpu_seconds"] / first["cpu_seconds"], longer / shorter)
-    by_square = (last["peak_megabytes"] - first["peak_megabytes"]) / (longer**2 - shorter**2)
-    return {
-        "extrapolated": True,
-        "cpu_seconds": last["cpu_seconds"] * (times / longer) ** exponent,
-        "cpu_seconds_exponent": exponent,
-        "peak_megabytes": last["peak_megabytes"] + by_square * (times**2 - longer**2),
-    }
 
 
 def against_strong(report, peak):
@@ -233,7 +194,7 @@ def against_strong(report, peak):
             record["reference_gap"] = found["dmftcore chain"]["error"]
         for name, entry in found.items():
             entry["ratio"] = entry["cpu_seconds"] / found["dmftcore"]["cpu_seconds"]
-            entry |= alone(name, times)
+            entry |= alone(MODULE, name, times)
         record["strong"] = min(
             (name for name in found if name.startswith("jax")),
             key=lambda name: found[name]["cpu_seconds"],

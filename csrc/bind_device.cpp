@@ -48,6 +48,7 @@ template <class T> void define_operations(py::module_ m) {
   define(m, "rows_symmetric", &cuda::rows_symmetric<T>);
   define(m, "rows_congruence", &cuda::rows_congruence<T>);
   define(m, "rows_low_rank", &cuda::rows_low_rank<T>);
+  define(m, "rows_causal_batch", &cuda::rows_causal_batch<T>);
 }
 
 void translate(std::exception_ptr thrown) {

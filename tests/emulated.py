@@ -69,7 +69,12 @@ SCALED_DOWN = Variant(
         ("cuda/product.cuh", "ENOUGH = 256", "ENOUGH = 1"),
         ("cuda/product.cuh", "WIDE = 768", "WIDE = 64"),
         ("cuda/causal_solve.cu", "LEAF = 1024", "LEAF = 48"),
-        ("cuda/rows.cu", "MOST_BANDS = 128", "MOST_BANDS = 3"),
+        (
+            "cuda/rows.cu",
+            "MOST_BANDS = 128, ENOUGH_BANDS = 4096",
+            "MOST_BANDS = 3, ENOUGH_BANDS = 9",
+        ),
+        ("cuda/rows.cu", "MOST_LAYERS = 65535", "MOST_LAYERS = 3"),
     )
 )
 
@@ -259,11 +264,14 @@ def whole(library, function, *arrays, block=1, dense=False, strict=True):
     return result
 
 
-def rows(library, function, x, *others):
+def rows(library, function, x, *others, transposed=False):
     results = [np.full(x.shape, np.nan, x.dtype) for _ in range(RESULTS.get(function, 1))]
     if function == "rows_low_rank":
         u, v = others
         library.call(function, x.dtype, *x.shape, u.shape[1], x, u, v, *results)
+    elif function == "rows_causal_batch":
+        (a,) = others
+        library.call(function, x.dtype, *x.shape, transposed, x, a, a.shape[1], *results)
     else:
         histories = [(a, a.shape[1]) if a.shape != x.shape else (a,) for a in others]
         flat = [argument for history in histories for argument in history]

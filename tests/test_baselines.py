@@ -9,8 +9,8 @@ import dmftcore as dc
 
 pytest.importorskip("jax", reason="the competitors are written in JAX")
 
-from bench import linear_baselines
-from bench.baselines import chain_jax, growing_jax, naive
+from bench import linear_baselines, proportional
+from bench.baselines import chain_jax, growing_jax, naive, proportional_jax
 
 #: Of kernels of order one, over some ten steps and two or three layers.
 ROUNDING = 1e-12
@@ -74,6 +74,38 @@ def test_published_iteration():
     early, few = naive.solve(GRAM, TARGETS, depth=3, lr=LR, gamma=GAMMA, steps=TIMES, largest=3)
     assert few == 3 < iterations
     assert np.abs(early - exact).max() > 1e-3
+
+
+@pytest.mark.parametrize(("depth", "sizes"), [(1, (TIMES,)), (2, (3, 7, TIMES))])
+def test_jax_march_on_random_data(depth, sizes):
+    alpha, nu, gamma, noise = 1.5, 0.6, 0.8, 0.4
+    spectrum = dc.Spectrum([1.5, 1.0, 0.3], [0.5, 1.0, 2.0], weights=[0.2, 0.5, 0.3])
+    constants = proportional_jax.Constants(
+        spectrum.values,
+        spectrum.target,
+        spectrum.weights,
+        alpha=alpha,
+        nu=nu,
+        kap=gamma * nu**0.5,
+        noise2=noise**2,
+        lr=LR,
+    )
+    curves = np.asarray(proportional_jax.run(constants, depth=depth, sizes=sizes))
+    solution = dc.solve(
+        dc.ProportionalLinear(depth, nu, alpha, gamma=gamma, noise=noise, spectrum=spectrum),
+        None,
+        dc.GradientDescent(LR, TIMES - 1),
+        kernel_times=[],
+    )
+    expected = np.stack([2 * solution.test_loss, 2 * solution.train_loss, solution.overlap], axis=1)
+    # Nothing in it stands still.
+    assert (np.ptp(expected, axis=0) > 0.1).all()
+    np.testing.assert_allclose(curves, expected, rtol=0, atol=ROUNDING)
+
+
+def test_the_benchmark_of_random_data_runs_one_problem():
+    ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3)[0]()
+    np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
 
 
 def test_extrapolation_of_the_published_iteration():

@@ -160,6 +160,16 @@ FAULTS = {
     "shares_added_too_early": Fault(
         "rows_symmetric", "rows.cuh", "__syncthreads(); // all shares are there"
     ),
+    "first_history_for_all": Fault("rows_causal_batch", "rows.cuh", "history * s.apart", "0"),
+    "histories_sum_into_one_place": Fault(
+        "rows_causal_batch", "rows.cuh", "index(gridDim.z) * s.m", "index(s.m)"
+    ),
+    "row_of_another_history": Fault(
+        "rows_causal_batch_transposed",
+        "rows.cuh",
+        "s.w[(first + p) * n",
+        "s.w[(PLANTED ? p : first + p) * n",
+    ),
     "halves_added_too_early": Fault(
         "rows_low_rank", "rows_low_rank.cuh", "__syncthreads(); // both halves are there"
     ),

@@ -97,6 +97,38 @@ def test_every_chain_runs_on_a_device(library, limit, training):
     assert_equal_to_rounding(found.outputs, expected.outputs)
 
 
+SPECTRUM = dc.Spectrum([1.5, 1.0, 0.4], [1.0, 0.5, 2.0], weights=[0.2, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("limit", "training"),
+    [
+        ({"depth": 2}, dc.GradientDescent(0.05, 4)),
+        ({"depth": 2}, dc.GradientDescent(0.05, 3, momentum=0.5, weight_decay=0.1)),
+        ({"depth": 1}, dc.OnlineSGD(0.05, 3)),
+        ({"depth": 3, "branch_scale": 0.7}, dc.GradientDescent(0.05, 3)),
+    ],
+    ids=["plain", "momentum", "online", "residual"],
+)
+def test_random_data_on_a_device_are_those_on_the_host(library, limit, training):
+    options = {"kernel_times": [0, 3], "save": "all"}
+    problem = dc.ProportionalLinear(
+        width_ratio=0.5, sample_ratio=2.0, noise=0.3, spectrum=SPECTRUM, **limit
+    )
+    expected = dc.solve(problem, None, training, **options)
+    found = dc.solve(problem, None, training, device="cuda", **options)
+    assert (expected.diagnostics["device"], found.diagnostics["device"]) == ("cpu", "cuda")
+    for name in ("train_loss", "test_loss", "overlap", "equal_time", "two_time", "responses"):
+        assert_equal_to_rounding(getattr(found, name), getattr(expected, name))
+
+
+def test_random_data_too_large_for_the_device_are_refused(monkeypatch, cupy):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module(free_bytes=1000))
+    problem = dc.ProportionalLinear(1, width_ratio=1.0, sample_ratio=1.0)
+    with pytest.raises(MemoryError, match="of device memory are available; use fewer steps"):
+        dc.solve(problem, None, dc.GradientDescent(0.05, 4), device="cuda")
+
+
 def test_data_on_a_device_can_be_solved_on_the_host(cupy):
     data = dc.Dataset(**{name: cupy.asarray(array) for name, array in GRAM.items()})
     found = dc.solve(LIMIT, data, TRAINING, method="chain", device="cpu")

@@ -159,20 +159,27 @@ class dense:
         n = x.shape[1]
         return (x @ u[:n].astype(float)) @ v[:n].T.astype(float)
 
+    @staticmethod
+    def rows_causal_batch(x, a, transposed=False):
+        n = x.shape[1]
+        known = causal(a[:, :n, :n])
+        return np.einsum("kj,kij->ki" if transposed else "ki,kij->kj", x.astype(float), known)
+
 
 class Cornered:
     """`reference`, with the leading n x n corner of a history."""
 
     def __getattr__(self, name):
-        def function(x, *others):
+        def function(x, *others, **options):
             n = x.shape[1]
             square = name != "rows_low_rank"
             return getattr(reference, name)(
                 x,
                 *(
-                    other if other.shape == x.shape else other[:n, :n] if square else other[:n]
+                    other if other.shape == x.shape else other[..., :n, :n] if square else other[:n]
                     for other in others
                 ),
+                **options,
             )
 
         return function
@@ -213,6 +220,9 @@ def make(kind, case, rng, dtype):
         "columns": lambda: rng.standard_normal((*case.batch, n, int(np.prod(case.trailing)))),
         "rows": lambda: rng.standard_normal((case.rows, n)),
         "history": lambda: np.where(corner, stored, np.nan),
+        "histories": lambda: np.where(
+            corner, rng.standard_normal((case.rows, n + 3, n + 3)) * scale, np.nan
+        ),
         "factor": lambda: factor,
     }[kind]().astype(dtype)
 
@@ -249,6 +259,13 @@ OPERATIONS = {
     "rows_symmetric": Operation("rows_symmetric", ("rows", "history"), blocks=False),
     "rows_congruence": Operation("rows_congruence", ("rows", "history", "history"), blocks=False),
     "rows_low_rank": Operation("rows_low_rank", ("rows", "factor", "factor"), blocks=False),
+    "rows_causal_batch": Operation("rows_causal_batch", ("rows", "histories"), blocks=False),
+    "rows_causal_batch_transposed": Operation(
+        "rows_causal_batch",
+        ("rows", "histories"),
+        options=(("transposed", True),),
+        blocks=False,
+    ),
 }
 WHOLE = [name for name, operation in OPERATIONS.items() if operation.blocks]
 ROWS = [name for name, operation in OPERATIONS.items() if not operation.blocks]
@@ -358,6 +375,8 @@ LARGE = [
 ]
 WIDE = [Case(30, trailing=(4200,)), Case(1100, trailing=(2,))]
 LARGE_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 601), (250, 530), (1, 1203), (7, 1100)]]
+#: A history for every row.
+LARGE_HISTORIES = [Case(n, rows=m) for m, n in [(5, 601), (60, 90), (2, 1100)]]
 
 
 # On the emulator: across tiles of 32, and of 64 and 128 where these are used for small matrices.
@@ -373,6 +392,8 @@ EMULATED_ROWS = [Case(n, rows=m) for m, n in [(1, 300), (5, 131), (40, 70)]]
 
 def larger(backend, name):
     """Cases in which the blocking of a backend shows."""
+    if "batch" in name and backend != "emulated":
+        return LARGE_HISTORIES
     if backend == "emulated":
         return EMULATED_ROWS if name in ROWS else EMULATED
     if name in ROWS:
@@ -392,7 +413,7 @@ def larger(backend, name):
     ids=str,
 )
 def test_definition(backend, setting, name, case, dtype):
-    history = {"history", "factor"} & set(OPERATIONS[name].kinds)
+    history = {"history", "histories", "factor"} & set(OPERATIONS[name].kinds)
     check(backend, setting, name, case, dtype, cornered if history else reference)
 
 
@@ -615,6 +636,8 @@ def test_compiled_functions_refuse_by_themselves(name):
         keywords = {"dense": False} | keywords
     if operation.function == "causal_apply":
         keywords = {"strict": True} | keywords
+    if operation.function == "rows_causal_batch":
+        keywords = {"transposed": False} | keywords
     function = getattr(_core, operation.function)
     function(*arrays, **keywords)
     *rest, last = arrays
@@ -624,3 +647,34 @@ def test_compiled_functions_refuse_by_themselves(name):
         function(*rest, np.ones(last.shape, dtype=int), **keywords)
     with pytest.raises(ValueError, match=r"must|fit"):
         function(*rest, np.ascontiguousarray(last[..., :4, :]), **keywords)
+
+
+# One row for each of many histories.
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("batch", "n"), [(20, 130), (2, 1100)])
+def test_rows_of_a_batch_are_single_rows_on_any_threads(batch, n, transposed):
+    x, a = arguments("rows_causal_batch", Case(n, rows=batch), np.float64)
+    single = twotime.rows_causal_transposed if transposed else twotime.rows_causal
+    wanted = np.concatenate([single(x[k : k + 1], a[k]) for k in range(batch)])
+    for threads in (1, 2, 3):
+        _core.set_num_threads(threads)
+        np.testing.assert_array_equal(twotime.rows_causal_batch(x, a, transposed), wanted)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((zeros(3), zeros(2, 3, 3)), r"x must be \(batch, n\), not \(3,\)"),
+        ((zeros(2, 3), zeros(3, 3)), r"a must be \(2, N, N\) with N >= 3"),
+        ((zeros(2, 3), zeros(1, 3, 3)), r"not \(1, 3, 3\)"),
+        ((zeros(2, 3), zeros(2, 2, 2)), r"not \(2, 2, 2\)"),
+        ((zeros(2, 3), zeros(2, 4, 3)), r"not \(2, 4, 3\)"),
+    ],
+)
+def test_wrong_shape_of_a_batch_is_refused(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        twotime.rows_causal_batch(*arrays)
+    with pytest.raises(ValueError, match="must be"):
+        _core.rows_causal_batch(*arrays, False)

@@ -1,7 +1,8 @@
-"""Competitors of the deep linear solver in pure JAX: the published iteration, and expert code.
+"""Competitors of the solvers in pure JAX: the published iteration, and expert code.
 
-Every module solves the same problem: L hidden layers, P points, one output, init_scale 1, times
-t = 0..T-1, and returns the errors Delta(t) as a (T, P) array. All of them compute in float64.
+Those of the deep linear solver solve the same problem: L hidden layers, P points, one output,
+init_scale 1, times t = 0..T-1, and return the errors Delta(t) as a (T, P) array. That on random
+data, `proportional_jax`, returns three curves (T, 3). All of them compute in float64.
 """
 
 import jax

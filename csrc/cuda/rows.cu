@@ -1,4 +1,5 @@
-// Few rows stream the history once, eight at a time; each pass is two launches.
+// Few rows stream the history once, eight at a time; each pass is two launches. Many histories with
+// a row each are one pass, too.
 #include "cuda/rows.cuh"
 
 #include <algorithm>
@@ -8,11 +9,15 @@
 namespace dmftcore::cuda {
 namespace {
 
-constexpr index MOST_ROWS = 8; // of one pass: what the registers hold
+constexpr index MOST_ROWS = 8;       // of one pass: what the registers hold
+constexpr index MOST_LAYERS = 65535; // of a grid, along its last two axes
 
-Triangle cut(index n, index strip) {
-  constexpr index MOST_BANDS = 128;
-  const index chunks = (n + CHUNK * MOST_BANDS - 1) / (CHUNK * MOST_BANDS), band = CHUNK * chunks;
+// For `histories` of n rows each: the more of them, the fewer bands are needed to have work for
+// every multiprocessor.
+Triangle cut(index n, index strip, index histories) {
+  constexpr index MOST_BANDS = 128, ENOUGH_BANDS = 4096;
+  const index most = std::clamp<index>(ENOUGH_BANDS / histories, 1, MOST_BANDS);
+  const index chunks = (n + CHUNK * most - 1) / (CHUNK * most), band = CHUNK * chunks;
   return {n, band, (n + band - 1) / band, strip};
 }
 
@@ -39,17 +44,19 @@ template <class Run> void with_rows(index m, const Run& run) {
     run(std::integral_constant<int, 8>());
 }
 
-// y = x a and z = w a^T, as far as asked for; y = x c of a symmetric c if MIRRORED.
+// y = x a and z = w a^T, as far as asked for; y = x c of a symmetric c if MIRRORED. Every history
+// has m rows of its own; of several histories they go through one pass.
 template <class T, bool SCATTER, bool GATHER, bool MIRRORED = false>
-void over_history(Stream stream, index m, index n, const T* x, const T* w, const T* a, index ld,
-                  T* y, T* z) {
-  if (m == 0 || n == 0) return;
-  const Triangle triangle = cut(n, STRIP<T>);
-  const index strips = (n - 1) / triangle.strip + 1, most = std::min(m, MOST_ROWS);
+void over_histories(Stream stream, index histories, index m, index n, const T* x, const T* w,
+                    const T* a, index ld, T* y, T* z) {
+  if (histories == 0 || m == 0 || n == 0) return;
+  const Triangle triangle = cut(n, STRIP<T>, histories);
+  const index strips = (n - 1) / triangle.strip + 1, most = histories * std::min(m, MOST_ROWS);
   const Scratch<T> scattered(stream, SCATTER ? triangle.bands * most * n : 0);
   const Scratch<T> gathered(stream, GATHER ? strips * most * n : 0);
   const bool aligned = reinterpret_cast<std::uintptr_t>(a) % 16 == 0 && ld % WIDTH<T> == 0;
-  const dim3 pass_grid(unsigned(folded_width(triangle)), unsigned(triangle.bands + 1) / 2);
+  const dim3 pass_grid(unsigned(folded_width(triangle)), unsigned(triangle.bands + 1) / 2,
+                       unsigned(histories));
 
   for (index p = 0; p < m; p += MOST_ROWS) {
     const index rows = std::min(m - p, MOST_ROWS);
@@ -58,6 +65,7 @@ void over_history(Stream stream, index m, index n, const T* x, const T* w, const
       const Pass<T> task{triangle,
                          a,
                          ld,
+                         ld * ld,
                          aligned,
                          int(rows),
                          SCATTER ? x + p * n : nullptr,
@@ -69,11 +77,17 @@ void over_history(Stream stream, index m, index n, const T* x, const T* w, const
     });
     const Result<T> result_y{scattered.data(), MIRRORED ? gathered.data() : nullptr, y + p * n};
     const Result<T> result_z{nullptr, gathered.data(), GATHER && !MIRRORED ? z + p * n : nullptr};
-    const dim3 collect_grid(unsigned((n + WARP - 1) / WARP), unsigned(rows),
+    const dim3 collect_grid(unsigned((n + WARP - 1) / WARP), unsigned(histories * rows),
                             SCATTER && GATHER && !MIRRORED ? 2 : 1);
     launch(collect<T>, collect_grid, dim3(WARP, SHARES), WARP * SHARES * sizeof(T), stream,
            triangle, SCATTER ? result_y : result_z, result_z);
   }
+}
+
+template <class T, bool SCATTER, bool GATHER, bool MIRRORED = false>
+void over_history(Stream stream, index m, index n, const T* x, const T* w, const T* a, index ld,
+                  T* y, T* z) {
+  over_histories<T, SCATTER, GATHER, MIRRORED>(stream, 1, m, n, x, w, a, ld, y, z);
 }
 
 } // namespace
@@ -107,6 +121,22 @@ void rows_congruence(Stream stream, index m, index n, const T* x, const T* c, in
   rows_causal_transposed(stream, m, n, y, r, ldr, z);
 }
 
+template <class T>
+void rows_causal_batch(Stream stream, index batch, index n, bool transposed, const T* x, const T* a,
+                       index ld, T* y) {
+  for (index k = 0; k < batch; k += MOST_LAYERS) {
+    const index histories = std::min(batch - k, MOST_LAYERS);
+    const T *const rows = x + k * n, *const known = a + k * ld * ld;
+    T* const result = y + k * n;
+    if (transposed)
+      over_histories<T, false, true>(stream, histories, 1, n, nullptr, rows, known, ld, nullptr,
+                                     result);
+    else
+      over_histories<T, true, false>(stream, histories, 1, n, rows, nullptr, known, ld, result,
+                                     nullptr);
+  }
+}
+
 #define DMFTCORE_INSTANTIATE(T)                                                                    \
   template void rows_causal(Stream, index, index, const T*, const T*, index, T*);                  \
   template void rows_causal_transposed(Stream, index, index, const T*, const T*, index, T*);       \
@@ -114,7 +144,8 @@ void rows_congruence(Stream stream, index m, index n, const T* x, const T* c, in
                                  T*);                                                              \
   template void rows_symmetric(Stream, index, index, const T*, const T*, index, T*);               \
   template void rows_congruence(Stream, index, index, const T*, const T*, index, const T*, index,  \
-                                T*, T*);
+                                T*, T*);                                                           \
+  template void rows_causal_batch(Stream, index, index, bool, const T*, const T*, index, T*);
 DMFTCORE_INSTANTIATE(double)
 DMFTCORE_INSTANTIATE(float)
 #undef DMFTCORE_INSTANTIATE

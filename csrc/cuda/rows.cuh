@@ -13,6 +13,11 @@
 // and m n strips / 2 to gather, written and read, mostly within the L2 cache; with at most 128
 // bands and a strip for every 256 columns these are, for each of the m rows, 1.6 % of the elements
 // of the pass at n = 8192, 0.8 % at n = 16384, and 0.4 % at any n.
+//
+// Many histories with a row each are as many layers of one grid: n^2/2 elements and n^2 flops for
+// every history, 1.7 ms at least for 2000 of n = 1000 in float64 (8 GB). They need fewer bands to
+// keep the device busy: the sums of 2000 histories in 2 bands, or of 4 strips, are 0.2 % or 0.4 %
+// of the elements of the pass.
 #pragma once
 
 #include "cuda/device_code.cuh"
@@ -44,11 +49,13 @@ __device__ __forceinline__ index strips(const Triangle& t, index band) {
   return last_row(t, band) / t.strip + 1;
 }
 
-// One pass over a history: m rows x and w, (m, n), and the sums (bands, m, n) and (strips, m, n).
+// One pass over histories, of which block z of the grid has the z-th: each has m rows x and w,
+// (histories, m, n), and the sums (bands, histories, m, n) and (strips, histories, m, n).
 template <class T> struct Pass {
   Triangle triangle;
   const T* a;
   index ld;
+  index apart;  // elements from one history to the next
   bool aligned; // every row of a starts at a multiple of 16 bytes
   int m;
   const T *x, *w;
@@ -102,6 +109,7 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
     if (strip >= strips(triangle, band)) return;
   }
 
+  const index history = blockIdx.z, first = history * s.m, count = index(gridDim.z) * s.m;
   T* const x = shared_memory<T>();
   T* const sums = x + M * CHUNK;
   const int thread = int(threadIdx.x), warp = thread / WARP, lane = thread % WARP;
@@ -113,19 +121,20 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
     column[v] = begin + (s.aligned ? lane * V + v : lane + v * WARP);
     DMFTCORE_UNROLL
     for (int p = 0; p < M; ++p)
-      if constexpr (GATHER) w[p][v] = p < s.m && column[v] < n ? s.w[p * n + column[v]] : T(0);
+      if constexpr (GATHER)
+        w[p][v] = p < s.m && column[v] < n ? s.w[(first + p) * n + column[v]] : T(0);
   }
 
   for (index chunk = band * triangle.band; chunk <= last_row(triangle, band); chunk += CHUNK) {
     if constexpr (SCATTER)
       for (int q = thread; q < M * CHUNK; q += PASS_THREADS) {
         const index p = q / CHUNK, i = chunk + q % CHUNK;
-        x[q] = p < s.m && i < n ? s.x[p * n + i] : T(0);
+        x[q] = p < s.m && i < n ? s.x[(first + p) * n + i] : T(0);
       }
     __syncthreads(); // x is there, and the sums of the chunk before have been read
     for (int r = 0; r < CHUNK; r += ROWS) {
       const index i = chunk + r;
-      const T* const a = s.a + i * s.ld;
+      const T* const a = s.a + history * s.apart + i * s.ld;
       T* const sum_of_lane = sums + (warp * M + lane / ROWS) * CHUNK + r + lane % ROWS;
       if (begin >= i + ROWS || i >= n) { // above the diagonal or below the end
         if (GATHER && lane < M * ROWS) *sum_of_lane = 0;
@@ -171,13 +180,13 @@ __global__ void __launch_bounds__(PASS_THREADS) pass(Pass<T> s) {
         const index p = q / CHUNK, i = chunk + q % CHUNK;
         T sum = 0;
         for (int k = 0; k < WARPS; ++k) sum += sums[k * M * CHUNK + q];
-        if (p < s.m && i < n) s.gathered[(strip * s.m + p) * n + i] = sum;
+        if (p < s.m && i < n) s.gathered[(strip * count + first + p) * n + i] = sum;
       }
   }
   if constexpr (SCATTER) DMFTCORE_UNROLL
   for (int p = 0; p < M; ++p) DMFTCORE_UNROLL
   for (int v = 0; v < V; ++v)
-    if (p < s.m && column[v] < n) s.scattered[(band * s.m + p) * n + column[v]] = y[p][v];
+    if (p < s.m && column[v] < n) s.scattered[(band * count + first + p) * n + column[v]] = y[p][v];
 }
 
 // A result, from the sums of a pass that make it up; null for none.

@@ -87,6 +87,11 @@ class DeviceCore:
         self._run("rows_low_rank", *x.shape, u.shape[1], x, u, v, y)
         return y
 
+    def rows_causal_batch(self, x: Any, a: Any, transposed: bool) -> Any:
+        y = self.empty(x.shape)
+        self._run("rows_causal_batch", *x.shape, bool(transposed), x, a, a.shape[1], y)
+        return y
+
     def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
         c = self.empty(a.shape)
         self._run(name, *_sizes(a), int(block), a, b, c)

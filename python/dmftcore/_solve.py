@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy.typing as npt
 
@@ -11,11 +12,12 @@ from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow
+from dmftcore.limits import linear, linear_flow, proportional
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Progress, Schedule, SolveOptions
 from dmftcore.solution import Solution
-from dmftcore.training import GradientFlow, Training
+from dmftcore.training import GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
 
@@ -23,8 +25,8 @@ DEVICES = ("cpu", "cuda")
 
 
 def solve(
-    limit: DeepLinear,
-    data: Dataset,
+    limit: DeepLinear | ProportionalLinear,
+    data: Dataset | None,
     training: Training,
     *,
     times: npt.ArrayLike | None = None,
@@ -37,16 +39,18 @@ def solve(
     progress: Progress | None = None,
     checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
-    """Solve the dynamical mean-field theory of a network at infinite width.
+    """Solve the dynamical mean-field theory of a network.
 
     Parameters
     ----------
-    limit : DeepLinear
+    limit : DeepLinear or ProportionalLinear
         Which network, in which limit.
-    data : Dataset
-        Training points, and optionally test points.
-    training : GradientDescent or GradientFlow
-        Learning rates, momentum, weight decay and number of steps, or the times of a flow.
+    data : Dataset or None
+        Training points, and optionally test points; None for a `ProportionalLinear`, whose data
+        are random.
+    training : GradientDescent, GradientFlow or OnlineSGD
+        Learning rates, momentum, weight decay and number of steps, or the times of a flow. A
+        `ProportionalLinear` has no flow, and only it has `OnlineSGD`.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond. A flow has its own.
@@ -57,7 +61,8 @@ def solve(
     save : {"H", "G", "A", "B", "AG", "BPhi", "all"} or sequence of these
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
-        at `kernel_times`. A flow has no responses: they answer to single steps.
+        at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
@@ -71,6 +76,7 @@ def solve(
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
+        Random data have the chain alone, at a cost O((L + modes) steps^3).
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
@@ -122,18 +128,20 @@ def solve(
     if isinstance(training, GradientFlow) and checkpoint is not None:
         raise ValueError("checkpoint: a GradientFlow cannot be resumed; leave checkpoint out")
     schedule = Schedule.of_training(training, times, kernel_times)
-    theory = linear_flow if isinstance(training, GradientFlow) else linear
+    theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
+    if isinstance(limit, ProportionalLinear):
+        theory = proportional
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, theory.METHODS),
-        device=data.device if device is None else one_of("device", device, DEVICES),
+        device=_device(data) if device is None else one_of("device", device, DEVICES),
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
     )
-    data = data.on_host
+    data = None if data is None else data.on_host
     config = {
         "limit": describe(limit),
         "data": describe(data),
@@ -149,6 +157,16 @@ def solve(
         },
         "versions": provenance(),
     }
+    if isinstance(limit, ProportionalLinear):
+        assert not isinstance(training, GradientFlow)
+        return proportional.solve_proportional(limit, training, options, config)
+    assert data is not None
+    assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
+
+
+def _device(data: Dataset | None) -> str:
+    """Where the data are; random data are nowhere yet."""
+    return "cpu" if data is None else data.device

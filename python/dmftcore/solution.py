@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -37,6 +38,9 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
+#: Kernels and responses of random data, which have one layer and no sides.
+OF_DATA = ("Cp", "CD", "Cv", "RD")
+
 #: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.
 _SEED, _ERROR, _ORDER = "per_seed_", "stderr_", "order_parameter_"
 _PREFIXES = {_SEED: "per_seed", _ERROR: "standard_errors", _ORDER: "order_parameters"}
@@ -58,7 +62,8 @@ class Solution:
     kernel_times : (n_kernel_times,) int array
         Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
     train_loss, test_loss : (n_times,) arrays
-        Mean over points of ``sum_k (y - f)^2 / 2``.
+        Mean over points of ``sum_k (y - f)^2 / 2``; on random data the expected one, for the test
+        loss without the noise of the labels.
     outputs, test_outputs : (n_times, P[, K]) and (n_times, Q[, K]) arrays
         Network outputs f.
     errors : (n_times, P[, K]) array
@@ -73,7 +78,8 @@ class Solution:
         Curves of every trained network, first axis the seed (`simulate`).
     standard_errors : dict
         Read them with `stderr`.
-    overlap : array or None
+    overlap : (n_times,) array
+        Of predictor and target, ``beta . beta* / D``, on random data.
     order_parameters : dict
     diagnostics : dict
         Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
@@ -85,8 +91,9 @@ class Solution:
     times: TimeArray
     kernel_times: TimeArray
     train_loss: FloatArray
-    outputs: FloatArray
-    errors: FloatArray
+    #: Typed so that they need no check where they are known to exist: on a fixed data set.
+    outputs: Any = None
+    errors: Any = None
     test_loss: FloatArray | None = None
     test_outputs: FloatArray | None = None
     ntk: FloatArray | None = None
@@ -112,14 +119,16 @@ class Solution:
         ----------
         name : str
             "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
-            outputs) or "BPhi" (outputs and points).
+            outputs) or "BPhi" (outputs and points). On random data H (of the features of the mean
+            gradient) and G have times only, and so have the kernels without layers "Cp"
+            (population error), "CD" (training error) and "Cv" (mean gradient).
         layer : int, optional
             Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
             layers on a first axis.
         t, s : int, optional
             Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
             is the full kernel (times, P, times, P); with one, that side is fixed; with both it
-            is (P, P).
+            is (P, P), or a number on random data.
 
         Raises
         ------
@@ -128,12 +137,14 @@ class Solution:
             kernel whose two-time values were not saved; the text says how to get it.
         """
         if t is not None and s is not None and name in self.equal_time and self._equal(t, s):
-            layers, index = self.equal_time[name], (self._kernel_index(t),)
+            layers = self.equal_time[name]
+            index: tuple[Any, ...] = (self._kernel_index(t),)
         elif name in self.two_time:
             layers = self.two_time[name]
             first = slice(None) if t is None else self._kernel_index(t)
             second = slice(None) if s is None else self._kernel_index(s)
-            index = (first, slice(None), second)  # type: ignore[assignment]
+            sides = (slice(None),) if next(iter(layers.values())).ndim > 2 else ()
+            index = (first, *sides, second)
         elif name in self.equal_time:
             raise KeyError(
                 f"the two-time kernel {name!r} was not saved: pass save=({name!r},) to solve, "
@@ -141,6 +152,8 @@ class Solution:
             )
         else:
             raise KeyError(f"no kernel named {name!r}; there are {self._names(self.equal_time)}")
+        if layer is None and name in OF_DATA:
+            layer = 0
         if layer is None:
             return np.stack([values[index] for values in layers.values()])
         chosen: FloatArray = _layer(name, layers, layer)[index]
@@ -160,6 +173,8 @@ class Solution:
                 f"pass save=({name!r},) to solve"
             )
         layers = self.responses[name]
+        if layer is None and name in OF_DATA:
+            layer = 0
         if layer is None:
             return np.stack(list(layers.values()))
         return _layer(name, layers, layer)
@@ -226,7 +241,10 @@ class Solution:
         }
         for name, values in self.per_seed.items():
             variables[_SEED + name] = (("seed", *axes[name]), values)
-        kernel_axes = {n: (f"layer_{n}", "t", *self._sides(n)) for n in self.equal_time}
+        kernel_axes = {
+            name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
+            for name, layers in self.equal_time.items()
+        }
         for name, values in self.standard_errors.items():
             variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
         for name, values in self.order_parameters.items():
@@ -236,8 +254,8 @@ class Solution:
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():
-                first, second = self._sides(name)
-                times = ("t", first, "s", second) if suffix else ("t", first, second)
+                first, second = self._sides(name, layers, times=2 if suffix else 1)
+                times = ("t", *first, "s", *second) if suffix else ("t", *first, *second)
                 layer = f"layer_{name}{suffix}"
                 variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
                 coordinates[layer] = list(layers)
@@ -252,7 +270,7 @@ class Solution:
 
     def _axes(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of the fields that are single arrays."""
-        output = ("output",) if self.outputs.ndim == 3 else ()
+        output = ("output",) if np.ndim(self.outputs) == 3 else ()
         return {
             "train_loss": ("time",),
             "test_loss": ("time",),
@@ -265,10 +283,12 @@ class Solution:
         }
 
     @staticmethod
-    def _sides(name: str) -> tuple[str, str]:
-        """Names of the axes of both sides of a kernel or response."""
+    def _sides(name: str, layers: Layers, times: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the axes of both sides of a kernel or response, besides its `times` axes."""
+        if next(iter(layers.values())).ndim == times:
+            return (), ()
         first, second = SIDES[name]
-        return first, f"{second}_" if second == first else second
+        return (first,), (f"{second}_" if second == first else second,)
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:

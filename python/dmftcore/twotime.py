@@ -30,6 +30,7 @@ __all__ = [
     "congruence",
     "resolvent",
     "rows_causal",
+    "rows_causal_batch",
     "rows_causal_pair",
     "rows_causal_transposed",
     "rows_congruence",
@@ -416,6 +417,36 @@ def rows_low_rank(x: NDArray[Float], u: NDArray[Float], v: NDArray[Float]) -> ND
     return core.rows_low_rank(x, u, v)
 
 
+def rows_causal_batch(
+    x: NDArray[Float], a: NDArray[Float], transposed: bool = False
+) -> NDArray[Float]:
+    r"""A new row for each of many causal histories, :math:`y_k = x_k a_k`.
+
+    Parameters
+    ----------
+    x : (batch, n) array, float64 or float32
+        A new row over the n known times for every history.
+    a : (batch, N, N) array, N >= n, same dtype
+        Histories; only the lower triangles of their leading n x n blocks are read.
+    transposed : bool
+        The product with the transposed histories instead, :math:`y_k = x_k a_k^\top`.
+
+    Returns
+    -------
+    (batch, n) array
+
+    Errors as in `rows_causal`; n^2 flops and one pass over n^2/2 elements for every history.
+    """
+    if isinstance(x, ndarray):
+        try:
+            return _core.rows_causal_batch(x, a, transposed)
+        except (TypeError, ValueError):
+            pass
+    core, x, a = _arrays.arguments(x=x, a=a)
+    _check_batch(x, a)
+    return core.rows_causal_batch(x, a, transposed)
+
+
 def _check_rows(x: Any, like_x: dict[str, Any], **histories: Any) -> None:
     """New rows x (m, n), arrays of its shape, and square histories of at least n times."""
     _check_two_axes(x)
@@ -447,6 +478,19 @@ def _check_low_rank(x: Any, u: Any, v: Any) -> None:
             )
     if u.shape[1] != v.shape[1]:
         raise ValueError(f"u has {u.shape[1]} columns but v has {v.shape[1]}; they must agree")
+
+
+def _check_batch(x: Any, a: Any) -> None:
+    if x.ndim != 2:
+        raise ValueError(
+            f"x must be (batch, n), not {tuple(x.shape)}; for one history pass x[None, :]"
+        )
+    batch, n = x.shape
+    if a.ndim != 3 or len(a) != batch or a.shape[1] != a.shape[2] or a.shape[1] < n:
+        raise ValueError(
+            f"a must be ({batch}, N, N) with N >= {n} for x of shape {tuple(x.shape)}, "
+            f"not {tuple(a.shape)}"
+        )
 
 
 def _check_two_axes(x: Any) -> None:

@@ -86,6 +86,11 @@ EXPORT_OPERATIONS(float, float32)
   EXPORT const char* rows_low_rank_##NAME(Size m, Size n, Size k, const T* x, const T* u,          \
                                           const T* v, T* y) {                                      \
     return guarded([&] { cuda::rows_low_rank<T>(nullptr, m, n, k, x, u, v, y); });                 \
+  }                                                                                                \
+  EXPORT const char* rows_causal_batch_##NAME(Size batch, Size n, Size transposed, const T* x,     \
+                                              const T* a, Size ld, T* y) {                         \
+    return guarded(                                                                                \
+        [&] { cuda::rows_causal_batch<T>(nullptr, batch, n, transposed != 0, x, a, ld, y); });     \
   }
 
 EXPORT_ROWS(double, float64)

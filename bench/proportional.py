@@ -1,0 +1,177 @@
+"""Deep linear networks on random data: this package against the same march in jitted JAX.
+
+L = 2, nu = 0.5, alpha = 2, gamma = 1, label noise 0.3, eigenvalues k^-1/2, both losses and the
+overlap at all T times, one core, float64. Both programs append a row of every two-time kernel a
+step; how time and memory grow with T and with the number of modes is what is measured. The error
+of each is its largest difference from the other, relative to the first training loss. Ours
+evaluates the equations once more to report their residual, and this is part of its time.
+
+The compilation of the JAX program is recorded and not counted. Peak memory is that of a process
+which runs one competitor once, compilation included, beyond what its imports take. Longer runs are
+ours alone, once, and the longest is extrapolated from them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+import time
+
+import numpy as np
+
+import dmftcore as dc
+from bench._alone import alone, extrapolated, report_alone
+from bench._harness import Report, restart_on_one_core
+
+MODULE = "bench.proportional"
+
+DEPTH, LR = 2, 0.1
+WIDTH_RATIO, SAMPLE_RATIO, GAMMA, NOISE = 0.5, 2.0, 1.0, 0.3
+#: Numbers T of times and of modes, and rounds.
+SIZES = (
+    (200, 1, 9),
+    (500, 1, 5),
+    (1000, 1, 1),
+    (200, 10, 9),
+    (200, 100, 5),
+    (500, 100, 1),
+    (200, 2000, 1),
+)
+#: Numbers T of times with one mode, without the competitor: run once, and extrapolated.
+LONGEST, EXTRAPOLATED = 2000, 3000
+#: Stages of the JAX program: more take longer to compile than they save.
+STAGES = 3
+ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def spectrum(modes):
+    return dc.Spectrum(
+        np.arange(1, modes + 1) ** -0.5, np.ones(modes), weights=np.full(modes, 1 / modes)
+    )
+
+
+# -- the competitors: test loss, training loss and overlap (T, 3) at t = 0..T-1 -----------------
+
+
+def march(times, modes):
+    solution = dc.solve(
+        dc.ProportionalLinear(
+            DEPTH, WIDTH_RATIO, SAMPLE_RATIO, gamma=GAMMA, noise=NOISE, spectrum=spectrum(modes)
+        ),
+        None,
+        dc.GradientDescent(LR, times - 1),
+        kernel_times=[],
+        times=np.arange(times),
+    )
+    return np.stack([solution.test_loss, solution.train_loss, solution.overlap], axis=1)
+
+
+def jax_march(times, modes):
+    """A compiled function, and facts about it."""
+    module = importlib.import_module("bench.baselines.proportional_jax")
+    given = spectrum(modes)
+    constants = module.Constants(
+        given.values,
+        given.target,
+        given.weights,
+        alpha=SAMPLE_RATIO,
+        nu=WIDTH_RATIO,
+        kap=GAMMA * math.sqrt(WIDTH_RATIO),
+        noise2=NOISE**2,
+        lr=LR,
+    )
+    sizes = tuple(math.ceil(times * stage / STAGES) for stage in range(1, STAGES + 1))
+    begin = time.perf_counter()
+    program = module.run.lower(constants, depth=DEPTH, sizes=sizes).compile()
+    facts = {"compile_seconds": time.perf_counter() - begin}
+    return lambda: np.asarray(program(constants)) * (0.5, 0.5, 1.0), facts
+
+
+def timed_march(times, modes):
+    """What one run of ours took."""
+    march(10, modes)
+    wall, cpu = time.perf_counter(), time.process_time()
+    march(times, modes)
+    return {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
+
+
+#: What a process of its own runs; a dictionary that is returned is recorded.
+ALONE = {
+    "dmftcore": timed_march,
+    "jax": lambda times, modes: jax_march(times, modes)[0](),
+}
+
+
+# -- the benchmark ------------------------------------------------------------------------------
+
+
+def side_by_side(report, times, modes, rounds):
+    """Both programs on one problem; what ours took in a process of its own."""
+    program, facts = jax_march(times, modes)
+    curves = {}
+
+    def keeping(name, run):
+        def keep():
+            curves[name] = run()
+
+        return keep
+
+    record = report.case(
+        title(times, modes),
+        {
+            "dmftcore": keeping("dmftcore", lambda: march(times, modes)),
+            "jax": keeping("jax", program),
+        },
+        rounds=rounds,
+    )
+    ours, others = curves.values()
+    found = record["competitors"]
+    found["jax"] |= facts
+    runs = {name: alone(MODULE, name, times, modes) for name in found}
+    for name, entry in found.items():
+        entry["error"] = float(np.abs(ours - others).max() / ours[0, 1])
+        entry["peak_megabytes"] = runs[name]["peak_megabytes"]
+        report.note(f"{name} {entry}")
+    return runs["dmftcore"]
+
+
+def ours_alone(report, times, entry):
+    """Record one run of ours with one mode, or what follows for it from others."""
+    case = {"title": title(times, 1), "rounds": 1, "calls": 1}
+    report.cases.append(case | {"competitors": {"dmftcore": entry | {"ratio": 1.0}}})
+    report.note(f"{title(times, 1)} dmftcore {entry}")
+
+
+def title(times, modes):
+    return f"T={times} modes={modes}"
+
+
+def main():
+    os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
+    restart_on_one_core()
+    report = Report("proportional")
+    runs = {}
+    for times, modes, rounds in SIZES:
+        run = side_by_side(report, times, modes, rounds)
+        if modes == 1:
+            runs[times] = run
+    runs[LONGEST] = alone(MODULE, "dmftcore", LONGEST, 1)
+    ours_alone(report, LONGEST, runs[LONGEST])
+    ours_alone(report, EXTRAPOLATED, extrapolated(runs, EXTRAPOLATED))
+    path = report.write()
+    # The versions that matter here, beside those of every report.
+    written = json.loads(path.read_text())
+    written["machine"] |= {
+        name: importlib.import_module(name).__version__ for name in ("jax", "jaxlib")
+    }
+    path.write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    name, times, modes = sys.argv[1:]
+    if name != "dmftcore":
+        importlib.import_module("bench.baselines")
+    report_alone(lambda: ALONE[name](int(times), int(modes)))
