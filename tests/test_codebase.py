@@ -24,7 +24,7 @@ FLOORS = (
     {"_core"},
     {"_arrays", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
-    {"activations", "data", "observables", "solution", "training", "worth"},
+    {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
     {
         "chain",
         "checkpoint",

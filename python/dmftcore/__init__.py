@@ -26,8 +26,10 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.solution import Solution
-from dmftcore.training import GradientDescent, GradientFlow
+from dmftcore.spectrum import PowerLaw, Spectrum
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
 __version__ = version("dmftcore")
 
@@ -40,7 +42,11 @@ __all__ = [
     "DivergenceError",
     "GradientDescent",
     "GradientFlow",
+    "OnlineSGD",
+    "PowerLaw",
+    "ProportionalLinear",
     "Solution",
+    "Spectrum",
     "StabilityWarning",
     "cuda_status",
     "get_num_threads",

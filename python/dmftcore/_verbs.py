@@ -8,7 +8,8 @@ from typing import Any
 from dmftcore._validate import one_of
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
-from dmftcore.training import GradientFlow, Training
+from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
 __all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "fields_to_save"]
 
@@ -26,11 +27,25 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     TypeError
         Naming the argument.
     """
-    if not isinstance(limit, DeepLinear):
-        raise TypeError(f"limit must be a DeepLinear, the limit that {verb} knows, not {limit!r}")
+    limits = DeepLinear | ProportionalLinear if verb == "solve" else DeepLinear
+    if not isinstance(limit, limits):
+        known = "a DeepLinear or a ProportionalLinear, the limits" if verb == "solve" else None
+        raise TypeError(
+            f"limit must be {known or 'a DeepLinear, the limit'} that {verb} knows, not {limit!r}"
+        )
+    if isinstance(limit, ProportionalLinear):
+        if data is not None:
+            raise TypeError(
+                f"data must be None: a ProportionalLinear draws its own, found {data!r}"
+            )
+        if not isinstance(training, GradientDescent | OnlineSGD):
+            raise TypeError(f"training must be a GradientDescent or an OnlineSGD, not {training!r}")
+        return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
-    if not isinstance(training, Training):
+    if isinstance(training, OnlineSGD):
+        raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
+    if not isinstance(training, GradientDescent | GradientFlow):
         raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")

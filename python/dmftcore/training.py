@@ -9,7 +9,7 @@ import numpy as np
 
 from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive, real_array
 
-__all__ = ["GradientDescent", "GradientFlow", "Training"]
+__all__ = ["GradientDescent", "GradientFlow", "OnlineSGD", "Training"]
 
 LOSSES = ("square",)
 
@@ -105,8 +105,59 @@ class GradientFlow:
         return hash(self.times.tobytes())
 
 
+@dataclass(frozen=True, eq=False)
+class OnlineSGD:
+    """One-pass stochastic gradient descent: every step sees a fresh batch of samples.
+
+    Otherwise the rule of `GradientDescent`, without momentum and weight decay.
+
+    Parameters
+    ----------
+    lr : float or (steps,) array
+        Learning rate eta > 0; an array is a schedule, one rate for each update.
+    steps : int
+        Number of updates; states are numbered t = 0..steps.
+    batch : int, optional
+        Samples in a batch. None leaves it to the limit: ``sample_ratio * D`` in
+        `ProportionalLinear`.
+    """
+
+    lr: float | FloatArray
+    steps: int
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        steps = integer("steps", self.steps, at_least=0)
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "lr", _rates(self.lr, steps))
+        if self.batch is not None:
+            object.__setattr__(self, "batch", integer("batch", self.batch, at_least=1))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OnlineSGD):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def descent(self) -> GradientDescent:
+        """The same updates, whatever samples they see."""
+        return GradientDescent(self.lr, self.steps)
+
+    @property
+    def rates(self) -> FloatArray:
+        """Learning rate of every update, (steps,); not writeable."""
+        return self.descent.rates
+
+    def _key(self) -> tuple[Any, ...]:
+        lr = self.lr.tobytes() if isinstance(self.lr, np.ndarray) else self.lr
+        return lr, self.steps, self.batch
+
+
 #: What `solve` can be asked for.
-Training: TypeAlias = GradientDescent | GradientFlow
+Training: TypeAlias = GradientDescent | GradientFlow | OnlineSGD
 
 
 def _rates(lr: Any, steps: int) -> float | FloatArray:
