@@ -187,6 +187,22 @@ Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index b
   return y;
 }
 
+template <class T>
+Array<T> rows_causal_batch(const Array<T>& x, const Array<T>& a, bool transposed) {
+  require(x.ndim() == 2, "x must be (batch, n)");
+  require(a.ndim() == 3 && a.shape(0) == x.shape(0) && a.shape(1) == a.shape(2) &&
+              a.shape(1) >= x.shape(1),
+          "a must be (batch, N, N) with N >= n");
+  Array<T> y = empty_like(x);
+  const T *xp = x.data(), *ap = a.data();
+  T* yp = y.mutable_data();
+  {
+    py::gil_scoped_release nogil;
+    cpu::rows_causal_batch(x.shape(0), x.shape(1), transposed, xp, ap, a.shape(1), yp);
+  }
+  return y;
+}
+
 template <class T> void register_for(py::module_& m) {
   const auto strict = [](const char* name) { return py::arg(name).noconvert(); };
   m.def("causal_matmul", &of_two_kernels<T, cpu::causal_matmul<T>>, strict("a"), strict("b"),
@@ -205,6 +221,8 @@ template <class T> void register_for(py::module_& m) {
   m.def("rows_symmetric", &rows_times_history<T, cpu::rows_symmetric<T>>, strict("x"), strict("c"));
   m.def("rows_congruence", &rows_congruence<T>, strict("x"), strict("c"), strict("r"));
   m.def("rows_low_rank", &rows_low_rank<T>, strict("x"), strict("u"), strict("v"));
+  m.def("rows_causal_batch", &rows_causal_batch<T>, strict("x"), strict("a"),
+        py::arg("transposed"));
 }
 
 } // namespace

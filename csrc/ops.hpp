@@ -65,6 +65,11 @@ void rows_congruence(index m, index n, const T* x, const T* c, index ldc, const 
 template <class T>
 void rows_low_rank(index m, index n, index k, const T* x, const T* u, const T* v, T* y);
 
+// One row for each of `batch` causal histories of ld x ld, one behind the other: y = x a, or x a^T.
+template <class T>
+void rows_causal_batch(index batch, index n, bool transposed, const T* x, const T* a, index ld,
+                       T* y);
+
 } // namespace cpu
 
 // The same operations on device memory, queued on a stream (a cudaStream_t). They return before

@@ -108,3 +108,11 @@ def rows_low_rank(x, u, v):
             for j in range(n):
                 y[p, j] += s * v[j, k]
     return y
+
+
+def rows_causal_batch(x, a, transposed=False):
+    product = rows_causal_transposed if transposed else rows_causal
+    y = np.zeros(x.shape)
+    for k in range(len(x)):
+        y[k] = product(x[k : k + 1], a[k])[0]
+    return y

@@ -32,6 +32,7 @@ FLOORS = (
         "march",
         "modes",
         "optimizer",
+        "random_data",
         "richardson",
         "stiff",
         "visited",

@@ -1,6 +1,7 @@
 // Few rows stream the history once; many rows are a matrix product.
 #include <algorithm>
 
+#include "cpu/batch.hpp"
 #include "cpu/product.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/sweep.hpp"
@@ -68,13 +69,26 @@ void rows_low_rank(index m, index n, index k, const T* x, const T* u, const T* v
   }
 }
 
+template <class T>
+void rows_causal_batch(index batch, index n, bool transposed, const T* x, const T* a, index ld,
+                       T* y) {
+  over_batch(batch, n * n / 2, [&](index item) {
+    const T* const history = a + item * ld * ld;
+    if (transposed)
+      rows_causal_transposed(1, n, x + item * n, history, ld, y + item * n);
+    else
+      rows_causal(1, n, x + item * n, history, ld, y + item * n);
+  });
+}
+
 #define DMFTCORE_INSTANTIATE(T)                                                                    \
   template void rows_causal(index, index, const T*, const T*, index, T*);                          \
   template void rows_causal_transposed(index, index, const T*, const T*, index, T*);               \
   template void rows_causal_pair(index, index, const T*, const T*, const T*, index, T*, T*);       \
   template void rows_symmetric(index, index, const T*, const T*, index, T*);                       \
   template void rows_congruence(index, index, const T*, const T*, index, const T*, index, T*, T*); \
-  template void rows_low_rank(index, index, index, const T*, const T*, const T*, T*);
+  template void rows_low_rank(index, index, index, const T*, const T*, const T*, T*);              \
+  template void rows_causal_batch(index, index, bool, const T*, const T*, index, T*);
 DMFTCORE_INSTANTIATE(double)
 DMFTCORE_INSTANTIATE(float)
 #undef DMFTCORE_INSTANTIATE

@@ -42,6 +42,9 @@ def rows_congruence(
 def rows_low_rank(
     x: NDArray[_Float], u: NDArray[_Float], v: NDArray[_Float]
 ) -> NDArray[_Float]: ...
+def rows_causal_batch(
+    x: NDArray[_Float], a: NDArray[_Float], transposed: bool
+) -> NDArray[_Float]: ...
 
 # bind_growing.cpp
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy.typing as npt
 
@@ -11,18 +12,19 @@ from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow
+from dmftcore.limits import linear, linear_flow, proportional
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Progress, Schedule, SolveOptions
 from dmftcore.solution import Solution
-from dmftcore.training import GradientFlow, Training
+from dmftcore.training import GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear,
-    data: Dataset,
+    limit: DeepLinear | ProportionalLinear,
+    data: Dataset | None,
     training: Training,
     *,
     times: npt.ArrayLike | None = None,
@@ -34,16 +36,18 @@ def solve(
     progress: Progress | None = None,
     checkpoint: PathLike | Checkpoint | None = None,
 ) -> Solution:
-    """Solve the dynamical mean-field theory of a network at infinite width.
+    """Solve the dynamical mean-field theory of a network.
 
     Parameters
     ----------
-    limit : DeepLinear
+    limit : DeepLinear or ProportionalLinear
         Which network, in which limit.
-    data : Dataset
-        Training points, and optionally test points.
-    training : GradientDescent or GradientFlow
-        Learning rates, momentum, weight decay and number of steps, or the times of a flow.
+    data : Dataset or None
+        Training points, and optionally test points; None for a `ProportionalLinear`, whose data
+        are random.
+    training : GradientDescent, GradientFlow or OnlineSGD
+        Learning rates, momentum, weight decay and number of steps, or the times of a flow. A
+        `ProportionalLinear` has no flow, and only it has `OnlineSGD`.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond. A flow has its own.
@@ -54,7 +58,8 @@ def solve(
     save : {"H", "G", "A", "B", "AG", "BPhi", "all"} or sequence of these
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
-        at `kernel_times`. A flow has no responses: they answer to single steps.
+        at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
@@ -112,7 +117,9 @@ def solve(
     if isinstance(training, GradientFlow) and checkpoint is not None:
         raise ValueError("checkpoint: a GradientFlow cannot be resumed; leave checkpoint out")
     schedule = Schedule.of_training(training, times, kernel_times)
-    theory = linear_flow if isinstance(training, GradientFlow) else linear
+    theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
+    if isinstance(limit, ProportionalLinear):
+        theory = proportional
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
@@ -136,6 +143,11 @@ def solve(
         },
         "versions": provenance(),
     }
+    if isinstance(limit, ProportionalLinear):
+        assert not isinstance(training, GradientFlow)
+        return proportional.solve_proportional(limit, training, options, config)
+    assert data is not None
+    assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)

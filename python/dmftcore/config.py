@@ -1,9 +1,10 @@
 """Configuration files: the nouns and the options of the verbs as TOML.
 
 Sections are ``[limit]``, ``[data]``, ``[training]``, ``[solve]``, ``[simulate]`` and ``[plot]``.
-The first three hold one noun each, named by ``type``; the next two hold keyword arguments of
-`solve` and `simulate`. Any array may be a list in the file or a reference to another file,
-``"digits.npz:inputs"`` or ``"inputs.npy"``, relative to the folder of the TOML file.
+The first three hold one noun each, named by ``type``; [data] is left out where the limit draws its
+own. A noun inside a noun has a table of its own, ``[limit.spectrum]``. The next two hold keyword
+arguments of `solve` and `simulate`. Any array may be a list in the file or a reference to another
+file, ``"digits.npz:inputs"`` or ``"inputs.npy"``, relative to the folder of the TOML file.
 """
 
 from __future__ import annotations
@@ -29,16 +30,26 @@ from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Schedule
-from dmftcore.training import GradientDescent, GradientFlow, Training
+from dmftcore.spectrum import PowerLaw, Spectrum
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
 
 __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 
 #: What `type` may say in the section of each noun.
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
-    "limit": {"DeepLinear": DeepLinear},
+    "limit": {"DeepLinear": DeepLinear, "ProportionalLinear": ProportionalLinear},
     "data": {"Dataset": Dataset, "Digits": digits},
-    "training": {"GradientDescent": GradientDescent, "GradientFlow": GradientFlow},
+    "training": {
+        "GradientDescent": GradientDescent,
+        "GradientFlow": GradientFlow,
+        "OnlineSGD": OnlineSGD,
+    },
+}
+#: The same for the nouns inside others, by the name of their field.
+PARTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "spectrum": {"Spectrum": Spectrum, "PowerLaw": PowerLaw},
 }
 #: Keyword arguments of the verbs that a file cannot express.
 _NOT_IN_FILES = {"checkpoint", "progress"}
@@ -112,7 +123,16 @@ def read_config(path: str | os.PathLike[str], *, steps: int | None = None) -> Co
             raise ConfigError(f"{path}: {section!r} must be a section, written [{section}]")
     if steps is not None:
         table.setdefault("training", {})["steps"] = steps
-    nouns = {section: _read_noun(path, section, table) for section in NOUNS}
+    nouns: dict[str, Any] = {}
+    for section, types in NOUNS.items():
+        if section == "data" and isinstance(nouns["limit"], ProportionalLinear):
+            if section in table:
+                raise ConfigError(
+                    f"{path}: [data] must be left out: a ProportionalLinear draws its own"
+                )
+            nouns[section] = None
+        else:
+            nouns[section] = _read_section(path, section, types, table)
     training = nouns["training"]
     options = {section: _read_options(path, section, table, training) for section in OPTIONS}
     return Config(
@@ -141,18 +161,8 @@ def write_config(config: Config, path: str | os.PathLike[str]) -> None:
     table: dict[str, dict[str, Any]] = {}
     for section, types in NOUNS.items():
         noun = getattr(config, section)
-        if type(noun).__name__ not in types:
-            raise ConfigError(
-                f"[{section}] cannot hold a {type(noun).__name__}; it holds {', '.join(types)}"
-            )
-        table[section] = {"type": type(noun).__name__}
-        for entry in dataclasses.fields(noun):
-            value = getattr(noun, entry.name)
-            if isinstance(value, np.ndarray):
-                arrays[entry.name] = value
-                value = f"{path.stem}.npz:{entry.name}"
-            if value is not None:
-                table[section][entry.name] = value
+        if noun is not None or not isinstance(config.limit, ProportionalLinear):
+            table[section] = _written(section, noun, types, arrays, path.stem)
     for section in OPTIONS:
         options = getattr(config, section)
         if options or (section == "simulate" and options is not None):
@@ -162,6 +172,26 @@ def write_config(config: Config, path: str | os.PathLike[str]) -> None:
     if arrays:
         np.savez(path.with_name(f"{path.stem}.npz"), **arrays)
     path.write_text(writer.dumps(table), encoding="utf-8")
+
+
+def _written(
+    name: str, noun: Any, types: Iterable[str], arrays: dict[str, Any], stem: str
+) -> dict[str, Any]:
+    """The table of a noun; its arrays are added to `arrays`, those of the file `stem`.npz."""
+    kind = type(noun).__name__
+    if kind not in types:
+        raise ConfigError(f"[{name}] cannot hold a {kind}; it holds {', '.join(types)}")
+    entries: dict[str, Any] = {"type": kind}
+    for entry in dataclasses.fields(noun):
+        value = getattr(noun, entry.name)
+        if entry.name in PARTS and value is not None:
+            value = _written(f"{name}.{entry.name}", value, PARTS[entry.name], arrays, stem)
+        elif isinstance(value, np.ndarray):
+            arrays[entry.name] = value
+            value = f"{stem}.npz:{entry.name}"
+        if value is not None:
+            entries[entry.name] = value
+    return entries
 
 
 def _plain(value: Any) -> Any:
@@ -180,12 +210,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def _read_noun(path: Path, section: str, table: Mapping[str, Any]) -> Any:
-    types = NOUNS[section]
-    where = f"{path}: [{section}]"
+def _read_section(
+    path: Path, section: str, types: Mapping[str, Callable[..., Any]], table: Mapping[str, Any]
+) -> Any:
     if section not in table:
+        where = f"{path}: [{section}]"
         raise ConfigError(f'{where} is missing: add it with type = "{next(iter(types))}"')
-    entries = dict(table[section])
+    return _read_noun(path, section, types, table[section])
+
+
+def _read_noun(
+    path: Path, name: str, types: Mapping[str, Callable[..., Any]], table: Mapping[str, Any]
+) -> Any:
+    where = f"{path}: [{name}]"
+    entries = dict(table)
     kind = entries.pop("type", None)
     if kind is None:
         raise ConfigError(f"{where} type is missing: one of {', '.join(types)}")
@@ -194,10 +232,15 @@ def _read_noun(path: Path, section: str, table: Mapping[str, Any]) -> Any:
     factory = types[kind]
     parameters = inspect.signature(factory).parameters
     _check_keys(f"{where} of type {kind}:", entries, parameters)
-    for name, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and name not in entries:
-            raise ConfigError(f"{where} of type {kind}: the key {name!r} is missing")
-    values = {key: _value(path, f"{where} {key}", value) for key, value in entries.items()}
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in entries:
+            raise ConfigError(f"{where} of type {kind}: the key {key!r} is missing")
+    values = {
+        key: _read_noun(path, f"{name}.{key}", PARTS[key], value)
+        if key in PARTS and isinstance(value, Mapping)
+        else _value(path, f"{where} {key}", value)
+        for key, value in entries.items()
+    }
     try:
         return factory(**values)
     except (TypeError, ValueError) as error:

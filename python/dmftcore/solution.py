@@ -37,6 +37,9 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
+#: Kernels and responses of random data, which have one layer and no sides.
+OF_DATA = ("Cp", "CD", "Cv", "RD")
+
 #: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.
 _SEED, _ERROR, _ORDER = "per_seed_", "stderr_", "order_parameter_"
 _PREFIXES = {_SEED: "per_seed", _ERROR: "standard_errors", _ORDER: "order_parameters"}
@@ -73,7 +76,8 @@ class Solution:
         Curves of every trained network, first axis the seed (`simulate`).
     standard_errors : dict
         Read them with `stderr`.
-    overlap : array or None
+    overlap : (n_times,) array
+        Of predictor and target, ``beta . beta* / D``, on random data.
     order_parameters : dict
     diagnostics : dict
         Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
@@ -85,8 +89,9 @@ class Solution:
     times: TimeArray
     kernel_times: TimeArray
     train_loss: FloatArray
-    outputs: FloatArray
-    errors: FloatArray
+    #: Typed so that they need no check where they are known to exist: on a fixed data set.
+    outputs: Any = None
+    errors: Any = None
     test_loss: FloatArray | None = None
     test_outputs: FloatArray | None = None
     ntk: FloatArray | None = None
@@ -112,14 +117,16 @@ class Solution:
         ----------
         name : str
             "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
-            outputs) or "BPhi" (outputs and points).
+            outputs) or "BPhi" (outputs and points). On random data H (of the features of the mean
+            gradient) and G have times only, and so have the kernels without layers "Cp"
+            (population error), "CD" (training error) and "Cv" (mean gradient).
         layer : int, optional
             Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
             layers on a first axis.
         t, s : int, optional
             Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
             is the full kernel (times, P, times, P); with one, that side is fixed; with both it
-            is (P, P).
+            is (P, P), or a number on random data.
 
         Raises
         ------
@@ -128,12 +135,14 @@ class Solution:
             kernel whose two-time values were not saved; the text says how to get it.
         """
         if t is not None and s is not None and name in self.equal_time and self._equal(t, s):
-            layers, index = self.equal_time[name], (self._kernel_index(t),)
+            layers = self.equal_time[name]
+            index: tuple[Any, ...] = (self._kernel_index(t),)
         elif name in self.two_time:
             layers = self.two_time[name]
             first = slice(None) if t is None else self._kernel_index(t)
             second = slice(None) if s is None else self._kernel_index(s)
-            index = (first, slice(None), second)  # type: ignore[assignment]
+            sides = (slice(None),) if next(iter(layers.values())).ndim == 4 else ()
+            index = (first, *sides, second)
         elif name in self.equal_time:
             raise KeyError(
                 f"the two-time kernel {name!r} was not saved: pass save=({name!r},) to solve, "
@@ -141,6 +150,8 @@ class Solution:
             )
         else:
             raise KeyError(f"no kernel named {name!r}; there are {self._names(self.equal_time)}")
+        if layer is None and name in OF_DATA:
+            layer = 0
         if layer is None:
             return np.stack([values[index] for values in layers.values()])
         chosen: FloatArray = _layer(name, layers, layer)[index]
@@ -160,6 +171,8 @@ class Solution:
                 f"pass save=({name!r},) to solve"
             )
         layers = self.responses[name]
+        if layer is None and name in OF_DATA:
+            layer = 0
         if layer is None:
             return np.stack(list(layers.values()))
         return _layer(name, layers, layer)
@@ -236,8 +249,9 @@ class Solution:
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():
-                first, second = self._sides(name)
-                times = ("t", first, "s", second) if suffix else ("t", first, second)
+                of_data = next(iter(layers.values())).ndim == (2 if suffix else 1)
+                first, second = ((), ()) if of_data else ((side,) for side in self._sides(name))
+                times = ("t", *first, "s", *second) if suffix else ("t", *first, *second)
                 layer = f"layer_{name}{suffix}"
                 variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
                 coordinates[layer] = list(layers)
@@ -252,7 +266,7 @@ class Solution:
 
     def _axes(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of the fields that are single arrays."""
-        output = ("output",) if self.outputs.ndim == 3 else ()
+        output = ("output",) if np.ndim(self.outputs) == 3 else ()
         return {
             "train_loss": ("time",),
             "test_loss": ("time",),

@@ -22,6 +22,7 @@ __all__ = [
     "congruence",
     "resolvent",
     "rows_causal",
+    "rows_causal_batch",
     "rows_causal_pair",
     "rows_causal_transposed",
     "rows_congruence",
@@ -379,6 +380,32 @@ def rows_low_rank(x: NDArray[Float], u: NDArray[Float], v: NDArray[Float]) -> ND
         _explain_low_rank(error, x, u, v)
 
 
+def rows_causal_batch(
+    x: NDArray[Float], a: NDArray[Float], transposed: bool = False
+) -> NDArray[Float]:
+    r"""A new row for each of many causal histories, :math:`y_k = x_k a_k`.
+
+    Parameters
+    ----------
+    x : (batch, n) array, float64 or float32
+        A new row over the n known times for every history.
+    a : (batch, N, N) array, N >= n, same dtype
+        Histories; only the lower triangles of their leading n x n blocks are read.
+    transposed : bool
+        The product with the transposed histories instead, :math:`y_k = x_k a_k^\top`.
+
+    Returns
+    -------
+    (batch, n) array
+
+    Errors as in `rows_causal`; n^2 flops and one pass over n^2/2 elements for every history.
+    """
+    try:
+        return _core.rows_causal_batch(x, a, transposed)
+    except (TypeError, ValueError) as error:
+        _explain_batch(error, x, a)
+
+
 def _explain_rows(error: Exception, x: Any, like_x: dict[str, Any], **histories: Any) -> NoReturn:
     """Raise the precise reason why the core refused x, arrays of its shape, and histories."""
     _arrays.check(x=x, **like_x, **histories)
@@ -411,6 +438,18 @@ def _explain_low_rank(error: Exception, x: Any, u: Any, v: Any) -> NoReturn:
             )
     if u.shape[1] != v.shape[1]:
         raise ValueError(f"u has {u.shape[1]} columns but v has {v.shape[1]}; they must agree")
+    raise error
+
+
+def _explain_batch(error: Exception, x: Any, a: Any) -> NoReturn:
+    _arrays.check(x=x, a=a)
+    if x.ndim != 2:
+        raise ValueError(f"x must be (batch, n), not {x.shape}; for one history pass x[None, :]")
+    batch, n = x.shape
+    if a.ndim != 3 or len(a) != batch or a.shape[1] != a.shape[2] or a.shape[1] < n:
+        raise ValueError(
+            f"a must be ({batch}, N, N) with N >= {n} for x of shape {x.shape}, not {a.shape}"
+        )
     raise error
 
 

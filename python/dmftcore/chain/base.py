@@ -86,13 +86,23 @@ class TwoTimeChain(ABC):
         As in `DeepLinear`.
     xp : module
         Array library of the histories.
+    answers : bool
+        Whether the data answer to the network within a step: `forward` and `lift` are then given
+        rows of A^0 too, which is lower triangular with its diagonal, and zero otherwise.
     """
 
     #: The layers whose kernels the chain knows.
     layers: range
 
     def __init__(
-        self, couplings: Couplings, *, steps: int, outputs: int, gamma: float, xp: Any
+        self,
+        couplings: Couplings,
+        *,
+        steps: int,
+        outputs: int,
+        gamma: float,
+        xp: Any,
+        answers: bool = False,
     ) -> None:
         self.couplings, self.outputs, self.g2, self.xp = couplings, outputs, gamma**2, xp
         self.step = -1
@@ -101,6 +111,7 @@ class TwoTimeChain(ABC):
         self._largest = (steps + 1) * outputs
         #: Lower triangles over (t, k), by name and layer.
         self.histories: dict[str, Kernels] = {}
+        self._a = self._new("a", [0] if answers else [])
         #: The gradient kernel of the readout, G^{L+1} = top top^T: 1 in the outputs at all times.
         self.top: FloatArray = xp.tile(xp.eye(outputs), (steps + 1, 1))
 
@@ -109,11 +120,11 @@ class TwoTimeChain(ABC):
         """Go to the next step and append its rows of the g side; the response D^0 (K, n_t)."""
 
     @abstractmethod
-    def forward(self, h: FloatArray) -> None:
-        """Append the rows of the h side at the present step, given that of H^0 (K, n_t)."""
+    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
+        """Append the rows of the h side at the present step, given those of H^0, A^0 (K, n_t)."""
 
     @abstractmethod
-    def lift(self, h: FloatArray, step: int) -> LiftedRows:
+    def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """Rows of all layers at `step` for m vectors of the input space.
 
         Parameters
@@ -122,6 +133,8 @@ class TwoTimeChain(ABC):
             Rows of H^0 on any number n >= (step + 1) K of known columns.
         step : int
             Where the strictly causal rows end.
+        a : (m, n) array, optional
+            Rows of A^0, if the chain has it.
         """
 
     @abstractmethod
@@ -201,6 +214,17 @@ class TwoTimeChain(ABC):
                     begin += row.size
                 history[:n, :n] = self.xp.asarray(known)
 
+    def _enter(self, h: FloatArray, a: FloatArray | None, step: int) -> FloatArray:
+        """Rows of what drives the first layer, kept A^0 + learned H^0."""
+        if a is None:
+            return self.couplings.learned(h, step)
+        return self.couplings.both(a, h, step)
+
+    def _remember(self, a: FloatArray | None) -> None:
+        """Append the row of A^0, which the march itself needs no more."""
+        if a is not None:
+            self._a[0][self._now(self.step), : a.shape[1]] = a
+
     def _new(self, name: str, layers: Iterable[int]) -> Kernels:
         """Empty histories of a kernel for the given layers."""
         size = self._largest
@@ -239,6 +263,9 @@ class _Dense:
         self.kept, self.learned = chain.couplings.dense(steps)
         self.top = _arrays.to_host(chain.top[:n] @ chain.top[:n].T)
         self._histories = chain.histories
+        #: What enters the first layer besides learned H^0: kept A^0.
+        answer = self.causal("a", 0) if 0 in chain.histories["a"] else np.zeros((n, n))
+        self.entering = self.kept * answer
 
     def causal(self, name: str, layer: int) -> FloatArray:
         return np.ascontiguousarray(

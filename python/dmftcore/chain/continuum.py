@@ -71,7 +71,7 @@ class ContinuumChain(TwoTimeChain):
         beta_0.
     nodes : int
         Number of nodes in depth.
-    steps, outputs, gamma, xp
+    steps, outputs, gamma, xp, answers
         As in `TwoTimeChain`.
     """
 
@@ -85,8 +85,11 @@ class ContinuumChain(TwoTimeChain):
         gamma: float,
         nodes: int = NODES,
         xp: Any = np,
+        answers: bool = False,
     ) -> None:
-        super().__init__(couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp)
+        super().__init__(
+            couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp, answers=answers
+        )
         self.collocation = Collocation.of(nodes)
         self.layers = range(nodes)
         self.sweeps = 0
@@ -169,9 +172,10 @@ class ContinuumChain(TwoTimeChain):
         )
         return self.couplings.both(self._b[0][now, :n], self._g[0][now, :n], step)
 
-    def forward(self, h: FloatArray) -> None:
+    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
         step, n, now = self.step, self._size(self.step), self._now(self.step)
+        self._remember(a)
 
         def slopes(z: FloatArray, hhat: FloatArray) -> Flow:
             slope_z, slope_hhat = self.xp.empty_like(z), self.xp.empty_like(hhat)
@@ -182,14 +186,14 @@ class ContinuumChain(TwoTimeChain):
             return slope_z, slope_hhat
 
         self._settle(
-            (self.couplings.learned(h, step), self.couplings.kept(h, step)),
+            (self._enter(h, a, step), self.couplings.kept(h, step)),
             self._extrapolated(self._z, self._hhat),
             self._up,
             slopes,
             step,
         )
 
-    def lift(self, h: FloatArray, step: int) -> LiftedRows:
+    def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """See `TwoTimeChain`."""
         rows = LiftedRows(self.xp.full(len(h), self.couplings.scale[step]), h=[h])
 
@@ -201,7 +205,7 @@ class ContinuumChain(TwoTimeChain):
             rows.links = [found[4] for _, _, found in flows]
             return self.xp.stack([f[0] for f in flows]), self.xp.stack([f[1] for f in flows])
 
-        start = self.couplings.learned(h, step), self.couplings.kept(h, step)
+        start = self._enter(h, a, step), self.couplings.kept(h, step)
         self._settle(start, self._constant(start), self._up, slopes, step)
         return rows
 

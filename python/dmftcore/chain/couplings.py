@@ -27,8 +27,8 @@ class Couplings:
     Parameters
     ----------
     training : GradientDescent
-    points : int
-        Number P of training points.
+    points : float
+        Number P of training points, or whatever else divides kap(t,s).
     init_scale : float
     outputs : int
         Number K of rows and columns of a step.
@@ -37,7 +37,7 @@ class Couplings:
     """
 
     def __init__(
-        self, training: GradientDescent, *, points: int, init_scale: float, outputs: int, xp: Any
+        self, training: GradientDescent, *, points: float, init_scale: float, outputs: int, xp: Any
     ) -> None:
         self._memory = OptimizerMemory(training)
         self._points, self._outputs, self._xp = points, outputs, xp

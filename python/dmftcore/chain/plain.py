@@ -3,8 +3,8 @@
 All pattern indices are contracted with the errors Delta, so that every kernel counts steps and
 outputs only, whatever the number of points. For layers l = 1..L, with g2 = gamma^2, the factors
 kept and learned of a weight matrix (`dmftcore.chain.couplings`; init_scale^2 and lr / P for s < t
-in plain gradient descent) as elementwise products, A^0 = B^L = 0 and G^{L+1} = 1 in the outputs at
-all times:
+in plain gradient descent) as elementwise products, B^L = 0 and G^{L+1} = 1 in the outputs at all
+times, A^0 = 0 for fixed data:
 
     C^l = kept A^{l-1} + learned H^{l-1}            D^l = kept B^l + learned G^{l+1}
     S   = (1 - g2 D^l C^l)^{-1}
@@ -16,8 +16,9 @@ all times:
 H^l is the feature kernel contracted with Delta on both sides (Gamma^l in the literature), G^l the
 gradient kernel; A^l and B^l are the responses of features and gradients, divided by gamma so that
 gamma = 0 is a regular point. Layer l is what `dmftcore.chain.reflection` describes, with Y = D^l
-above and Z = C^l below. C and B are strictly causal and D is needed in its current row only: the
-history consists of C, B, G and H, and a step passes over 11 triangles in each layer. The response
+above and Z = C^l below. C and B are strictly causal; only what random data answer within a step,
+the diagonal of A^0, makes C and A causal. D is needed in its current row only: the history
+consists of C, B, G and H, and a step passes over 11 triangles in each layer. The response
 of the outputs, D^0 = kept B^0 + learned G^1, continues D to l = 0.
 """
 
@@ -50,7 +51,7 @@ class HiddenChain(TwoTimeChain):
     couplings : Couplings
     depth : int
         Number L of hidden layers.
-    steps, outputs, gamma, xp
+    steps, outputs, gamma, xp, answers
         As in `TwoTimeChain`.
     """
 
@@ -63,8 +64,11 @@ class HiddenChain(TwoTimeChain):
         outputs: int,
         gamma: float,
         xp: Any = np,
+        answers: bool = False,
     ) -> None:
-        super().__init__(couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp)
+        super().__init__(
+            couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp, answers=answers
+        )
         self.depth = depth
         self.layers = range(1, depth + 1)
         self.c = self._new("c", self.layers)
@@ -99,23 +103,24 @@ class HiddenChain(TwoTimeChain):
             self.g[layer][now, :n] = g
         return self.couplings.both(b, g, self.step)
 
-    def forward(self, h: FloatArray) -> None:
+    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
         n, now = self._size(self.step), self._now(self.step)
-        a = self.xp.zeros_like(h)
-        for layer in self.layers:
-            self.h[layer - 1][now, :n] = h
+        self._remember(a)
+        self.h[0][now, :n] = h
+        c = self._enter(h, a, self.step)
+        self.c[1][now, :n] = c
+        for layer in self.layers[:-1]:
+            h, a, _ = self._features(layer, c, h, self.step)
+            self.h[layer][now, :n] = h
             c = self.couplings.both(a, h, self.step)
-            self.c[layer][now, :n] = c
-            if layer < self.depth:
-                h, a, _ = self._features(layer, c, h, self.step)
+            self.c[layer + 1][now, :n] = c
 
-    def lift(self, h: FloatArray, step: int) -> LiftedRows:
+    def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """See `TwoTimeChain`."""
         rows = LiftedRows(self.xp.full(len(h), self.couplings.scale[step]), h=[h])
-        a = self.xp.zeros_like(h)
         for layer in self.layers:
-            c = self.couplings.both(a, h, step)
+            c = self._enter(h, a, step)
             h, a, change = self._features(layer, c, h, step)
             rows.h.append(h)
             rows.a.append(a)
@@ -143,7 +148,7 @@ class HiddenChain(TwoTimeChain):
         h = {layer: dense.symmetric("h", layer) for layer in self.h}
         g[self.depth + 1] = dense.top
 
-        deviations = [deviation(c[1], learned * h[0])]
+        deviations = [deviation(c[1], dense.entering + learned * h[0])]
         b = np.zeros_like(kept)
         for layer in reversed(self.layers):
             d = kept * b + learned * g[layer + 1]

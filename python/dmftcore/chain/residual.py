@@ -5,7 +5,7 @@ is one side, with the response Z and the covariance Hhat, what lies above it the
 Ghat (h^l = hhat + gamma Z g^l, g^l = ghat + gamma Y h^l). A block between two layers adds its own
 couplings to each side. With the conventions of `dmftcore.chain.plain`:
 
-    C^1 = learned H^0                                 D^L = learned G^{L+1}
+    C^1 = kept A^0 + learned H^0                      D^L = learned G^{L+1}
     C^{l+1} = b^2 (kept A^l + learned H^l)            D^l = b^2 (kept B^l + learned G^{l+1})
 
     upward, over the block above layer l, from Z^1 = C^1 and Hhat^1 = kept H^0:
@@ -57,7 +57,7 @@ class ResidualChain(TwoTimeChain):
         Number L >= 2 of hidden layers.
     branch : float
         Factor b of a block.
-    steps, outputs, gamma, xp
+    steps, outputs, gamma, xp, answers
         As in `TwoTimeChain`.
     """
 
@@ -71,8 +71,11 @@ class ResidualChain(TwoTimeChain):
         outputs: int,
         gamma: float,
         xp: Any = np,
+        answers: bool = False,
     ) -> None:
-        super().__init__(couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp)
+        super().__init__(
+            couplings, steps=steps, outputs=outputs, gamma=gamma, xp=xp, answers=answers
+        )
         self.depth, self._branch, self._b2 = depth, branch, branch**2
         self.layers = range(1, depth + 1)
         self._g = self._new("g", self.layers)
@@ -116,11 +119,12 @@ class ResidualChain(TwoTimeChain):
             b, g = self._meet(layer, y, ghat)
         return self.couplings.both(b, g, step)
 
-    def forward(self, h: FloatArray) -> None:
+    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
         step, n, now = self.step, self._size(self.step), self._now(self.step)
+        self._remember(a)
         self._h[0][now, :n] = h
-        z, hhat = self.couplings.learned(h, step), self.couplings.kept(h, step)
+        z, hhat = self._enter(h, a, step), self.couplings.kept(h, step)
         self._z[1][now, :n] = z
         for layer in self.layers[:-1]:
             h, a, _ = self._features(layer, z, hhat)
@@ -138,10 +142,10 @@ class ResidualChain(TwoTimeChain):
             for history, row in ((self._c, c), (self._z, z), (self._hhat, hhat)):
                 history[layer + 1][now, :n] = row
 
-    def lift(self, h: FloatArray, step: int) -> LiftedRows:
+    def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """See `TwoTimeChain`."""
         rows = LiftedRows(self.xp.full(len(h), self.couplings.scale[step]), h=[h])
-        z, hhat = self.couplings.learned(h, step), self.couplings.kept(h, step)
+        z, hhat = self._enter(h, a, step), self.couplings.kept(h, step)
         for layer in self.layers:
             h, a, change = self._features(layer, z, hhat)
             rows.h.append(h)
@@ -208,7 +212,7 @@ class ResidualChain(TwoTimeChain):
             above[layer] = d + u, self._b2 * kept * g[layer + 1] + carried
             found += [(dense.causal("d", layer), d), (dense.causal("u", layer), u)]
             found.append((dense.symmetric("ghat", layer), above[layer][1]))
-        below = learned * h[0], kept * h[0]
+        below = dense.entering + learned * h[0], kept * h[0]
         for layer in self.layers:
             found.append((z[layer], below[0]))
             if layer > 1:

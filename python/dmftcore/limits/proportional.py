@@ -2,19 +2,54 @@
 
 Source of the theory: Bordelon & Pehlevan, "Deep linear network training dynamics from random
 initialization: data, width, depth, and hyperparameter transfer" (2025, arXiv:2502.02531).
+
+The hidden chain (`dmftcore.chain`) and the random data (`dmftcore.random_data`) drive each other.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import scipy.optimize
 
-from dmftcore._validate import INFINITE, integer, non_negative, one_of, positive
+from dmftcore import _arrays
+from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
+from dmftcore.chain import ContinuumChain, Couplings, HiddenChain, ResidualChain, TwoTimeChain
+from dmftcore.chain.continuum import NODES
+from dmftcore.errors import DivergenceError, StabilityWarning
+from dmftcore.limits.linear import DeepLinear
+from dmftcore.march import (
+    DIVERGENCE_FACTOR,
+    Diverged,
+    Plan,
+    Schedule,
+    SolveOptions,
+    Stopwatch,
+    check_memory,
+    march,
+    resumed,
+)
+from dmftcore.random_data import Population, RandomData
+from dmftcore.solution import IntArray, Layers, Solution
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
+from dmftcore.training import GradientDescent, OnlineSGD
 
-__all__ = ["ProportionalLinear"]
+__all__ = ["ProportionalLinear", "solve_proportional"]
+
+#: What `save` and `method` of `dmftcore.solve` may name.
+DATA_KERNELS = ("Cp", "CD", "Cv")
+FIELDS = (*DATA_KERNELS, "H", "G", "RD", "A", "B")
+METHODS = ("chain",)
+
+#: Steps, and steps^3 x modes, over which the equations are evaluated once more.
+CHECKED_STEPS = 200
+CHECKED_WORK = 1e9
 
 
 @dataclass(frozen=True)
@@ -31,8 +66,8 @@ class ProportionalLinear:
     Parameters
     ----------
     depth : int or INFINITE
-        Number L of hidden layers; INFINITE, of residual blocks only, is extrapolated from finite
-        depths.
+        Number L of hidden layers; INFINITE, of residual blocks only, is the limit in which the
+        depth becomes a continuous variable, as in `DeepLinear`.
     width_ratio : float
         nu = N / D > 0.
     sample_ratio : float
@@ -109,3 +144,374 @@ class ProportionalLinear:
         if weights is None:
             weights = np.full(len(values), 1 / len(values))
         return Spectrum(values, self.spectrum.target, weights=weights)
+
+    @property
+    def initial_curvature(self) -> float:
+        """What an eigenvalue of the covariance contributes to the sharpness at step 0, nu large."""
+        chain = DeepLinear(self.depth, init_scale=self.init_scale, branch_scale=self.branch_scale)
+        return chain.initial_tangent_scale
+
+
+def solve_proportional(
+    limit: ProportionalLinear,
+    training: GradientDescent | OnlineSGD,
+    options: SolveOptions,
+    config: dict[str, Any],
+) -> Solution:
+    """March the theory of `limit`; see `dmftcore.solve`."""
+    watch = Stopwatch()
+    if isinstance(training, OnlineSGD) and training.batch is not None:
+        raise ValueError(
+            "batch: sample_ratio sets the samples of a step, sample_ratio * D; leave batch out"
+        )
+    if options.tol is not None:
+        raise ValueError("tol: the two-time chain truncates nothing; leave tol out")
+    schedule = resumed(options.schedule, options.checkpoint, config, training.lr, engine="chain")
+    options = replace(options, schedule=schedule)
+    plan = memory_plan(limit, training, options)
+    check_memory(plan, _REMEDIES)
+    bound = stability_bound(limit, training)
+    if np.any(training.rates > bound):
+        warnings.warn(
+            f"lr = {training.rates.max():g} exceeds {bound:.6g}, the largest stable rate at step "
+            "0 of a wide network that does not learn features",
+            StabilityWarning,
+            stacklevel=3,
+        )
+    system = ProportionalMarch(limit, training, with_responses="A" in options.save)
+
+    def solution(schedule: Schedule, curves: FloatArray) -> Solution:
+        population, train, overlap = curves.reshape(-1, 3).T
+        diagnostics = {
+            "engine": "chain",
+            "reason": "random data are solved by their two-time kernels",
+            "memory": plan.total,
+            "stability_bound": bound,
+            "residual": system.residual(),
+            **system.chain.diagnostics,
+        }
+        result = Solution(
+            schedule.times,
+            schedule.kernel_times,
+            train / 2,
+            test_loss=population / 2,
+            overlap=overlap.copy(),
+            **system.fields(options.save),
+            diagnostics=diagnostics,
+            config=config,
+        )
+        if options.estimate_error:
+            diagnostics["error_estimate"] = {"reason": "the engine 'chain' truncates nothing"}
+        diagnostics["wall_seconds"] = watch.seconds()
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
+        return result
+
+    try:
+        curves = march(
+            system, schedule, lambda now: float(now[1]) / 2, options.progress, options.checkpoint
+        )
+    except Diverged as stop:
+        what = "the training loss" if system.chain.settled else "the flow in depth"
+        raise DivergenceError(
+            f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where the "
+            f"largest stable rate without feature learning is {bound:.6g}; lower lr",
+            step=stop.step,
+            partial=solution(stop.schedule, stop.outputs),
+        ) from None
+    return solution(schedule, curves)
+
+
+class ProportionalMarch:
+    """The hidden chain, driven by random data; a `dmftcore.march.March`.
+
+    At each step: the backward rows of the chain; those of the data, which contain the losses; the
+    forward rows of the chain.
+
+    Parameters
+    ----------
+    limit : ProportionalLinear
+    training : GradientDescent or OnlineSGD
+    with_responses : bool
+        Whether the responses A are wanted at the stored steps.
+    xp : module, optional
+        Array library in which the march runs. Results are numpy.
+    """
+
+    def __init__(
+        self,
+        limit: ProportionalLinear,
+        training: GradientDescent | OnlineSGD,
+        *,
+        with_responses: bool = False,
+        xp: Any = np,
+    ) -> None:
+        fresh = isinstance(training, OnlineSGD)
+        population = Population(
+            modes=limit.modes,
+            width_ratio=limit.width_ratio,
+            sample_ratio=limit.sample_ratio,
+            output_scale=limit.output_scale,
+            noise=limit.noise,
+            fresh=fresh,
+        )
+        # The update of a hidden layer carries lr kap / sqrt(nu).
+        couplings = Couplings(
+            training.descent if isinstance(training, OnlineSGD) else training,
+            points=population.feedback,
+            init_scale=limit.init_scale,
+            outputs=1,
+            xp=xp,
+        )
+        self._xp, self._with_responses = xp, with_responses
+        self._chain = _chain(limit, couplings, training.steps, xp)
+        self._data = RandomData(population, couplings, steps=training.steps, xp=xp)
+        self._now = np.zeros(3)
+        self._loss_limit = np.inf
+        self._diverged = False
+        self._stored: list[int] = []
+        #: By stored step, rows of H of the last layer, and of A of all, where they are wanted.
+        self._last_features: list[FloatArray] = []
+        self._responses: list[list[FloatArray]] = []
+
+    @property
+    def step(self) -> int:
+        return self._chain.step + self._diverged
+
+    @property
+    def chain(self) -> TwoTimeChain:
+        """The hidden layers."""
+        return self._chain
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Cp(t,t), CD(t,t) and overlap, (len(stops), 3); fewer rows if the loss diverges."""
+        rows: list[FloatArray] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stop in stops.tolist():
+                while self.step < stop:
+                    if not self._next_step():
+                        # The kernels end before the step that could not be done.
+                        self._chain.step -= 1
+                        self._diverged = True
+                        return np.array(rows).reshape(-1, 3)
+                rows.append(self._now)
+        return np.array(rows).reshape(-1, 3)
+
+    def store_kernels(self) -> None:
+        """Keep the rows at the step that the histories do not hold."""
+        step = self._chain.step
+        self._stored.append(step)
+        if self._chain.layers[-1] in self._chain.histories["h"] and not self._with_responses:
+            return
+        h, a = (
+            self._xp.ascontiguousarray(self._data.histories[name][step : step + 1, : step + 1])
+            for name in ("Cv", "A0")
+        )
+        rows = self._chain.lift(h, step, a)
+        self._last_features.append(_arrays.to_host(rows.h[-1][0]))
+        if self._with_responses:
+            self._responses.append([_arrays.to_host(layer[0]) for layer in rows.a])
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        rows = {f"features{i}": row for i, row in enumerate(self._last_features)}
+        responses = {f"responses{i}": np.stack(row) for i, row in enumerate(self._responses)}
+        return {
+            **{f"chain_{name}": array for name, array in self._chain.state().items()},
+            **{
+                f"data_{name}": array
+                for name, array in self._data.state(self._chain.step + 1).items()
+            },
+            **rows,
+            **responses,
+            "now": self._now,
+            "loss_limit": np.array(self._loss_limit),
+            "stored": np.array(self._stored, dtype=np.int64),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem; it may be longer."""
+        for part, prefix in ((self._chain, "chain_"), (self._data, "data_")):
+            names = (name for name in state if name.startswith(prefix))
+            part.restore({name.removeprefix(prefix): state[name] for name in names})
+        self._now = np.asarray(state["now"])
+        self._loss_limit = float(state["loss_limit"])
+        self._stored = state["stored"].tolist()
+        indices = range(len(self._stored))
+        self._last_features = [state[f"features{i}"] for i in indices if f"features{i}" in state]
+        self._responses = [
+            list(state[f"responses{i}"]) for i in indices if f"responses{i}" in state
+        ]
+
+    def residual(self) -> float:
+        """Largest relative violation of the equations of chain and data, from whole matrices."""
+        modes = len(self._data.population.modes.values)
+        largest = min(CHECKED_STEPS, int((CHECKED_WORK / modes) ** (1 / 3)))
+        n = min(largest, self._chain.step + 1)
+        if n <= 0:
+            return 0.0
+        bottom = self._chain.layers[0]
+        gradients = _arrays.to_host(self._chain.gradients(bottom)[:n, :n])
+        first = min(self._chain.responses)
+        kept, learned = self._chain.couplings.dense(n)
+        response = kept * _arrays.to_host(self._chain.responses[first][:n, :n])
+        response += learned * gradients
+        return max(self._chain.residual(n), self._data.residual(response, gradients))
+
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """Kernels and responses of a `Solution`, at the stored steps."""
+        if not self._stored:
+            return {}
+        chain, data = self._chain, self._data.histories
+        kernels: dict[str, Layers] = {
+            **{name: {0: self._at_stored(data[name])} for name in DATA_KERNELS},
+            "H": {layer: self._features(layer) for layer in chain.layers},
+            "G": {
+                layer: self._at_stored(chain.gradient_histories[layer]) for layer in chain.layers
+            },
+        }
+        responses: dict[str, Layers] = {}
+        if "RD" in save:
+            responses["RD"] = {0: self._at_stored(data["RD"])}
+        if "A" in save:
+            responses["A"] = {
+                layer: chain.link(layer) * self._rows_at_stored([row[i] for row in self._responses])
+                for i, layer in enumerate(chain.layers)
+            }
+        if "B" in save:
+            responses["B"] = {
+                layer: chain.link(layer) * self._at_stored(history)
+                for layer, history in chain.responses.items()
+            }
+        return {
+            "equal_time": {
+                name: {layer: k.diagonal().copy() for layer, k in layers.items()}
+                for name, layers in kernels.items()
+            },
+            "two_time": {
+                name: {layer: k + np.tril(k, -1).T for layer, k in layers.items()}
+                for name, layers in kernels.items()
+                if name in save
+            },
+            "responses": responses,
+        }
+
+    def _next_step(self) -> bool:
+        """Move by one step; False if the loss at the new one has diverged, or the chain itself."""
+        response = self._chain.backward()
+        if not self._chain.settled:
+            return False
+        step = self._chain.step
+        gradients = self._chain.gradient_histories[self._chain.layers[0]]
+        now = self._data.append(step, response, gradients)
+        if step == 0:
+            self._loss_limit = DIVERGENCE_FACTOR * max(float(now[1]), 1e-300)
+        if not (now[1] <= self._loss_limit and np.isfinite(now).all()):
+            return False
+        self._now = now
+        row = (slice(step, step + 1), slice(step + 1))
+        h, a = (
+            self._xp.ascontiguousarray(self._data.histories[name][row]) for name in ("Cv", "A0")
+        )
+        self._chain.forward(h, a)
+        return self._chain.settled
+
+    def _features(self, layer: int) -> FloatArray:
+        """Lower triangle of H of a layer over the stored steps."""
+        if layer in self._chain.histories["h"]:
+            return self._at_stored(self._chain.histories["h"][layer])
+        return self._rows_at_stored(self._last_features)
+
+    def _at_stored(self, history: FloatArray) -> FloatArray:
+        """Lower triangle over the stored steps of a history."""
+        return np.tril(_arrays.to_host(history)[np.ix_(self._stored, self._stored)])
+
+    def _rows_at_stored(self, rows: list[FloatArray]) -> FloatArray:
+        """The same from the rows of the stored steps."""
+        lower = np.zeros((len(rows), len(rows)))
+        for i, row in enumerate(rows):
+            lower[i, : i + 1] = row[self._stored[: i + 1]]
+        return lower
+
+
+def _chain(limit: ProportionalLinear, couplings: Couplings, steps: int, xp: Any) -> TwoTimeChain:
+    """The hidden layers; the scale gamma of their features is in the couplings."""
+    common: dict[str, Any] = {
+        "steps": steps,
+        "outputs": 1,
+        "gamma": 1.0,
+        "xp": xp,
+        "answers": True,
+    }
+    if limit.branch_scale is None:
+        return HiddenChain(couplings, depth=limit.depth, **common)
+    if limit.branch_factor is None:
+        return ContinuumChain(couplings, branch_scale=limit.branch_scale, **common)
+    return ResidualChain(couplings, depth=limit.depth, branch=limit.branch_factor, **common)
+
+
+def stability_bound(limit: ProportionalLinear, training: GradientDescent | OnlineSGD) -> float:
+    """Learning rate above which a wide network that does not learn features diverges.
+
+    With full batches, along a direction of curvature k the heavy ball is stable for
+    ``lr < 2 (1 + momentum) / (k + weight_decay)``. The largest curvature belongs to the upper edge
+    of the spectrum of the sample covariance, the minimum over ``z > max lambda`` of
+    ``z (1 + (1/alpha) sum_k w_k lambda_k / (z - lambda_k))`` (Silverstein & Choi 1995). With fresh
+    samples the noise of the batches diverges first, where
+    ``(1/alpha) sum_k w_k x_k / (2 - x_k) = 1``, x_k = lr times the curvature of mode k.
+    """
+    modes, alpha = limit.modes, limit.sample_ratio
+    values, weights = modes.values, modes.weights
+    top = float(values.max())
+    if isinstance(training, OnlineSGD):
+
+        def excess(x: float) -> float:
+            steps = x * values / top
+            return float(np.sum(weights * steps / (2 - steps))) / alpha - 1
+
+        return float(scipy.optimize.brentq(excess, 0, 2 * (1 - 1e-15))) / (
+            limit.initial_curvature * top
+        )
+
+    def outside(log_distance: float) -> float:
+        z = top * (1 + math.exp(log_distance))
+        return z * (1 + float(np.sum(weights * values / (z - values))) / alpha)
+
+    edge = scipy.optimize.minimize_scalar(outside, bounds=(-30, 30), method="bounded").fun
+    curvature = limit.initial_curvature * float(edge)
+    return 2 * (1 + training.momentum) / (curvature + training.weight_decay)
+
+
+def memory_plan(
+    limit: ProportionalLinear, training: GradientDescent | OnlineSGD, options: SolveOptions
+) -> Plan:
+    """Memory of a run, by part."""
+    steps, slots = training.steps, len(options.schedule.kernel_times)
+    if limit.branch_scale is None:
+        chain, layers = HiddenChain.count(limit.depth, steps, 1), limit.depth
+    elif limit.branch_factor is None:
+        chain, layers = ContinuumChain.count(steps, 1), NODES
+    else:
+        chain, layers = ResidualChain.count(limit.depth, steps, 1), limit.depth
+    data = RandomData.count(len(limit.modes.values), steps)
+    held = 0 if options.checkpoint is None else 1
+    counts = {
+        "chain": chain,
+        "modes": data,
+        "checkpoint": held * (chain // 2 + data),
+        "curves": 6 * len(options.schedule.times),
+        # The last layer, and every layer's response, by row; what is made of them.
+        "kernels": slots * (steps + 1) * (1 + layers * ("A" in options.save))
+        + 4 * (2 * layers + 3) * slots**2,
+    }
+    return Plan({part: 8 * count for part, count in counts.items()})
+
+
+#: What to change when a part of the plan is the largest.
+_REMEDIES = {
+    "chain": "use fewer steps",
+    "modes": "use fewer steps, or a spectrum of fewer modes",
+    "checkpoint": "use fewer steps, or pass no checkpoint",
+    "curves": "pass fewer times",
+    "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
+}

@@ -1,0 +1,234 @@
+r"""Random data in high dimension: what the samples make of a predictor that learns from them.
+
+P = alpha D samples ``x_i = sqrt(lambda_i) N(0, 1)``, targets ``beta* . x / sqrt(D)`` plus noise,
+D -> infinity. A network whose predictor moves by the response E to the mean gradient
+``v = sqrt(D) X^T Delta / P`` sees of the data only two-time kernels. With the couplings kept of the
+first weights (init_scale^2 in plain gradient descent), the gradient kernel G^1, and modes k of
+eigenvalue lambda_k, weight w_k and mean square beta2_k of the target (1 is all ones):
+
+    M_k = (1 + lambda_k E RD)^{-1}
+    Cb_k = M_k ( beta2_k 1 + kept G^1 / kap^2 + (lambda_k / alpha) E CD E^T ) M_k^T
+    Cp = sum_k w_k lambda_k Cb_k                      Rp = - sum_k w_k lambda_k M_k E
+    RD = (1 - Rp / alpha)^{-1}                        CD = RD (Cp + noise^2 1) RD^T
+    X = sum_k w_k lambda_k^2 M_k E                    Y = sum_k w_k lambda_k^2 Cb_k
+    F = RD X
+    Cv = (lbar / alpha) CD + RD Y RD^T - (F CD + CD F^T) / alpha
+    A^0 = - ( lbar RD - F RD ) / (kap sqrt(nu)),      lbar = sum_k w_k lambda_k
+
+Cp(t,t) is the population error, CD(t,t) the training error, RD the response of the training errors,
+Cv the correlation of the gradients v and A^0 their response to the network. When every step draws
+fresh samples, RD = 1 and CD is diagonal, ``CD(t,t) = Cp(t,t) + noise^2``.
+
+Source: Bordelon & Pehlevan, arXiv:2502.02531.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore import _arrays, twotime
+from dmftcore._validate import FloatArray
+from dmftcore.chain import Couplings
+from dmftcore.chain.base import deviation
+from dmftcore.spectrum import Spectrum
+
+__all__ = ["Population", "RandomData"]
+
+#: Kernels over two times, beside M of every mode.
+KERNELS = ("E", "noise", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+
+
+@dataclass(frozen=True)
+class Population:
+    """Where the samples come from, and how many there are.
+
+    Attributes
+    ----------
+    modes : Spectrum
+        With weights.
+    width_ratio, sample_ratio : float
+        nu and alpha.
+    output_scale : float
+        kap.
+    noise : float
+        Standard deviation of the label noise.
+    fresh : bool
+        Whether every step draws samples of its own.
+    """
+
+    modes: Spectrum
+    width_ratio: float
+    sample_ratio: float
+    output_scale: float
+    noise: float
+    fresh: bool
+
+    @property
+    def feedback(self) -> float:
+        """sqrt(nu) / kap, of the response E in units of D^0 of the hidden chain."""
+        return float(np.sqrt(self.width_ratio)) / self.output_scale
+
+
+class RandomData:
+    """Histories of the kernels of random data, marched one step at a time.
+
+    The modes share all products but those with their own M_k: a step passes over 17 triangles
+    and twice over that of every mode.
+
+    Parameters
+    ----------
+    population : Population
+    couplings : Couplings
+        Those of the hidden chain.
+    steps : int
+        Steps t = 0..steps will be marched.
+    xp : module
+        Array library of the histories.
+    """
+
+    def __init__(
+        self, population: Population, couplings: Couplings, *, steps: int, xp: Any = np
+    ) -> None:
+        self.population, self._couplings, self._xp = population, couplings, xp
+        modes, size = population.modes, steps + 1
+        self._values, self._target = (xp.asarray(a[:, None]) for a in (modes.values, modes.target))
+        powers = modes.weights * modes.values ** np.arange(1, 3)[:, None]
+        #: w_k lambda_k and w_k lambda_k^2.
+        self._moments = xp.asarray(powers)
+        self._mean = float(powers[0].sum())
+        self._by_overlap = xp.asarray(modes.weights * modes.target)
+        #: Lower triangles.
+        self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
+        self.m: FloatArray = xp.zeros((len(modes.values), size, size))
+
+    @staticmethod
+    def count(modes: int, steps: int) -> int:
+        """Numbers that the histories hold."""
+        return (len(KERNELS) + modes) * (steps + 1) ** 2
+
+    def append(self, step: int, d: FloatArray, gradients: FloatArray) -> FloatArray:
+        """Append the rows of `step`; Cp(t,t), CD(t,t) and the overlap with the target.
+
+        Parameters
+        ----------
+        step : int
+            The step t, one beyond the last.
+        d : (1, t + 1) array
+            Row of the response D^0 of the hidden chain.
+        gradients : (N, N) array
+            History of G^1, up to row t.
+
+        Returns
+        -------
+        (3,) array
+        """
+        alpha, kap = self.population.sample_ratio, self.population.output_scale
+        known = self.histories
+        e = self._row("E", step, self.population.feedback * d)
+        # E is strictly causal: the rows of RD and CD at this step are not needed yet.
+        drawn = twotime.rows_congruence(e, known["CD"], known["E"])[1] / alpha
+        self._row("noise", step, drawn)
+        through_gradients = self._couplings.through(
+            lambda rows: twotime.rows_symmetric(rows, gradients), 1 / kap**2
+        )
+        m = twotime.rows_causal_batch(-self._values * twotime.rows_causal(e, known["RD"]), self.m)
+        m[:, step] = 1.0
+        self.m[:, step, : step + 1] = m
+        reach = m.sum(1)
+        inner = self._target * reach[:, None] + through_gradients(m)
+        inner += self._values * twotime.rows_symmetric(m, known["noise"])
+        cp, y = self._moments @ twotime.rows_causal_batch(inner, self.m, transposed=True)
+        self._row("Cp", step, cp)
+        self._row("Y", step, y)
+        rp, x = twotime.rows_causal(self._moments @ m, known["E"])
+        self._row("X", step, x)
+        rd, cd = self._samples(step, -rp[None], cp[None])
+        f = self._row("F", step, twotime.rows_causal(rd, known["X"]))
+
+        cross = twotime.rows_symmetric(f, known["CD"])
+        cross += twotime.rows_causal_transposed(cd, known["F"])
+        seen = twotime.rows_congruence(rd, known["Y"], known["RD"])[1]
+        self._row("Cv", step, (self._mean * cd - cross) / alpha + seen)
+        answer = twotime.rows_causal(f, known["RD"]) - self._mean * rd
+        self._row("A0", step, answer / (kap * self.population.width_ratio**0.5))
+        overlap = self._by_overlap @ (1 - reach)
+        now: FloatArray = _arrays.to_host(self._xp.stack([cp[step], cd[0, step], overlap]))
+        return now
+
+    def residual(self, response: FloatArray, gradients: FloatArray) -> float:
+        """Largest relative violation of the equations, over the first n steps.
+
+        Parameters
+        ----------
+        response, gradients : (n, n) arrays
+            D^0 and G^1 of the hidden chain as full matrices, in numpy.
+        """
+        n, population, alpha = len(response), self.population, self.population.sample_ratio
+        modes, one = population.modes, np.eye(n)
+        kept, _ = self._couplings.dense(n)
+        known = {name: _arrays.to_host(h[:n, :n]) for name, h in self.histories.items()}
+        cd, cp, y = (known[k] + np.tril(known[k], -1).T for k in ("CD", "Cp", "Y"))
+        e, rd, x = population.feedback * response, known["RD"], known["X"]
+        drawn, network = e @ cd @ e.T / alpha, kept * gradients / population.output_scale**2
+        sums = np.zeros((4, n, n))
+        for value, target, weight in zip(modes.values, modes.target, modes.weights, strict=True):
+            m = np.linalg.inv(one + value * e @ rd)
+            cb = m @ (target + network + value * drawn) @ m.T
+            me = m @ e
+            sums += weight * value * np.array([cb, -me, value * cb, value * me])
+        rp = sums[1]
+        noisy = rd @ (cp + population.noise**2) @ rd.T
+        cross = rd @ x @ cd
+        answer = rd @ (x @ rd - self._mean * one)
+        expected = {
+            "Cp": sums[0],
+            "Y": sums[2],
+            "X": sums[3],
+            "RD": one if population.fresh else np.linalg.inv(one - rp / alpha),
+            "CD": np.diag(np.diag(noisy)) if population.fresh else noisy,
+            "Cv": (self._mean * cd - cross - cross.T) / alpha + rd @ y @ rd.T,
+            "A0": answer / (population.output_scale * np.sqrt(population.width_ratio)),
+        }
+        return max(
+            deviation(known[name], np.asarray(np.tril(found), dtype=np.float64))
+            for name, found in expected.items()
+        )
+
+    def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
+        """The rows of the first `steps` steps, for `restore`."""
+        histories = {**self.histories, "M": self.m}
+        return {
+            name: _arrays.to_host(history[..., :steps, :steps]).copy()
+            for name, history in histories.items()
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        for name, history in {**self.histories, "M": self.m}.items():
+            steps = state[name].shape[-1]
+            history[..., :steps, :steps] = self._xp.asarray(state[name])
+
+    def _samples(self, step: int, rp: FloatArray, cp: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Append and return the rows of RD and CD, given those of Rp and Cp."""
+        known, noise2 = self.histories, self.population.noise**2
+        if self.population.fresh:
+            rd, cd = self._xp.zeros_like(cp), self._xp.zeros_like(cp)
+            cd[0, step] = cp[0, step] + noise2
+        else:
+            rd = twotime.rows_causal(rp / self.population.sample_ratio, known["RD"])
+        rd[0, step] = 1.0
+        self._row("RD", step, rd)
+        if not self.population.fresh:
+            inner = twotime.rows_symmetric(rd, known["Cp"]) + noise2 * rd.sum()
+            cd = twotime.rows_causal_transposed(inner, known["RD"])
+        return rd, self._row("CD", step, cd)
+
+    def _row(self, name: str, step: int, row: FloatArray) -> FloatArray:
+        """Append a row to a history."""
+        self.histories[name][step, : step + 1] = row
+        return row
