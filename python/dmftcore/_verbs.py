@@ -27,11 +27,10 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     TypeError
         Naming the argument.
     """
-    limits = DeepLinear | ProportionalLinear if verb == "solve" else DeepLinear
-    if not isinstance(limit, limits):
-        known = "a DeepLinear or a ProportionalLinear, the limits" if verb == "solve" else None
+    if not isinstance(limit, DeepLinear | ProportionalLinear):
         raise TypeError(
-            f"limit must be {known or 'a DeepLinear, the limit'} that {verb} knows, not {limit!r}"
+            "limit must be a DeepLinear or a ProportionalLinear, the limits that "
+            f"{verb} knows, not {limit!r}"
         )
     if isinstance(limit, ProportionalLinear):
         if data is not None:
