@@ -158,7 +158,8 @@ class Checkpoint:
             raise FileNotFoundError(f"checkpoint: the folder {folder} does not exist: make it")
         if self.path.is_dir() or not os.access(folder, os.W_OK):
             raise PermissionError(f"checkpoint: {self.path} cannot be written: name another file")
-        sections = {name: fields for name, fields in config.items() if name != "versions"}
+        # A noun may be absent: random data are drawn by the limit.
+        sections = {name: fields or {} for name, fields in config.items() if name != "versions"}
         identity = {
             name: {key: value for key, value in fields.items() if key not in _FREE.get(name, ())}
             for name, fields in sections.items()

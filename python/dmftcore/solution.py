@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -141,7 +142,7 @@ class Solution:
             layers = self.two_time[name]
             first = slice(None) if t is None else self._kernel_index(t)
             second = slice(None) if s is None else self._kernel_index(s)
-            sides = (slice(None),) if next(iter(layers.values())).ndim == 4 else ()
+            sides = (slice(None),) if next(iter(layers.values())).ndim > 2 else ()
             index = (first, *sides, second)
         elif name in self.equal_time:
             raise KeyError(
@@ -239,7 +240,10 @@ class Solution:
         }
         for name, values in self.per_seed.items():
             variables[_SEED + name] = (("seed", *axes[name]), values)
-        kernel_axes = {n: (f"layer_{n}", "t", *self._sides(n)) for n in self.equal_time}
+        kernel_axes = {
+            name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
+            for name, layers in self.equal_time.items()
+        }
         for name, values in self.standard_errors.items():
             variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
         for name, values in self.order_parameters.items():
@@ -249,8 +253,7 @@ class Solution:
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():
-                of_data = next(iter(layers.values())).ndim == (2 if suffix else 1)
-                first, second = ((), ()) if of_data else ((side,) for side in self._sides(name))
+                first, second = self._sides(name, layers, times=2 if suffix else 1)
                 times = ("t", *first, "s", *second) if suffix else ("t", *first, *second)
                 layer = f"layer_{name}{suffix}"
                 variables[name + suffix] = ((layer, *times), np.stack(list(layers.values())))
@@ -279,10 +282,12 @@ class Solution:
         }
 
     @staticmethod
-    def _sides(name: str) -> tuple[str, str]:
-        """Names of the axes of both sides of a kernel or response."""
+    def _sides(name: str, layers: Layers, times: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the axes of both sides of a kernel or response, besides its `times` axes."""
+        if next(iter(layers.values())).ndim == times:
+            return (), ()
         first, second = SIDES[name]
-        return first, f"{second}_" if second == first else second
+        return (first,), (f"{second}_" if second == first else second,)
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:

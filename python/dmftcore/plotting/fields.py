@@ -15,7 +15,9 @@ def targets_of(solution: Solution) -> FloatArray:
 
 
 def layers_of(solution: Solution, name: str) -> list[int]:
-    """Layers with an equal-time kernel `name`."""
+    """Layers with an equal-time kernel `name` between points; random data have none."""
+    if solution.outputs is None:
+        return []
     return sorted(solution.equal_time.get(name, {})) if len(solution.kernel_times) else []
 
 

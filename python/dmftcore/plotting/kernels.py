@@ -118,6 +118,7 @@ def plot_two_time(
         Default: the last.
     pair : (int, int), optional
         Which two points; default: the mean over training points (outputs, for "G") of equal ones.
+        Kernels of random data have none.
 
     Returns
     -------
@@ -129,7 +130,9 @@ def plot_two_time(
         solution.kernel(name, t=None, s=None)  # Raises, and says how to get the kernel.
     layer = layers[-1] if layer is None else layer
     kernel = solution.kernel(name, layer)
-    if pair is None:
+    if kernel.ndim == 2:
+        values = kernel
+    elif pair is None:
         points = solution.outputs.shape[1] if name == "H" else kernel.shape[1]
         values = np.einsum("tmsm->ts", kernel[:, :points, :, :points]) / points
     else:
@@ -155,7 +158,9 @@ def plot_two_time(
     )
     ax.set(xlabel=labels[0], ylabel=labels[1], box_aspect=1)
     ax.set(xlim=(times[0], times[-1]), ylim=(times[0], times[-1]))
-    if pair is not None:
+    if kernel.ndim == 2:
+        quantity = f"{name}^{{{layer}}}" if name in ("G", "H") else name
+    elif pair is not None:
         quantity = f"{name}^{{{layer}}}_{{{pair[0]},{pair[1]}}}"
     else:
         index = "kk" if name == "G" else r"\mu\mu"
