@@ -354,9 +354,9 @@ def test_networks_that_cannot_be(limit, training, width, text):
 # -- theory against networks ------------------------------------------------------------------
 
 #: Input dimensions, and networks of each: the bias falls as 1/D.
-DIMENSIONS = {8: 6000, 24: 2000, 72: 400}
-#: The largest of about a hundred deviations, in standard errors.
-SIGMAS = 5.0
+DIMENSIONS = {8: 5000, 16: 4000, 48: 3000}
+#: The largest deviation accepted, in standard errors, of some thirty that are not independent.
+SIGMAS = 4.0
 TIMES = [0, 2, 4, 8]
 
 THEORIES = {
@@ -407,8 +407,9 @@ def test_networks_approach_the_theory_as_one_over_dimension(case):
         # Where the bias is clearest.
         seen = np.unravel_index(np.argmax(np.abs(bias[small]) / error[small]), expected.shape)
         if np.abs(bias[small][seen]) > 7 * error[small][seen]:
-            falling = np.abs(bias[small][seen]) / 2 + 2 * error[middle][seen]
-            assert np.abs(bias[middle][seen]) < falling, name
+            # A factor of six is expected.
+            falling = np.abs(bias[small][seen]) / 3 + 2 * error[large][seen]
+            assert np.abs(bias[large][seen]) < falling, name
             clear.add(name)
         # The straight line in 1/D through the two larger D, up to the O(1/D^2) left by it: at most
         # all of the bias at the smallest.
