@@ -371,6 +371,10 @@ THEORIES = {
     ),
     "one layer": (dc.ProportionalLinear(1, 1.0, 2.0, gamma=0.7), GD(0.15, 8)),
     "three layers": (dc.ProportionalLinear(3, 1.0, 2.0, gamma=1.2), GD(0.03, 8)),
+    "momentum and decay": (
+        dc.ProportionalLinear(2, 1.0, 2.0, noise=0.3),
+        GD(0.03, 8, momentum=0.6, weight_decay=0.3),
+    ),
     "residual, one-pass": (
         dc.ProportionalLinear(3, 1.0, 1.0, noise=0.5, branch_scale=0.8, spectrum=MODES),
         SGD(0.03, 8),
