@@ -1,6 +1,6 @@
 """Dynamical mean-field theory of learning: causal two-time kernels with a compiled core.
 
-Three nouns, two verbs, one result::
+Three nouns, three verbs, one result::
 
     import dmftcore as dc
 
@@ -10,6 +10,7 @@ Three nouns, two verbs, one result::
 
     theory = dc.solve(limit, data, training)
     experiment = dc.simulate(limit, data, training, width=1000, seeds=4)
+    grid = dc.sweep(dc.solve, limit=[limit, ...], data=data, training=training)
 
 The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`.
 """
@@ -20,6 +21,7 @@ from dmftcore import twotime
 from dmftcore._core import cuda_status, get_num_threads, set_num_threads
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
+from dmftcore._sweep import sweep
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
@@ -51,5 +53,6 @@ __all__ = [
     "set_num_threads",
     "simulate",
     "solve",
+    "sweep",
     "twotime",
 ]

@@ -21,7 +21,7 @@ NO_FLOW_OF_NETWORKS = (
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
     "solve": (DeepLinear, ProportionalLinear),
-    "simulate": (DeepLinear,),
+    "simulate": (DeepLinear, ProportionalLinear),
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmftcore.solution import Solution
@@ -29,6 +30,10 @@ class DivergenceError(ArithmeticError):
         super().__init__(message)
         self.step = step
         self.partial = partial
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is pickled by its positional arguments alone.
+        return partial(DivergenceError, step=self.step, partial=self.partial), self.args
 
 
 class AccuracyWarning(UserWarning):

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import linear
+from dmftcore._simulate import linear, proportional
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer, one_of
 from dmftcore._verbs import check_nouns, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Progress, Schedule
 from dmftcore.solution import Solution
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientDescent, OnlineSGD
 
 __all__ = ["simulate"]
 
 
 def simulate(
-    limit: DeepLinear,
-    data: Dataset,
-    training: GradientDescent,
+    limit: DeepLinear | ProportionalLinear,
+    data: Dataset | None,
+    training: GradientDescent | OnlineSGD,
     *,
     width: int | None = None,
     seeds: int = 1,
@@ -41,18 +43,22 @@ def simulate(
     The fields of the result are means over networks that differ in their initial weights;
     their single curves are in ``per_seed``, and with ``seeds >= 2`` the standard errors of the
     means in ``stderr(name)``. As in the theory, training acts on f - f(0), the output minus its
-    value at the start.
+    value at the start; but on f itself for a `ProportionalLinear`, whose networks also have
+    samples and a target of their own each. Their test loss is that of the whole population.
 
     Parameters
     ----------
-    limit : DeepLinear
+    limit : DeepLinear or ProportionalLinear
         Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``.
-    data : Dataset
-        Training points, and optionally test points.
-    training : GradientDescent
-        Learning rates, momentum, weight decay and number of steps.
+    data : Dataset or None
+        Training points, and optionally test points; None for a `ProportionalLinear`.
+    training : GradientDescent or OnlineSGD
+        Learning rates, momentum, weight decay and number of steps. `OnlineSGD`, which draws
+        ``sample_ratio * D`` fresh samples at every step, is for a `ProportionalLinear`.
     width : int
-        Number N of neurons in every hidden layer.
+        Number N of neurons in every hidden layer. A `ProportionalLinear` has
+        ``D = width / width_ratio`` inputs and ``P = sample_ratio * D`` samples, which must be whole
+        numbers; the modes of its spectrum have their parts of the D directions, rounded.
     seeds : int
         Number of networks.
     seed : int
@@ -65,11 +71,11 @@ def simulate(
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
     save : {"H", "G", "all"} or sequence of these
-        Two-time kernels to keep, at `kernel_times`.
+        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv".
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
-        Where the networks are trained; "cuda" needs cupy. Initial weights are drawn on the host
+        Where the networks are trained; "cuda" needs cupy. Random numbers are drawn on the host
         wherever that is, so that runs on both agree up to rounding. By default "cpu".
     checkpoint : path, optional
         As in `solve`. The file holds all weights.
@@ -94,12 +100,13 @@ def simulate(
     data = data.on_host
     if width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
+    networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
     options = Options(
         width=integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
-        save=fields_to_save(save, linear.KERNELS),
+        save=fields_to_save(save, networks.KERNELS),
         progress=progress,
         device=one_of("device", "cpu" if device is None else device, ("cpu", "cuda")),
         checkpoint=Checkpoint.at(checkpoint),
@@ -119,4 +126,8 @@ def simulate(
         },
         "versions": provenance(),
     }
+    if isinstance(limit, ProportionalLinear):
+        return proportional.train(limit, training, options, config)
+    assert data is not None
+    assert isinstance(training, GradientDescent)
     return linear.train(limit, data, training, options, config)

@@ -1,23 +1,13 @@
-"""Deep linear networks of finite width, trained by gradient descent.
-
-The networks of a run differ in their initial weights and are trained side by side; every array
-carries them on a leading axis of length S. Points, outputs and gradients are rows: a feature
-array is (S, points, N), a gradient array (S, K, N). The arrays of the networks are of numpy or of
-cupy; what is handed out is on the host.
-"""
+"""Deep linear networks of finite width, trained on a fixed data set by gradient descent."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dmftcore import _arrays
-from dmftcore._simulate.descent import Descent, Outer
+from dmftcore._simulate.networks import LinearNetworks, Weights, initial_weights
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import Records, curves
 from dmftcore._validate import INFINITE, FloatArray
@@ -25,7 +15,6 @@ from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import (
-    DIVERGENCE_FACTOR,
     Diverged,
     Plan,
     Schedule,
@@ -35,7 +24,7 @@ from dmftcore.march import (
     resumed,
 )
 from dmftcore.observables import square_loss
-from dmftcore.solution import IntArray, Solution
+from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["KERNELS", "Networks", "Weights", "factor", "initial_weights", "train"]
@@ -45,48 +34,6 @@ KERNELS = ("H", "G")
 
 #: Eigenvalues of a Gram matrix below this multiple of the largest one, times its size, are zero.
 RANK_TOLERANCE = float(np.finfo(np.float64).eps)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights of S networks: W^0 (S, N, r), W^1..W^{L-1} (S, N, N) each, w (S, K, N)."""
-
-    first: Any
-    hidden: tuple[Any, ...]
-    readout: Any
-
-    @property
-    def all(self) -> list[Any]:
-        """W^0, ..., W^{L-1}, w."""
-        return [self.first, *self.hidden, self.readout]
-
-
-def initial_weights(
-    limit: DeepLinear,
-    *,
-    width: int,
-    rank: int,
-    outputs: int,
-    seeds: int,
-    seed: int,
-    device: str = "cpu",
-) -> Weights:
-    """Independent normal weights of standard deviation ``limit.init_scale``.
-
-    Every layer of every network has a random stream of its own, keyed by (seed, network, layer),
-    and is drawn on the host wherever the weights go.
-    """
-    shapes = [(width, rank), *[(width, width)] * (limit.depth - 1), (outputs, width)]
-    layers = []
-    for layer, shape in enumerate(shapes):
-        weights = np.empty((seeds, *shape))
-        for network in range(seeds):
-            key = np.random.SeedSequence(seed, spawn_key=(network, layer))
-            generator = np.random.Generator(np.random.Philox(key))
-            generator.standard_normal(out=weights[network])
-        weights *= limit.init_scale
-        layers.append(_placed(weights, device))
-    return Weights(layers[0], tuple(layers[1:-1]), layers[-1])
 
 
 def factor(data: Dataset) -> FloatArray:
@@ -103,12 +50,8 @@ def factor(data: Dataset) -> FloatArray:
     return rows
 
 
-def _placed(array: FloatArray, device: str) -> Any:
-    return _arrays.to_device(array) if device == "cuda" else array
-
-
-class Networks:
-    """Networks at one step of their training; a `dmftcore.march.March`.
+class Networks(LinearNetworks):
+    """Networks on a fixed data set.
 
     Parameters
     ----------
@@ -131,126 +74,39 @@ class Networks:
         points: FloatArray,
         records: Records,
     ) -> None:
-        self.step = 0
-        self.weights = weights
-        self._xp = _arrays.namespace(weights.first)
+        super().__init__(limit.branch_factor, training, weights, data.n_outputs, records)
         self.points = self._xp.asarray(points)
         self._records = records
-        self._branch = limit.branch_factor
         self._gamma = limit.gamma
-        self._descent = Descent(training, weights.all)
         self._targets = self._xp.asarray(data.targets.reshape(data.n_train, -1))
-        self._eye = self._xp.asarray(np.tile(np.eye(data.n_outputs), (len(weights.first), 1, 1)))
-        self._start = self._evaluate()
-        self._outputs = self._xp.zeros_like(self._start)
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._initial_outputs = 0.0
+        self._refresh()
+        self._initial_outputs = self._outputs
+        self._start()
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(S, P + Q, K), the shape of the outputs."""
-        shape: tuple[int, ...] = self._outputs.shape
-        return shape
-
-    @property
-    def width(self) -> int:
-        """Number N of neurons per hidden layer."""
-        return int(self.weights.first.shape[1])
-
-    def features(self, rows: Any) -> Iterator[Any]:
-        """h^1, ..., h^L (S, m, N) of the given rows, (m, r) or (S, m, r)."""
-        h = rows @ self.weights.first.swapaxes(1, 2)
-        yield h
-        for matrix in self.weights.hidden:
-            h = self._block(h, matrix.swapaxes(1, 2))
-            yield h
-
-    def _block(self, rows: Any, matrix: Any) -> Any:
-        """Rows through a hidden layer, in either direction."""
-        through = rows @ matrix / math.sqrt(self.width)
-        return through if self._branch is None else rows + self._branch * through
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Train through the given steps; outputs (len(stops), S, P + Q, K), fewer if diverged."""
-        rows: list[FloatArray] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops:
-                if not self._train_until(stop):
-                    break
-                rows.append(_arrays.to_host(self._outputs))
-        return np.array(rows).reshape(-1, *self._outputs.shape)
+    def measured(self) -> Any:
+        """Outputs f - f(0), (S, P + Q, K)."""
+        return self._outputs
 
     def store_kernels(self) -> None:
         """Keep the kernels of the current step."""
         self._records.store(self.features(self.points), self.gradients)
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything `restore` needs to go on bit for bit."""
-        arrays = {
-            **{f"weights.{i}": x for i, x in enumerate(self.weights.all)},
-            **{f"velocity.{i}": x for i, x in enumerate(self._descent.velocities)},
-        }
-        return {
-            "step": np.array(self.step),
-            **{name: np.array(_arrays.to_host(x)) for name, x in arrays.items()},
-            **{f"records.{name}": x for name, x in self._records.state().items()},
-        }
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
-        self.step = int(state["step"])
-        for kind, arrays in (("weights", self.weights.all), ("velocity", self._descent.velocities)):
-            for i, array in enumerate(arrays):
-                array[...] = self._xp.asarray(state[f"{kind}.{i}"])
-        self._outputs = self._evaluate() - self._start
-        prefix = "records."
-        self._records.restore(
-            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        )
-
-    def _train_until(self, stop: int) -> bool:
-        """Train up to step `stop`, or to the first step at which a network has diverged."""
-        while self.step < stop:
-            self._update()
-            if not (self._losses() <= self._largest_loss).all():
-                return False
-        return True
-
-    def _evaluate(self) -> Any:
-        """Backward pass: the gradients g^1..g^L (S, K, N), and from g^1 the outputs f."""
-        gradients = [self.weights.readout]
-        for matrix in reversed(self.weights.hidden):
-            gradients.insert(0, self._block(gradients[0], matrix))
-        self.gradients = gradients
-        on_inputs = gradients[0] @ self.weights.first
+    def _refresh(self) -> None:
+        self.gradients = self._gradients()
+        on_inputs = self.gradients[0] @ self.weights.first
         scale = self._gamma * self.width
-        return self.points @ on_inputs.swapaxes(1, 2) / scale
+        self._outputs = self.points @ on_inputs.swapaxes(1, 2) / scale - self._initial_outputs
 
     def _losses(self) -> Any:
-        """Training loss of every network."""
         errors = self._targets - self._outputs[:, : len(self._targets)]
         return (errors**2).sum(axis=(-2, -1)) / (2 * len(self._targets))
 
     def _update(self) -> None:
-        # The gradient of the loss by W^l is the sum over patterns and outputs of
-        # Delta_{mu k} g^{l+1}_k (h^l_mu)^T, up to a constant. In a linear network g does not depend
-        # on the pattern and h^l is linear in the input, so the sum over patterns may be taken
-        # first, on the inputs: h^l of the K rows Delta^T X. The gradient, and so the network, is
-        # the same, for 6 N^2 K operations per layer and step in place of 6 N^2 P.
         errors = self._targets - self._outputs[:, : len(self._targets)]
         weighted = errors.swapaxes(1, 2) @ self.points[: len(self._targets)]
-        # All of them before the first update: they belong to the current weights.
-        features = list(self.features(weighted))
-        scale = self._gamma / len(self._targets)
-        inner = scale / math.sqrt(self.width) * (1.0 if self._branch is None else self._branch)
-        directions: list[Outer] = [(scale, self.gradients[0], weighted)]
-        directions += [
-            (inner, g, h) for g, h in zip(self.gradients[1:], features[:-1], strict=True)
-        ]
-        # Last, because the readout is the gradient g^L of the weights below it.
-        directions.append((scale, self._eye, features[-1]))
-        self._descent.update(self.step, directions)
-        self.step += 1
-        self._outputs = self._evaluate() - self._start
+        self._descend(weighted, self.gradients, self._gamma / len(self._targets))
 
 
 def train(
