@@ -354,29 +354,29 @@ def test_networks_that_cannot_be(limit, training, width, text):
 # -- theory against networks ------------------------------------------------------------------
 
 #: Input dimensions, and networks of each: the bias falls as 1/D.
-DIMENSIONS = {8: 6000, 24: 3000, 72: 800}
+DIMENSIONS = {8: 6000, 24: 2000, 72: 400}
 #: The largest of about a hundred deviations, in standard errors.
 SIGMAS = 5.0
-TIMES = [0, 3, 6, 12]
+TIMES = [0, 2, 4, 8]
 
 THEORIES = {
-    "full batch": (dc.ProportionalLinear(2, 0.5, 1.5, noise=0.3, init_scale=0.9), GD(0.05, 12)),
-    "one-pass": (dc.ProportionalLinear(2, 1.0, 0.75, noise=0.3), SGD(0.04, 12)),
+    "full batch": (dc.ProportionalLinear(2, 0.5, 1.5, noise=0.3, init_scale=0.9), GD(0.08, 8)),
+    "one-pass": (dc.ProportionalLinear(2, 1.0, 0.75, noise=0.3), SGD(0.06, 8)),
     "residual, ntk, modes": (
         dc.ProportionalLinear(
-            3, 0.5, 1.5, gamma=0.8, noise=0.2, branch_scale=1.0, parameterization="ntk",
+            3, 2.0, 1.5, gamma=0.8, noise=0.2, branch_scale=1.0, parameterization="ntk",
             spectrum=MODES,
         ),
-        GD(0.02, 12),
+        GD(0.02, 8),
     ),
-    "one layer": (dc.ProportionalLinear(1, 1.0, 2.0, gamma=0.7), GD(0.1, 12)),
-    "three layers": (dc.ProportionalLinear(3, 0.5, 1.5, gamma=1.2), GD(0.03, 12)),
+    "one layer": (dc.ProportionalLinear(1, 1.0, 2.0, gamma=0.7), GD(0.15, 8)),
+    "three layers": (dc.ProportionalLinear(3, 1.0, 2.0, gamma=1.2), GD(0.03, 8)),
     "residual, one-pass": (
-        dc.ProportionalLinear(3, 0.5, 1.0, noise=0.5, branch_scale=0.8, spectrum=MODES),
-        SGD(0.02, 12),
+        dc.ProportionalLinear(3, 1.0, 1.0, noise=0.5, branch_scale=0.8, spectrum=MODES),
+        SGD(0.03, 8),
     ),
 }  # fmt: skip
-QUICK = {"full batch", "one-pass", "residual, ntk, modes"}
+QUICK = {"full batch", "one-pass"}
 
 
 @pytest.mark.parametrize(
@@ -398,16 +398,18 @@ def test_networks_approach_the_theory_as_one_over_dimension(case):
         )
         for dimension, seeds in DIMENSIONS.items()
     }  # fmt: skip
+    clear = set()
     for name in ("test_loss", "train_loss", "overlap", "H", "G", "Cv"):
         expected = field(theory, name)
         bias = {d: field(run, name) - expected for d, run in runs.items()}
         error = {d: run.stderr(name).reshape(bias[d].shape) for d, run in runs.items()}
         small, middle, large = DIMENSIONS
-        if name != "G":  # of all the one that changes least
-            # Where the bias is clearest.
-            seen = np.unravel_index(np.argmax(np.abs(bias[small]) / error[small]), expected.shape)
-            assert np.abs(bias[small][seen]) > 7 * error[small][seen], name
-            assert np.abs(bias[middle][seen]) < 0.5 * np.abs(bias[small][seen]), name
+        # Where the bias is clearest.
+        seen = np.unravel_index(np.argmax(np.abs(bias[small]) / error[small]), expected.shape)
+        if np.abs(bias[small][seen]) > 7 * error[small][seen]:
+            falling = np.abs(bias[small][seen]) / 2 + 2 * error[middle][seen]
+            assert np.abs(bias[middle][seen]) < falling, name
+            clear.add(name)
         # The straight line in 1/D through the two larger D, up to the O(1/D^2) left by it: at most
         # all of the bias at the smallest.
         intercept = (large * bias[large] - middle * bias[middle]) / (large - middle)
@@ -415,7 +417,9 @@ def test_networks_approach_the_theory_as_one_over_dimension(case):
         left = np.abs(bias[small]) * small**2 / (middle * large)
         assert np.all(np.abs(intercept) < SIGMAS * noise + left), name
         # And nothing is hidden by large standard errors.
-        assert np.all(noise[expected > 0] < 0.1 * np.max(expected)), name
+        assert np.all(noise < 0.1 * np.max(expected)), name
+    # There are enough networks to see the finite size.
+    assert {"test_loss", "overlap"} <= clear
 
 
 def field(solution, name):

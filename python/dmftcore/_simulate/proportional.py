@@ -31,8 +31,9 @@ __all__ = ["KERNELS", "RandomNetworks", "Samples", "VectorRecords", "sizes", "tr
 #: Two-time kernels that a simulation can store.
 KERNELS = ("Cp", "CD", "Cv", "H", "G")
 
-#: Places of the random streams of a network that are not weights, behind any layer.
-TEACHER, SAMPLES = 1 << 16, (1 << 16) + 1
+#: The random stream of the data of a network: its place behind any layer of weights, and of the
+#: target behind the samples of any step.
+SAMPLES, TEACHER = 1 << 16, 1 << 32
 
 #: Curves, in the order in which `RandomNetworks` measures them.
 CURVES = ("train_loss", "test_loss", "overlap")
@@ -66,7 +67,8 @@ def _whole(what: str, value: float, width: int) -> int:
 class Samples:
     """The random data of S networks.
 
-    Every draw has a random stream of its own, keyed by (seed, network, what, step).
+    Every network has a random stream of its own, keyed by (seed, network), and every step a
+    stretch of it.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ class Samples:
     def __init__(
         self, limit: ProportionalLinear, *, inputs: int, samples: int, seeds: int, seed: int
     ) -> None:
-        self._seed, self._noise = seed, limit.noise
+        self._noise = limit.noise
         modes = limit.modes
         places = (np.arange(inputs) + 0.5) / inputs
         mode = np.searchsorted(np.cumsum(modes.weights)[:-1], places)
@@ -103,6 +105,10 @@ class Samples:
                 f"the D = {inputs} of these networks: pass a larger width"
             )
         self.values: FloatArray = modes.values[mode]
+        self._keys = [
+            np.random.SeedSequence(seed, spawn_key=(network, SAMPLES)).generate_state(2, np.uint64)
+            for network in range(seeds)
+        ]
         self.teacher = np.empty((seeds, inputs))
         for network in range(seeds):
             signs = self._generator(network, TEACHER).integers(0, 2, inputs) * 2 - 1
@@ -114,7 +120,7 @@ class Samples:
         """Inputs (S, P, D) and targets (S, P) of a step, in place of those drawn before."""
         scale = 1 / math.sqrt(len(self.values))
         for network, (x, y) in enumerate(zip(self._inputs, self._targets, strict=True)):
-            generator = self._generator(network, SAMPLES, step)
+            generator = self._generator(network, step)
             generator.standard_normal(out=x)
             x *= np.sqrt(self.values)
             generator.standard_normal(out=y)
@@ -122,10 +128,10 @@ class Samples:
             y += scale * (x @ self.teacher[network])
         return self._inputs, self._targets
 
-    def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(self._seed, spawn_key=key))
-        )
+    def _generator(self, network: int, stretch: int) -> np.random.Generator:
+        # The last word of the counter: 2^192 numbers lie between two stretches.
+        counter = [0, 0, 0, stretch]
+        return np.random.Generator(np.random.Philox(key=self._keys[network], counter=counter))
 
 
 class VectorRecords:
