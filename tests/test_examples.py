@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -13,11 +14,15 @@ pytest.importorskip("sklearn")
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
+FEW_RATES = np.geomspace(0.01, 0.1, 3)
+
 #: Constants of examples that take long, as small as their pictures allow.
 QUICK = {
-    "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3)},
-    "learning_rate_transfer": {"STEPS": 6, "WIDTHS": (1, 4)},
+    "data_repetition": {"STEPS": 10, "WIDTH": 20, "SEEDS": 2},
+    "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3), "RATES": FEW_RATES},
+    "learning_rate_transfer": {"STEPS": 6, "WIDTHS": (1, 4), "RATES": FEW_RATES},
     "power_law_rich": {"STEPS": 20},
+    "wider_is_better": {"STEPS": 16, "INPUTS": 20, "SEEDS": 2},
 }
 
 
