@@ -1,12 +1,11 @@
 """Wider is better: test and training loss at several ratios nu of width to input dimension.
 
-All networks learn from equally many samples at the same learning rate, in muP. The losses fall into
-place one below the other as the width grows, until the widest networks start to fit the label
-noise. They converge: at nu = 4 the test loss stays within a factor of 1.7 of that at a width without
-bound. Narrow networks start from a random function of variance 1 / (gamma^2 nu); most of it is
-unlearned within ten steps, but they learn more slowly ever after.
-Lines are the theory, points networks of finite width, mean and standard error. Writes
-wider_is_better.png.
+All networks learn from equally many samples at the same learning rate, in muP. The losses fall
+into place one below the other as the width grows, until the widest networks start to fit the label
+noise. They converge: at nu = 4 the test loss stays within a factor of 1.7 of that at a width
+without bound. Narrow networks start from a random function of variance 1 / (gamma^2 nu); most of it
+is unlearned within ten steps, but they learn more slowly ever after. Lines are the theory, points
+networks of finite width, mean and standard error. Writes wider_is_better.png.
 """
 
 from __future__ import annotations
