@@ -20,7 +20,12 @@ FEW_RATES = np.geomspace(0.01, 0.1, 3)
 QUICK = {
     "data_repetition": {"STEPS": 10, "WIDTH": 20, "SEEDS": 2},
     "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3), "RATES": FEW_RATES},
-    "learning_rate_transfer": {"STEPS": 6, "WIDTHS": (1, 4), "RATES": FEW_RATES},
+    "learning_rate_transfer": {
+        "STEPS": 6,
+        "WIDTHS": (1, 4),
+        "RATES": FEW_RATES,
+        "INPUTS": 10,
+    },
     "power_law_rich": {"STEPS": 20},
     "wider_is_better": {"STEPS": 16, "INPUTS": 20, "SEEDS": 2},
 }
