@@ -354,9 +354,9 @@ def test_networks_that_cannot_be(limit, training, width, text):
 # -- theory against networks ------------------------------------------------------------------
 
 #: Input dimensions, and networks of each: the bias falls as 1/D.
-DIMENSIONS = {8: 6000, 24: 2000, 72: 400}
-#: The largest of about a hundred deviations, in standard errors.
-SIGMAS = 5.0
+DIMENSIONS = {8: 5000, 16: 4000, 48: 3000}
+#: The largest deviation accepted, in standard errors, of some thirty that are not independent.
+SIGMAS = 4.0
 TIMES = [0, 2, 4, 8]
 
 THEORIES = {
@@ -371,6 +371,10 @@ THEORIES = {
     ),
     "one layer": (dc.ProportionalLinear(1, 1.0, 2.0, gamma=0.7), GD(0.15, 8)),
     "three layers": (dc.ProportionalLinear(3, 1.0, 2.0, gamma=1.2), GD(0.03, 8)),
+    "momentum and decay": (
+        dc.ProportionalLinear(2, 1.0, 2.0, noise=0.3),
+        GD(0.03, 8, momentum=0.6, weight_decay=0.3),
+    ),
     "residual, one-pass": (
         dc.ProportionalLinear(3, 1.0, 1.0, noise=0.5, branch_scale=0.8, spectrum=MODES),
         SGD(0.03, 8),
@@ -407,8 +411,9 @@ def test_networks_approach_the_theory_as_one_over_dimension(case):
         # Where the bias is clearest.
         seen = np.unravel_index(np.argmax(np.abs(bias[small]) / error[small]), expected.shape)
         if np.abs(bias[small][seen]) > 7 * error[small][seen]:
-            falling = np.abs(bias[small][seen]) / 2 + 2 * error[middle][seen]
-            assert np.abs(bias[middle][seen]) < falling, name
+            # A factor of six is expected.
+            falling = np.abs(bias[small][seen]) / 3 + 2 * error[large][seen]
+            assert np.abs(bias[large][seen]) < falling, name
             clear.add(name)
         # The straight line in 1/D through the two larger D, up to the O(1/D^2) left by it: at most
         # all of the bias at the smallest.

@@ -166,6 +166,16 @@ def test_results_that_make_no_table():
         dc.sweep(lambda x: x, x=[1, 2])
 
 
+def test_what_was_called_is_stored():
+    solve = functools.partial(dc.solve, data=DATA, kernel_times=[0])
+    grid = dc.sweep(solve, limit=LIMITS, training=TRAININGS[0])
+    call = json.loads(grid["call"].sel(gamma=1.5).item())
+    assert call["arguments"]["limit"]["gamma"] == 1.5
+    assert call["arguments"]["training"]["lr"] == 0.1
+    assert call["fn"]["partial"] == "dmftcore._solve.solve"
+    assert call["fn"]["keywords"]["kernel_times"] == [0]
+
+
 # -- failures ---------------------------------------------------------------------------------
 
 
@@ -257,7 +267,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path):
 
 def test_a_larger_grid_keeps_what_is_there(tmp_path):
     path = tmp_path / "grid.nc"
-    dc.sweep(Counted(), limit=LIMITS[:1], data=DATA, training=TRAININGS[:2], path=path)
+    dc.sweep(Counted(), limit=LIMITS[0], data=DATA, training=TRAININGS[:2], path=path)
     fn = Counted()
     nouns = {"limit": LIMITS, "data": DATA, "training": TRAININGS}
     larger = dc.sweep(fn, **nouns, path=path)

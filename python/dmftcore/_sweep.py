@@ -132,8 +132,8 @@ def sweep(
     _check_arguments(fn, points[0])
     described = _described(constant)
     calls = [
-        json.dumps({"fn": _function(fn), **described, **dict(zip(swept, texts, strict=True))})
-        for texts in itertools.product(*(axis.descriptions for axis in axes))
+        _call(fn, described | dict(zip(swept, descriptions, strict=True)))
+        for descriptions in itertools.product(*(axis.descriptions for axis in axes))
     ]
     store = _Store(xr, axes, calls, None if path is None else Path(path))
     try:
@@ -189,10 +189,15 @@ def _check_arguments(fn: Callable[..., Any], arguments: Mapping[str, Any]) -> No
         raise TypeError(f"fn cannot be called with {given}: {error}") from None
 
 
+def _call(fn: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """A text that is the same for the same call, whatever is swept in it."""
+    return json.dumps({"fn": _function(fn), "arguments": arguments}, sort_keys=True)
+
+
 def _function(fn: Callable[..., Any]) -> Any:
     if isinstance(fn, functools.partial):
-        keywords = _described(fn.keywords)
-        return {"partial": _function(fn.func), "args": describe(fn.args), **keywords}
+        given = {"args": describe(fn.args), "keywords": _described(fn.keywords)}
+        return {"partial": _function(fn.func), **given}
     return f"{fn.__module__}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
 
 
