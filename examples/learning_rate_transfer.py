@@ -5,7 +5,7 @@ proportion, nu = N / D. Under NTK scaling gamma counts as gamma / sqrt(nu): wide
 learn features, wide muP networks do, and what they learn raises their sharpness. So the contrast
 is a matter of gamma, more than of time. At gamma = 10 the best rate of full batches is 0.016 in muP
 at every width, and climbs from there to 0.18 under NTK scaling at nu = 256; with fresh batches and
-label noise it goes from 0.004 to 0.003 and to 0.02.At gamma = 1 full batches show a contrast of
+label noise it goes from 0.004 to 0.003 and to 0.02. At gamma = 1 full batches show a contrast of
 1.4, until NTK networks of nu >= 64 train best beyond the lazy edge of stability, 0.23, by a
 catapult: the loss first rises, at nu = 256 to 60 times its start. With fresh batches both optima
 fall with the width up to nu = 16 and hardly move beyond. Lines are the theory, points trained

@@ -6,7 +6,7 @@ grows with what is learned: for a hard task, beta < 1, without end, and scaling 
 t^(-beta (L + 1) / (1 + beta L)) for L hidden layers; for an easy one, beta > 1, the kernel comes
 to rest and the exponent stays beta. Colours are batches of 100 fresh samples in 100 000
 dimensions, thin black lines population gradients. The exponents of the legends, and those printed,
-are measured on the last factor of two in time. On the hard task they are within 0.02 of the laws;
+are measured on the last factor of two in time. On the hard task they are within 0.03 of the laws;
 the noise of the batches takes 0.01 off the rich ones. On the easy task rich networks are 0.06 to
 0.11 steeper than beta: that is the kernel on its way to rest, and falls with time. Writes
 power_law_rich.png.
