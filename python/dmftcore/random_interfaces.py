@@ -557,10 +557,10 @@ def sample_spectrum(
 def _slowest_rate(population: Population, training: GradientDescent) -> float:
     """Eigenvalue of the sample covariance below which nothing is learned.
 
-    With a margin of 100 for what the features learn.
+    With a margin of 10 for what the features learn.
     """
     duration = float(training.rates.sum()) / (1 - training.momentum)
-    return 1 / max(100 * duration * float(population.modes.values[0]), 1.0)
+    return 1 / max(10 * duration * float(population.modes.values[0]), 1.0)
 
 
 def _padded(matrix: FloatArray, rows: int, columns: int) -> FloatArray:
