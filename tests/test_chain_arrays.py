@@ -14,6 +14,7 @@ import pytest
 import dmftcore as dc
 from dmftcore import _arrays, twotime
 from dmftcore.limits.linear_marches import ChainMarch
+from dmftcore.limits.proportional import FIELDS, ProportionalMarch
 from dmftcore.modes import LinearProblem
 
 
@@ -151,6 +152,44 @@ def test_results_are_those_of_numpy(depth, branch, readout):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_equal(one, other)
         assert not contains_device_arrays(one)
+
+
+def random_data(branch, xp=np, *, fresh=False, depth=3):
+    limit = dc.ProportionalLinear(
+        depth, 0.8, 1.5, noise=0.3, branch_scale=branch, spectrum=dc.PowerLaw(0.5, 0.9, 4)
+    )
+    training = dc.GradientDescent(0.05, STEPS, momentum=0.4, weight_decay=0.1)
+    training = dc.OnlineSGD(0.05, STEPS) if fresh else training
+    return ProportionalMarch(limit, training, with_responses=True, xp=xp)
+
+
+@pytest.mark.parametrize(
+    ("depth", "branch", "fresh"), [(3, None, False), (3, 0.8, True), (dc.INFINITE, 1.0, False)]
+)
+def test_random_data_are_those_of_numpy(depth, branch, fresh):
+    def everything(system):
+        curves = [system.advance(np.arange(10))]
+        system.store_kernels()
+        curves.append(system.advance(np.arange(10, STEPS + 1)))
+        system.store_kernels()
+        return [*curves, system.fields(FIELDS), system.residual(), system.state()]
+
+    expected = everything(random_data(branch, depth=depth, fresh=fresh))
+    with second_library() as xp:
+        found = everything(random_data(branch, xp, depth=depth, fresh=fresh))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_equal(one, other)
+        assert not contains_device_arrays(one)
+
+
+@pytest.mark.parametrize("branch", [None, 0.8])
+def test_the_host_waits_once_a_step_of_random_data(branch):
+    with second_library() as xp:
+        system = random_data(branch, xp)
+        system.advance(np.array([20]))
+        OnDevice.reads = 0
+        system.advance(np.array([30]))
+    assert OnDevice.reads == 10
 
 
 @pytest.mark.parametrize("branch", [None, 0.8])

@@ -122,6 +122,37 @@ def test_round_trip(tmp_path, data):
     assert {p.name for p in tmp_path.iterdir()} == {"copy.toml", "copy.npz"}
 
 
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        None,
+        dc.PowerLaw(0.5, 0.9, 30),
+        dc.Spectrum([0.5, 2.0], [1.0, 1 / 3], weights=[0.75, 0.25]),
+    ],
+    ids=["isotropic", "power law", "spectrum"],
+)
+def test_round_trip_of_random_data(tmp_path, spectrum):
+    pytest.importorskip("tomli_w")
+    limit = dc.ProportionalLinear(dc.INFINITE, 1.5, 2.0, spectrum=spectrum, branch_scale=1.0)
+    config = Config(limit, None, dc.OnlineSGD(0.1, 5))
+    write_config(config, tmp_path / "copy.toml")
+    found = read_config(tmp_path / "copy.toml")
+    assert (found.limit, found.data, found.training) == (limit, None, config.training)
+
+
+def test_random_data_have_no_section(tmp_path):
+    limit = 'type = "ProportionalLinear"\ndepth = 1\nwidth_ratio = 1\nsample_ratio = 2'
+    assert read_config(write(tmp_path, limit=limit, data=None)).data is None
+    with pytest.raises(ConfigError, match=r"\[data\] must be left out: a ProportionalLinear"):
+        read_config(write(tmp_path, limit=limit))
+    inner = f'{limit}\nspectrum = {{type = "PowerLow", b = 1, a = 1, modes = 3}}'
+    with pytest.raises(ConfigError, match=r"\[limit.spectrum\] unknown type .* 'PowerLaw'\?"):
+        read_config(write(tmp_path, limit=inner, data=None))
+    inner = f'{limit}\nspectrum = {{type = "PowerLaw", b = 1, a = 1, modes = 0}}'
+    with pytest.raises(ConfigError, match=r"\[limit.spectrum\] modes must be an integer >= 1"):
+        read_config(write(tmp_path, limit=inner, data=None))
+
+
 def test_write_config_refuses_nouns_without_a_type(tmp_path):
     pytest.importorskip("tomli_w")
     config = read_config(write(tmp_path))

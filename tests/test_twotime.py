@@ -588,3 +588,63 @@ def test_compiled_functions_refuse_by_themselves(name):
         function(*rest, np.ones(last.shape, dtype=int), **keywords)
     with pytest.raises(ValueError, match=r"must|fit"):
         function(*rest, np.ascontiguousarray(last[..., :4, :]), **keywords)
+
+
+# One row for each of many histories.
+
+
+def batch_arguments(batch, n, dtype=np.float64):
+    """Rows (batch, n) and longer histories, NaN outside of what may be read."""
+    rng = np.random.default_rng([batch, n])
+    histories = np.full((batch, n + 3, n + 3), np.nan)
+    histories[:, :n, :n] = np.where(np.tri(n, dtype=bool), rng.normal(size=(batch, n, n)), np.nan)
+    return rng.normal(size=(batch, n)).astype(dtype), histories.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("batch", "n"), [(0, 4), (3, 0), (1, 1), (5, 17), (2, 30)])
+def test_rows_of_a_batch_by_definition(batch, n, transposed, dtype):
+    x, a = batch_arguments(batch, n, dtype)
+    found = twotime.rows_causal_batch(x, a, transposed)
+    assert found.dtype == dtype
+    corner = np.ascontiguousarray(a[:, :n, :n])
+    wanted = reference.rows_causal_batch(x, corner, transposed)
+    size = reference.rows_causal_batch(np.abs(x), np.abs(corner), transposed)
+    assert (np.abs(found - wanted) <= (n + 4) * np.finfo(dtype).eps * size).all()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("batch", "n"), [(20, 130), (2, 1100)])
+def test_rows_of_a_batch_are_single_rows_on_any_threads(batch, n, transposed):
+    x, a = batch_arguments(batch, n)
+    single = twotime.rows_causal_transposed if transposed else twotime.rows_causal
+    wanted = np.concatenate([single(x[k : k + 1], a[k]) for k in range(batch)])
+    for threads in (1, 2, 3):
+        _core.set_num_threads(threads)
+        np.testing.assert_array_equal(twotime.rows_causal_batch(x, a, transposed), wanted)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((zeros(3), zeros(2, 3, 3)), r"x must be \(batch, n\), not \(3,\)"),
+        ((zeros(2, 3), zeros(3, 3)), r"a must be \(2, N, N\) with N >= 3"),
+        ((zeros(2, 3), zeros(1, 3, 3)), r"not \(1, 3, 3\)"),
+        ((zeros(2, 3), zeros(2, 2, 2)), r"not \(2, 2, 2\)"),
+        ((zeros(2, 3), zeros(2, 4, 3)), r"not \(2, 4, 3\)"),
+    ],
+)
+def test_wrong_shape_of_a_batch_is_refused(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        twotime.rows_causal_batch(*arrays)
+    with pytest.raises(ValueError, match="must be"):
+        _core.rows_causal_batch(*arrays, False)
+
+
+def test_wrong_type_of_a_batch_is_refused():
+    x, a = batch_arguments(2, 3)
+    with pytest.raises(TypeError, match="float32"):
+        twotime.rows_causal_batch(x.astype(np.float32), a)
+    with pytest.raises(TypeError, match="contiguous"):
+        twotime.rows_causal_batch(x, np.asfortranarray(a))

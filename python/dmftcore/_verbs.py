@@ -18,6 +18,12 @@ NO_FLOW_OF_NETWORKS = (
     "where tau = lr * step"
 )
 
+#: The limits that each verb knows.
+LIMITS: dict[str, tuple[type, ...]] = {
+    "solve": (DeepLinear, ProportionalLinear),
+    "simulate": (DeepLinear,),
+}
+
 
 def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     """Refuse what is not a limit, a data set and a training that `verb` knows.
@@ -27,12 +33,10 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     TypeError
         Naming the argument.
     """
-    limits = DeepLinear | ProportionalLinear if verb == "solve" else DeepLinear
-    if not isinstance(limit, limits):
-        known = "a DeepLinear or a ProportionalLinear, the limits" if verb == "solve" else None
-        raise TypeError(
-            f"limit must be {known or 'a DeepLinear, the limit'} that {verb} knows, not {limit!r}"
-        )
+    known = LIMITS[verb]
+    if not isinstance(limit, known):
+        names = " or a ".join(kind.__name__ for kind in known)
+        raise TypeError(f"limit must be a {names}, what {verb} knows, not {limit!r}")
     if isinstance(limit, ProportionalLinear):
         if data is not None:
             raise TypeError(

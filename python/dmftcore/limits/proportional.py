@@ -47,9 +47,9 @@ DATA_KERNELS = ("Cp", "CD", "Cv")
 FIELDS = (*DATA_KERNELS, "H", "G", "RD", "A", "B")
 METHODS = ("chain",)
 
-#: Steps, and steps^3 x modes, over which the equations are evaluated once more.
+#: The equations are evaluated once more over at most so many steps, and steps^3 x modes.
 CHECKED_STEPS = 200
-CHECKED_WORK = 1e9
+CHECKED_WORK = 2e8
 
 
 @dataclass(frozen=True)
