@@ -157,31 +157,30 @@ class RandomNetwork:
             }
         self._stored.append(vectors)
 
-    def kernels(self) -> tuple[dict[str, Layers], dict[str, Layers]]:
-        """Kernels over the n stored steps, by name and layer; those of the data have layer 0.
+    def worth(self) -> dict[str, Any]:
+        """What its answer is worth, for the diagnostics."""
+        return {"tol": self.tol, "neurons": self.neurons, **self.directions}
 
-        Returns
-        -------
-        equal_time : dict of dict of (n,) arrays
-        two_time : dict of dict of (n, n) arrays
-            Empty without `two_time`.
-        """
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """Kernels of a `Solution`, at the stored steps."""
         if not self._stored:
-            return {}, {}
-        equal: dict[str, Layers] = {}
-        both: dict[str, Layers] = {}
+            return {}
+        equal_time: dict[str, Layers] = {}
+        two_time: dict[str, Layers] = {}
         for name, vector in KERNELS.items():
             first = 1 if name in "HG" else 0
-            for i in range(len(self._stored[0][vector])):
-                rows = [vectors[vector][i] for vectors in self._stored]
-                if self._two_time:
-                    width = max(len(row) for row in rows)
-                    stacked = np.stack([_widened(row, width) for row in rows])
-                    kernel = both.setdefault(name, {})[first + i] = stacked @ stacked.T
-                    equal.setdefault(name, {})[first + i] = kernel.diagonal().copy()
-                else:
-                    equal.setdefault(name, {})[first + i] = np.concatenate(rows)
-        return equal, both
+            for layer, rows in enumerate(
+                zip(*(vectors[vector] for vectors in self._stored), strict=True), start=first
+            ):
+                equal = np.concatenate(rows) if not self._two_time else None
+                if equal is None:
+                    stacked = np.stack([_widened(row, len(rows[-1])) for row in rows])
+                    kernel = stacked @ stacked.T
+                    equal = kernel.diagonal().copy()
+                    if name in save:
+                        two_time.setdefault(name, {})[layer] = kernel
+                equal_time.setdefault(name, {})[layer] = equal
+        return {"equal_time": equal_time, "two_time": two_time}
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
