@@ -62,14 +62,18 @@ def solve(
         kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
-        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
+        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
+        data 1e-6, for the test loss, and for a smaller training loss of the order of
+        tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
     method : {"growing", "chain", "richardson", "stiff"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
-        for, else the growing network; ``diagnostics["reason"]`` tells.
+        for, else the growing network; ``diagnostics["reason"]`` tells. On random data the growing
+        network is for plain networks, full batches and kernels only, there the default of more
+        than 400 steps, and may need k = 500.
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.

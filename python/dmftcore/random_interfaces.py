@@ -19,9 +19,6 @@ A step: g^l backward from the readout, ``x = sqrt(lambda) (teacher - sqrt(nu) / 
 ``Delta = X x + noise``, ``v = sqrt(lambda) X^T Delta``, h^l forward from v, update. |x|^2 is the
 population error, |Delta|^2 the training error.
 
-Isotropic data need no X: in the eigenbasis of X^T X, whose spectrum is the law of Marchenko and
-Pastur, it is diagonal, and the nodes of a quadrature of that law take the place of the modes.
-
 Source of the equations: Bordelon & Pehlevan, arXiv:2502.02531.
 """
 
@@ -29,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,16 +34,17 @@ import numpy.typing as npt
 from scipy.linalg import blas
 
 from dmftcore._validate import FloatArray
-from dmftcore.interfaces import MAX_NEURONS, NORM_FLOOR, unvisited
+from dmftcore.interfaces import NORM_FLOOR, unvisited
 from dmftcore.march import DIVERGENCE_FACTOR
 from dmftcore.random_data import Population
 from dmftcore.solution import IntArray, Layers
 from dmftcore.training import GradientDescent
 
-__all__ = ["RandomNetwork", "marchenko_pastur", "sample_spectrum"]
+__all__ = ["RandomNetwork"]
 
-#: Numbers in the matrix of a link beyond which a run stops.
-MAX_ENTRIES = 10**8
+#: Directions of a space, and numbers in the matrix of a link, beyond which a run stops.
+MAX_DIRECTIONS = 4000
+MAX_ENTRIES = 30_000_000
 
 #: Kernels between steps, by the vectors they are made of.
 KERNELS = {"Cp": "x", "CD": "Delta", "Cv": "v", "H": "h", "G": "g"}
@@ -68,9 +67,6 @@ class RandomNetwork:
         As in `ProportionalLinear`, without residual blocks.
     tol : float
         Relative size below which the unvisited part of a vector is dropped.
-    spectral : bool, optional
-        Whether to work in the eigenbasis of the sample covariance, which isotropic data allow; by
-        default if they do.
     two_time : bool
         Whether two-time kernels will be asked for: they need the vectors of all stored steps.
     """
@@ -83,17 +79,11 @@ class RandomNetwork:
         depth: int,
         init_scale: float,
         tol: float,
-        spectral: bool | None = None,
         two_time: bool = False,
     ) -> None:
-        isotropic = bool(np.ptp(population.modes.values) == 0)
-        self.tol, self.spectral = tol, isotropic if spectral is None else spectral
+        self.tol = tol
         self._training, self._two_time = training, two_time
-        self._samples: _Samples
-        if self.spectral:
-            self._samples = _SampleSpectrum(population, _slowest_rate(population, training), tol)
-        else:
-            self._samples = _DrawnSamples(population, tol)
+        self._samples = _Samples(population, tol)
         self._feedback = population.feedback
         width = math.sqrt(population.width_ratio)
         layers = [_Space(0) for _ in range(depth - 1)] + [_Space(1)]
@@ -101,8 +91,8 @@ class RandomNetwork:
         unit = self._samples.axis
         columns = [init_scale / width * unit] + [np.array([init_scale])] * (depth - 1)
         self._links = [
-            _Link(*spaces[l : l + 2], row=init_scale, column=column, tol=tol, training=training)
-            for l, column in enumerate(columns)
+            _Link(lower, upper, row=init_scale, column=column, tol=tol, training=training)
+            for (lower, upper), column in zip(pairwise(spaces), columns, strict=True)
         ]
         #: The weights from layer L to the output, as a link that nothing leaves.
         self._readout = _Link(
@@ -128,7 +118,7 @@ class RandomNetwork:
 
     @property
     def directions(self) -> dict[str, int]:
-        """Numbers of axes of input space and, where samples are drawn, of the samples."""
+        """Numbers of directions of input space and of the samples."""
         return self._samples.directions
 
     def advance(self, stops: IntArray) -> FloatArray:
@@ -159,7 +149,7 @@ class RandomNetwork:
 
     def worth(self) -> dict[str, Any]:
         """What its answer is worth, for the diagnostics."""
-        return {"tol": self.tol, "neurons": self.neurons, **self.directions}
+        return {"tol": self.tol, "neurons": self.neurons, "directions": self.directions}
 
     def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
         """Kernels of a `Solution`, at the stored steps."""
@@ -168,18 +158,17 @@ class RandomNetwork:
         equal_time: dict[str, Layers] = {}
         two_time: dict[str, Layers] = {}
         for name, vector in KERNELS.items():
-            first = 1 if name in "HG" else 0
-            for layer, rows in enumerate(
-                zip(*(vectors[vector] for vectors in self._stored), strict=True), start=first
-            ):
-                equal = np.concatenate(rows) if not self._two_time else None
-                if equal is None:
-                    stacked = np.stack([_widened(row, len(rows[-1])) for row in rows])
-                    kernel = stacked @ stacked.T
-                    equal = kernel.diagonal().copy()
-                    if name in save:
-                        two_time.setdefault(name, {})[layer] = kernel
-                equal_time.setdefault(name, {})[layer] = equal
+            layers = zip(*(vectors[vector] for vectors in self._stored), strict=True)
+            for layer, rows in enumerate(layers, start=1 if name in "HG" else 0):
+                by_layer = equal_time.setdefault(name, {})
+                if not self._two_time:
+                    by_layer[layer] = np.concatenate(rows)
+                    continue
+                stacked = np.stack([_widened(row, len(rows[-1])) for row in rows])
+                kernel = stacked @ stacked.T
+                by_layer[layer] = kernel.diagonal().copy()
+                if name in save:
+                    two_time.setdefault(name, {})[layer] = kernel
         return {"equal_time": equal_time, "two_time": two_time}
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -194,7 +183,7 @@ class RandomNetwork:
             parts |= {f"link.{i}.{name}": array for name, array in link.state().items()}
         for i, vectors in enumerate((self._now, *self._stored)):
             for name, layers in vectors.items():
-                parts |= {f"vectors.{i}.{name}.{l}": x for l, x in enumerate(layers)}
+                parts |= {f"vectors.{i}.{name}.{layer}": x for layer, x in enumerate(layers)}
         return parts
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -207,17 +196,12 @@ class RandomNetwork:
             names = (name for name in state if name.startswith(prefix))
             link.restore({name.removeprefix(prefix): state[name] for name in names})
         self._now, *self._stored = (
-            {name: self._layers(state, f"vectors.{i}.{name}.") for name in KERNELS.values()}
+            {name: _layers(state, f"vectors.{i}.{name}.") for name in KERNELS.values()}
             for i in range(int(state["stored"]) + 1)
         )
 
-    @staticmethod
-    def _layers(state: Mapping[str, npt.NDArray[Any]], prefix: str) -> list[FloatArray]:
-        count = sum(name.startswith(prefix) for name in state)
-        return [np.asarray(state[f"{prefix}{layer}"]) for layer in range(count)]
-
     def _all_links(self) -> list[_Link]:
-        return [*self._samples.links, *self._links, self._readout]
+        return [self._samples.link, *self._links, self._readout]
 
     def _next_step(self) -> bool:
         """Update, and move to the next step; False if the loss there has diverged."""
@@ -227,9 +211,10 @@ class RandomNetwork:
         try:
             return self._propagate()
         except _FullError as full:
+            modes = " or a spectrum of fewer modes," if len(self._samples.axis) > 1 else ""
             raise MemoryError(
-                f"the growing network reached {full} at step {self._step}: raise tol, use fewer "
-                "steps, or a spectrum of fewer modes"
+                f"the growing network reached {full} at step {self._step}: raise tol,{modes} or "
+                "use fewer steps"
             ) from None
 
     def _update(self, rate: float) -> None:
@@ -267,8 +252,8 @@ class RandomNetwork:
         """
         if self._step == 0:
             return np.inf
-        size = float(np.linalg.norm(self._now["v"][0]))
-        return size / (self._feedback * self._samples.largest)
+        amplified = self._feedback * self._samples.largest
+        return float(np.linalg.norm(self._now["v"][0])) / amplified
 
 
 class _FullError(Exception):
@@ -287,15 +272,15 @@ class _Visited:
 
     def __init__(self, tol: float) -> None:
         self.basis = np.zeros((0, 0))
-        self.largest = np.zeros(1)
+        self.largest = 0.0
         self._tol = tol
 
     def new(self, x: FloatArray, compared_with: float) -> FloatArray:
         """The unvisited direction of x, (1, n), or (0, n) where too little of x lies there."""
-        norm = float(np.linalg.norm(x))
-        self.largest[0] = max(self.largest[0], norm)
-        size = max(min(norm, compared_with), NORM_FLOOR * self.largest[0])
         self.basis = _widened(self.basis, len(x))
+        norm = float(np.linalg.norm(x))
+        self.largest = max(self.largest, norm)
+        size = max(min(norm, compared_with), NORM_FLOOR * self.largest)
         found = unvisited(x[None], self.basis, np.array([self._tol * size]))
         if len(found):
             self.basis = np.vstack([self.basis, found])
@@ -343,7 +328,7 @@ class _Link:
         self._fit()
         new = self._below.new(x, np.inf)
         if len(new):
-            self._grow(self.upper, 1, "neurons of a layer")
+            self._grow(self.upper, 1)
             self.matrix[-1] = self._initial[0] * self._row * new[0]
             if self._velocity is not None:
                 self._velocity[-1] = self._initial[1] * self._row * new[0]
@@ -357,7 +342,7 @@ class _Link:
         count = len(self._column)
         new = self._above.new(y, compared_with) if count else np.zeros((0, len(y)))
         if len(new):
-            self._grow(self.lower, count, "directions of a space")
+            self._grow(self.lower, count)
             block = np.outer(new[0], self._column)
             self.matrix[:, -count:] = self._initial[0] * block
             if self._velocity is not None:
@@ -387,13 +372,13 @@ class _Link:
         """Everything `restore` needs."""
         parts = {
             "sizes": np.array([self.lower.size, self.upper.size]),
-            "matrix": self.matrix,
-            "initial": self._initial,
+            "matrix": self.matrix.copy(),
+            "initial": self._initial.copy(),
             "below": self._below.basis,
             "above": self._above.basis,
-            "largest": np.concatenate([self._below.largest, self._above.largest]),
+            "largest": np.array([self._below.largest, self._above.largest]),
         }
-        return parts if self._velocity is None else {**parts, "velocity": self._velocity}
+        return parts if self._velocity is None else {**parts, "velocity": self._velocity.copy()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state."""
@@ -401,16 +386,16 @@ class _Link:
         self.matrix = state["matrix"].copy()
         self._initial = state["initial"].copy()
         self._below.basis, self._above.basis = state["below"], state["above"]
-        self._below.largest[:], self._above.largest[:] = state["largest"]
+        self._below.largest, self._above.largest = state["largest"].tolist()
         if self._velocity is not None:
             self._velocity = state["velocity"].copy()
 
-    def _grow(self, space: _Space, count: int, what: str) -> None:
+    def _grow(self, space: _Space, count: int) -> None:
         space.size += count
-        if space.size > MAX_NEURONS * count:
-            raise _FullError(f"{MAX_NEURONS} {what}")
+        if space.size > MAX_DIRECTIONS * count:
+            raise _FullError(f"{MAX_DIRECTIONS} directions of a space")
         if self.upper.size * self.lower.size > MAX_ENTRIES:
-            raise _FullError(f"{MAX_ENTRIES:.0e} weights of a layer")
+            raise _FullError(f"{MAX_ENTRIES} weights between two spaces")
         self._fit()
 
     def _fit(self) -> None:
@@ -422,7 +407,7 @@ class _Link:
                 self._velocity = _padded(self._velocity, rows, columns)
 
 
-class _DrawnSamples:
+class _Samples:
     """The samples as a link X from input space; axis 0 of sample space is the label noise."""
 
     def __init__(self, population: Population, tol: float) -> None:
@@ -431,28 +416,24 @@ class _DrawnSamples:
         self.axis = np.sqrt(modes.weights)
         self.teacher = np.sqrt(modes.weights * modes.target)
         #: Upper edge of the spectrum of the sample covariance, or more.
-        self.largest = float(modes.values.max()) * (1 + population.sample_ratio**-0.5) ** 2
+        self.largest = float(modes.values.max()) * (1 + 1 / math.sqrt(population.sample_ratio)) ** 2
         self._scales, self._noise = np.sqrt(modes.values), population.noise
         column = self.axis / math.sqrt(population.sample_ratio)
-        self._link = _Link(self.inputs, _Space(1), row=1.0, column=column, tol=tol)
-
-    @property
-    def links(self) -> list[_Link]:
-        return [self._link]
+        self.link = _Link(self.inputs, _Space(1), row=1.0, column=column, tol=tol)
 
     @property
     def directions(self) -> dict[str, int]:
         return {
             "inputs": self.inputs.size // len(self.axis),
-            "samples": self._link.upper.size,
+            "samples": self.link.upper.size,
         }
 
     def propagate(self, residual: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """x, Delta and v of the residual teacher - predictor."""
         x = self._scaled(residual)
-        delta = self._link.forward(x)
+        delta = self.link.forward(x)
         delta[0] += self._noise
-        return x, delta, self._scaled(self._link.backward(delta))
+        return x, delta, self._scaled(self.link.backward(delta))
 
     def _scaled(self, x: FloatArray) -> FloatArray:
         by_mode = x.reshape(-1, len(self._scales))
@@ -460,106 +441,10 @@ class _DrawnSamples:
         return scaled
 
 
-class _SampleSpectrum:
-    """Isotropic samples in the eigenbasis of their covariance; direction 1 is the label noise.
-
-    Delta has the coordinates of x, and the noise outside the span of the samples as a last one.
-    """
-
-    links: tuple[_Link, ...] = ()
-
-    def __init__(self, population: Population, slowest: float, tol: float) -> None:
-        modes, alpha = population.modes, population.sample_ratio
-        value = float(modes.values[0])
-        nodes, weights = sample_spectrum(alpha, slowest, tol)
-        self.inputs = _Space(2 * len(nodes))
-        self.axis = np.sqrt(weights)
-        beta = math.sqrt(float(modes.weights @ modes.target))
-        self.teacher = beta * np.concatenate([self.axis, np.zeros_like(self.axis)])
-        self.largest = value * float(nodes.max())
-        self._scale, self._roots = math.sqrt(value), np.sqrt(nodes)
-        seen = np.where(nodes > 0, weights / alpha, 0)
-        self._noise = population.noise * np.sqrt(seen)
-        self._unseen = population.noise * math.sqrt(max(0.0, 1 - 1 / alpha))
-
-    @property
-    def directions(self) -> dict[str, int]:
-        return {"inputs": self.inputs.size // len(self.axis), "nodes": len(self.axis)}
-
-    def propagate(self, residual: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """x, Delta and v of the residual teacher - predictor."""
-        x = self._scale * residual
-        delta = x.reshape(-1, len(self._roots)) * self._roots
-        delta[1] += self._noise
-        v = self._scale * (delta * self._roots).ravel()
-        return x, np.concatenate([[self._unseen], delta.ravel()]), v
-
-
-_Samples = _DrawnSamples | _SampleSpectrum
-
-
-def marchenko_pastur(
-    sample_ratio: float, panels: int, points: int
-) -> tuple[FloatArray, FloatArray]:
-    r"""Quadrature of the spectrum of X^T X / P, for P = alpha D samples of D standard normals.
-
-    Gauss-Legendre on panels that halve in length towards theta = 0, in
-    ``lambda = lo + (hi - lo) sin^2(theta / 2)`` with ``lo, hi = (1 -+ alpha^{-1/2})^2``, and for
-    alpha < 1 the eigenvalue 0 of weight 1 - alpha.
-
-    Returns
-    -------
-    nodes, weights : arrays
-        The weights sum to 1.
-    """
-    alpha = sample_ratio
-    lo, hi = (1 - alpha**-0.5) ** 2, (1 + alpha**-0.5) ** 2
-    edges = np.pi * np.concatenate([[0.0], 0.5 ** np.arange(panels - 1, -1, -1.0)])
-    x, w = np.polynomial.legendre.leggauss(points)
-    half = np.diff(edges)[:, None] / 2
-    theta = (edges[:-1, None] + half * (1 + x)).ravel()
-    nodes = lo + (hi - lo) * np.sin(theta / 2) ** 2
-    weights = (half * w).ravel() * np.sin(theta) ** 2 / nodes
-    weights *= min(1.0, alpha) / weights.sum()
-    if alpha < 1:
-        nodes, weights = np.append(nodes, 0.0), np.append(weights, 1 - alpha)
-    return nodes, weights
-
-
-def sample_spectrum(
-    sample_ratio: float, slowest: float, tol: float
-) -> tuple[FloatArray, FloatArray]:
-    """The smallest `marchenko_pastur` that meets a tolerance on all decays.
-
-    ``integral exp(-s lambda)`` over what is not the eigenvalue 0 is right to a tenth of `tol`,
-    relative, for all s up to 1 / slowest: twice the panels and points change it by no more.
-    """
-    width = 4 * sample_ratio**-0.5
-    longest = max(1 / slowest, 1.0)
-    panels = max(2, math.ceil(math.log2(math.pi / 2 * math.sqrt(longest * width))) + 1)
-    times = np.geomspace(1 / width, longest, 4 * panels)
-
-    def decays(panels: int, points: int) -> FloatArray:
-        nodes, weights = marchenko_pastur(sample_ratio, panels, points)
-        above = nodes[nodes > 0] - nodes[nodes > 0].min()
-        values: FloatArray = np.exp(-np.outer(times, above)) @ weights[nodes > 0]
-        return values
-
-    fine = decays(panels + 2, 64)
-    allowed = max(tol / 10, 1e-14)
-    points = next(
-        (p for p in range(4, 40) if np.all(np.abs(decays(panels, p) / fine - 1) < allowed)), 40
-    )
-    return marchenko_pastur(sample_ratio, panels, points)
-
-
-def _slowest_rate(population: Population, training: GradientDescent) -> float:
-    """Eigenvalue of the sample covariance below which nothing is learned.
-
-    With a margin of 10 for what the features learn.
-    """
-    duration = float(training.rates.sum()) / (1 - training.momentum)
-    return 1 / max(10 * duration * float(population.modes.values[0]), 1.0)
+def _layers(state: Mapping[str, npt.NDArray[Any]], prefix: str) -> list[FloatArray]:
+    """The arrays prefix0, prefix1, ... of a state."""
+    count = sum(name.startswith(prefix) for name in state)
+    return [state[f"{prefix}{layer}"] for layer in range(count)]
 
 
 def _padded(matrix: FloatArray, rows: int, columns: int) -> FloatArray:
