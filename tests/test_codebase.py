@@ -33,6 +33,7 @@ FLOORS = (
         "modes",
         "optimizer",
         "random_data",
+        "random_interfaces",
         "richardson",
         "stiff",
         "visited",

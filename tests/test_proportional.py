@@ -566,8 +566,8 @@ def test_wrong_nouns_are_refused(arguments, error, text):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"tol": 1e-8}, "truncates nothing"),
-        ({"method": "growing"}, "method must be one of 'chain'"),
+        ({"tol": 1e-8, "method": "chain"}, "truncates nothing"),
+        ({"method": "stiff"}, "method must be one of 'growing', 'chain'"),
         ({"save": "AG"}, "save must be one of 'Cp'"),
     ],
 )

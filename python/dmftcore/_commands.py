@@ -387,9 +387,17 @@ def _stability(found: dict[str, Any]) -> str:
     )
 
 
+#: What an estimate of the error may contain.
+_ERRORS = (
+    ("outputs", "outputs"),
+    ("train_loss", "relative training loss"),
+    ("test_loss", "relative test loss"),
+)
+
+
 def _error_estimate(found: dict[str, Any]) -> str:
     def errors(part: dict[str, float]) -> str:
-        return f"outputs {part['outputs']:.1e}, training loss {part['train_loss']:.1e} (relative)"
+        return ", ".join(f"{text} {part[name]:.1e}" for name, text in _ERRORS if name in part)
 
     if "reason" in found:
         return f"truncation error: none, {found['reason']}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
 from dmftcore._validate import one_of, positive
-from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import linear, linear_flow, proportional
@@ -20,8 +20,6 @@ from dmftcore.solution import Solution
 from dmftcore.training import GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
-
-DEVICES = ("cpu", "cuda")
 
 
 def solve(
@@ -65,14 +63,18 @@ def solve(
         kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
-        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs.
+        long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
+        data 1e-6, for the test loss, and for a smaller training loss of the order of
+        tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
     method : {"growing", "chain", "richardson", "stiff"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
-        for, else the growing network; ``diagnostics["reason"]`` tells.
+        for, else the growing network; ``diagnostics["reason"]`` tells. On random data the growing
+        network is for plain networks, full batches and kernels only, there the default of more
+        than 400 steps, and may need k = 500.
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
@@ -136,7 +138,7 @@ def solve(
         save=fields_to_save(save, theory.FIELDS),
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, theory.METHODS),
-        device=_device(data) if device is None else one_of("device", device, DEVICES),
+        device=device_of(data, device),
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
@@ -165,8 +167,3 @@ def solve(
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
-
-
-def _device(data: Dataset | None) -> str:
-    """Where the data are; random data are nowhere yet."""
-    return "cpu" if data is None else data.device

@@ -11,7 +11,7 @@ from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
-__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "fields_to_save"]
+__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "device_of", "fields_to_save"]
 
 NO_FLOW_OF_NETWORKS = (
     "networks are trained in steps, not by a GradientFlow: use GradientDescent with a small lr, "
@@ -53,6 +53,19 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
+
+
+def device_of(data: Dataset | None, device: str | None) -> str:
+    """Where to compute: where one is told to, else where the data are.
+
+    Raises
+    ------
+    ValueError
+        If `device` is not the name of one.
+    """
+    if device is not None:
+        return one_of("device", device, ("cpu", "cuda"))
+    return "cpu" if data is None else data.device
 
 
 def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:

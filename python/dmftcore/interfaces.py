@@ -22,7 +22,7 @@ from dmftcore._validate import FloatArray
 from dmftcore.modes import LinearProblem, Modes
 from dmftcore.solution import IntArray
 
-__all__ = ["GrowingNetwork", "InterfaceKernels", "Snapshot"]
+__all__ = ["GrowingNetwork", "InterfaceKernels", "Snapshot", "unvisited"]
 
 #: Vectors are measured against at least this multiple of the largest of their kind. A converged
 #: run grows on rounding noise unless what is dropped may reach it: see `norm_floor`.
@@ -334,6 +334,26 @@ class GrowingNetwork(InterfaceKernels[_core.GrowingNetwork]):
             )
             for i in range(count)
         ]
+
+
+def unvisited(rows: FloatArray, basis: FloatArray, thresholds: FloatArray) -> FloatArray:
+    """Orthonormal directions (k, n) of `rows` outside the span of the orthonormal `basis`.
+
+    Parts of rows (m, n) that are no longer than their `thresholds` (m,) are dropped.
+    """
+    new = np.zeros((0, rows.shape[1]))
+    outside = rows - (rows @ basis.T) @ basis
+    for row, threshold in zip(outside, thresholds, strict=True):
+        if np.linalg.norm(row) <= threshold:
+            continue
+        # Once more, and against those just found.
+        rest = row - (basis @ row) @ basis - (new @ row) @ new
+        size = np.linalg.norm(rest)
+        if size > threshold:
+            rest /= size
+            rest -= (basis @ rest) @ basis + (new @ rest) @ new
+            new = np.vstack([new, rest / np.linalg.norm(rest)])
+    return new
 
 
 def _widened(rows: FloatArray, width: int) -> FloatArray:

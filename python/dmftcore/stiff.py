@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.interfaces import InterfaceKernels
+from dmftcore.interfaces import InterfaceKernels, unvisited
 from dmftcore.modes import Modes
 
 __all__ = ["FlowNetwork"]
@@ -417,17 +417,7 @@ class _FlowCore:
         norms = np.linalg.norm(rows, axis=1)
         largest[0] = max(largest[0], norms.max())
         thresholds = GROWTH_TOLERANCE * self._tol * np.maximum(norms, NORM_FLOOR * largest[0])
-        new = np.zeros((0, rows.shape[1]))
-        outside = rows - (rows @ basis.T) @ basis
-        for row, threshold in zip(outside, thresholds, strict=True):
-            # Once more, and against those just found.
-            rest = row - (basis @ row) @ basis - (new @ row) @ new
-            size = np.linalg.norm(rest)
-            if size > threshold:
-                rest /= size
-                rest -= (basis @ rest) @ basis + (new @ rest) @ new
-                new = np.vstack([new, rest / np.linalg.norm(rest)])
-        return new
+        return unvisited(rows, basis, thresholds)
 
     def _append(self, layer: int, count: int, vectors: _Vectors) -> None:
         """Neurons of `layer` that are connected to nothing yet."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from dmftcore._provenance import describe, provenance
 from dmftcore._simulate import linear, proportional
 from dmftcore._simulate.options import Options
-from dmftcore._validate import integer, one_of
-from dmftcore._verbs import check_nouns, fields_to_save
+from dmftcore._validate import integer
+from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
@@ -76,7 +76,7 @@ def simulate(
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
         Where the networks are trained; "cuda" needs cupy. Random numbers are drawn on the host
-        wherever that is, so that runs on both agree up to rounding. By default "cpu".
+        wherever that is, so that runs on both agree up to rounding. By default where the data are.
     checkpoint : path, optional
         As in `solve`. The file holds all weights.
 
@@ -97,7 +97,6 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
-    data = data.on_host
     if width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
@@ -108,9 +107,10 @@ def simulate(
         schedule=Schedule.of(training.steps, times, kernel_times),
         save=fields_to_save(save, networks.KERNELS),
         progress=progress,
-        device=one_of("device", "cpu" if device is None else device, ("cpu", "cuda")),
+        device=device_of(data, device),
         checkpoint=Checkpoint.at(checkpoint),
     )
+    data = None if data is None else data.on_host
     schedule = options.schedule
     config = {
         "limit": describe(limit),

@@ -3,7 +3,8 @@
 Source of the theory: Bordelon & Pehlevan, "Deep linear network training dynamics from random
 initialization: data, width, depth, and hyperparameter transfer" (2025, arXiv:2502.02531).
 
-The hidden chain (`dmftcore.chain`) and the random data (`dmftcore.random_data`) drive each other.
+The hidden chain (`dmftcore.chain`) and the random data (`dmftcore.random_data`) drive each other;
+long runs with full batches go by the growing network (`dmftcore.random_interfaces`).
 """
 
 from __future__ import annotations
@@ -36,16 +37,27 @@ from dmftcore.march import (
     resumed,
 )
 from dmftcore.random_data import Population, RandomData
+from dmftcore.random_interfaces import RandomNetwork
 from dmftcore.solution import IntArray, Layers, Solution
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, OnlineSGD
+from dmftcore.worth import LOSS_FLOOR
 
 __all__ = ["ProportionalLinear", "solve_proportional"]
 
 #: What `save` and `method` of `dmftcore.solve` may name.
 DATA_KERNELS = ("Cp", "CD", "Cv")
-FIELDS = (*DATA_KERNELS, "H", "G", "RD", "A", "B")
-METHODS = ("chain",)
+RESPONSES = ("RD", "A", "B")
+FIELDS = (*DATA_KERNELS, "H", "G", *RESPONSES)
+METHODS = ("growing", "chain")
+
+#: Steps up to which the chain, which truncates nothing, is the cheaper engine or nearly so.
+SHORT_RUN = 400
+#: Tolerance of the growing network, and by how much that of the run it is compared with differs.
+DEFAULT_TOL = 1e-6
+TOL_RATIO = 100
+#: Below it, directions are made of rounding noise.
+ROUNDING_TOL = 1e-13
 
 #: The equations are evaluated once more over at most so many steps, and steps^3 x modes.
 CHECKED_STEPS = 200
@@ -145,6 +157,17 @@ class ProportionalLinear:
             weights = np.full(len(values), 1 / len(values))
         return Spectrum(values, self.spectrum.target, weights=weights)
 
+    def population(self, *, fresh: bool = False) -> Population:
+        """The random data; `fresh` ones are drawn anew at every step."""
+        return Population(
+            modes=self.modes,
+            width_ratio=self.width_ratio,
+            sample_ratio=self.sample_ratio,
+            output_scale=self.output_scale,
+            noise=self.noise,
+            fresh=fresh,
+        )
+
     @property
     def initial_curvature(self) -> float:
         """What an eigenvalue of the covariance contributes to the sharpness at step 0, nu large."""
@@ -164,18 +187,25 @@ def solve_proportional(
         raise ValueError(
             "batch: sample_ratio sets the samples of a step, sample_ratio * D; leave batch out"
         )
-    if options.tol is not None:
+    engine, reason = _engine(limit, training, options)
+    if options.tol is not None and engine == "chain":
         raise ValueError("tol: the two-time chain truncates nothing; leave tol out")
-    schedule = resumed(options.schedule, options.checkpoint, config, training.lr, engine="chain")
-    options = replace(options, schedule=schedule)
-    plan = memory_plan(limit, training, options)
+    tol = _truncation(options) if engine == "growing" else None
+    in_force = {"engine": engine} if tol is None else {"engine": engine, "tol": tol}
+    schedule = resumed(options.schedule, options.checkpoint, config, training.lr, **in_force)
+    options = replace(options, schedule=schedule, tol=tol)
+    plan = memory_plan(limit, training, options, engine)
+    nested = options.nested
     xp: Any = np
-    if options.device == "cuda":
+    if options.device == "cuda" and engine == "chain":
         xp = _arrays.device_library()
-        check_memory(plan.of(_ON_DEVICE), _REMEDIES, _arrays.device_memory(xp))
-        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES)
+        available = _arrays.device_memory(xp)
+        check_memory(plan.of(_ON_DEVICE), _REMEDIES, available, nested=nested)
+        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=nested)
     else:
-        check_memory(plan, _REMEDIES)
+        check_memory(plan, _REMEDIES, nested=nested)
+        if options.device == "cuda":
+            reason += "; it runs on the CPU"
     bound = stability_bound(limit, training)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -184,18 +214,17 @@ def solve_proportional(
             StabilityWarning,
             stacklevel=3,
         )
-    system = ProportionalMarch(limit, training, with_responses="A" in options.save, xp=xp)
+    system = _system(limit, training, options, xp)
 
     def solution(schedule: Schedule, curves: FloatArray) -> Solution:
         population, train, overlap = curves.reshape(-1, 3).T
         diagnostics = {
-            "engine": "chain",
-            "reason": "random data are solved by their two-time kernels",
-            "device": options.device,
+            "engine": engine,
+            "reason": reason,
+            "device": "cpu" if xp is np else "cuda",
             "memory": plan.total,
             "stability_bound": bound,
-            "residual": system.residual(),
-            **system.chain.diagnostics,
+            **system.worth(),
         }
         result = Solution(
             schedule.times,
@@ -207,8 +236,6 @@ def solve_proportional(
             diagnostics=diagnostics,
             config=config,
         )
-        if options.estimate_error:
-            diagnostics["error_estimate"] = {"reason": "the engine 'chain' truncates nothing"}
         diagnostics["wall_seconds"] = watch.seconds()
         if options.checkpoint is not None:
             diagnostics.update(options.checkpoint.diagnostics())
@@ -219,14 +246,117 @@ def solve_proportional(
             system, schedule, lambda now: float(now[1]) / 2, options.progress, options.checkpoint
         )
     except Diverged as stop:
-        what = "the training loss" if system.chain.settled else "the flow in depth"
+        settled = isinstance(system, RandomNetwork) or system.chain.settled
+        what = "the training loss" if settled else "the flow in depth"
         raise DivergenceError(
             f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where the "
             f"largest stable rate without feature learning is {bound:.6g}; lower lr",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
-    return solution(schedule, curves)
+    result = solution(schedule, curves)
+    if options.estimate_error:
+        error = _truncation_error(limit, training, options, config, result)
+        result.diagnostics["error_estimate"] = error
+    return result
+
+
+def _engine(
+    limit: ProportionalLinear, training: GradientDescent | OnlineSGD, options: SolveOptions
+) -> tuple[str, str]:
+    """The engine of a run, and why."""
+    responses = [name for name in RESPONSES if name in options.save]
+    obstacle = None
+    if isinstance(training, OnlineSGD):
+        obstacle = "fresh samples: each step visits a new direction (OnlineSGD)"
+    elif limit.branch_scale is not None:
+        obstacle = "residual blocks on random data (branch_scale)"
+    elif responses:
+        obstacle = f"responses (save={responses[0]!r})"
+    if options.method == "growing" and obstacle is not None:
+        raise ValueError(f"method='growing' has no {obstacle}; use method='chain'")
+    if options.method is not None:
+        return options.method, "asked for"
+    if obstacle is not None:
+        return "chain", f"the growing network has no {obstacle}"
+    held = None if options.checkpoint is None else options.checkpoint.held("engine")
+    if held in METHODS:
+        return held, "the checkpoint holds a run of it"
+    if options.tol is not None:
+        return "growing", "a tol was given"
+    if training.steps <= SHORT_RUN:
+        return "chain", f"{training.steps} steps are few, and it truncates nothing"
+    return (
+        "growing",
+        f"no responses were asked for, and the cost of the chain is cubic in the {training.steps} "
+        "steps",
+    )
+
+
+def _truncation(options: SolveOptions) -> float:
+    """Tolerance of the growing network; by default that of the run it goes on with."""
+    if options.tol is not None:
+        return options.tol
+    held = None if options.checkpoint is None else options.checkpoint.held("tol")
+    return DEFAULT_TOL if held is None else float(held)
+
+
+def _system(
+    limit: ProportionalLinear,
+    training: GradientDescent | OnlineSGD,
+    options: SolveOptions,
+    xp: Any,
+) -> ProportionalMarch | RandomNetwork:
+    if options.tol is None:
+        return ProportionalMarch(limit, training, with_responses="A" in options.save, xp=xp)
+    assert not isinstance(training, OnlineSGD)
+    return RandomNetwork(
+        limit.population(),
+        training,
+        depth=limit.depth,
+        init_scale=limit.init_scale,
+        tol=options.tol,
+        two_time=bool(options.save),
+    )
+
+
+def _truncation_error(
+    limit: ProportionalLinear,
+    training: GradientDescent | OnlineSGD,
+    options: SolveOptions,
+    config: dict[str, Any],
+    result: Solution,
+) -> dict[str, Any]:
+    """How far `result` is from what the growing network answers at another tolerance."""
+    if options.tol is None:
+        return {"reason": "the engine 'chain' truncates nothing"}
+    if len(result.times) == 0:
+        return {"reason": "no times are stored"}
+    finer = options.tol / TOL_RATIO
+    tol = finer if finer >= ROUNDING_TOL else options.tol * TOL_RATIO
+    other = replace(
+        options,
+        schedule=replace(options.schedule, kernel_times=np.empty(0, dtype=np.int64)),
+        save=(),
+        tol=tol,
+        method="growing",
+        estimate_error=False,
+        nested=True,
+        checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
+    )
+    report: dict[str, Any] = {"reference_tol": tol}
+    try:
+        with warnings.catch_warnings():
+            # The other run is as unstable as this one.
+            warnings.simplefilter("ignore", StabilityWarning)
+            reference = solve_proportional(limit, training, other, config)
+    except (DivergenceError, MemoryError) as error:
+        return {**report, "reason": f"the run at tol = {tol:g} failed: {error}"}
+    for name in ("test_loss", "train_loss"):
+        exact = getattr(reference, name)
+        floor = np.maximum(exact, LOSS_FLOOR * exact.max())
+        report[name] = float(np.max(np.abs(getattr(result, name) - exact) / floor))
+    return {**report, "wall_seconds": reference.diagnostics["wall_seconds"]}
 
 
 class ProportionalMarch:
@@ -253,15 +383,7 @@ class ProportionalMarch:
         with_responses: bool = False,
         xp: Any = np,
     ) -> None:
-        fresh = isinstance(training, OnlineSGD)
-        population = Population(
-            modes=limit.modes,
-            width_ratio=limit.width_ratio,
-            sample_ratio=limit.sample_ratio,
-            output_scale=limit.output_scale,
-            noise=limit.noise,
-            fresh=fresh,
-        )
+        population = limit.population(fresh=isinstance(training, OnlineSGD))
         # The update of a hidden layer carries lr kap / sqrt(nu).
         couplings = Couplings(
             training.descent if isinstance(training, OnlineSGD) else training,
@@ -349,6 +471,10 @@ class ProportionalMarch:
         self._responses = [
             list(state[f"responses{i}"]) for i in indices if f"responses{i}" in state
         ]
+
+    def worth(self) -> dict[str, Any]:
+        """What its answer is worth, for the diagnostics."""
+        return {"residual": self.residual(), **self._chain.diagnostics}
 
     def residual(self) -> float:
         """Largest relative violation of the equations of chain and data, from whole matrices."""
@@ -490,10 +616,18 @@ def stability_bound(limit: ProportionalLinear, training: GradientDescent | Onlin
 
 
 def memory_plan(
-    limit: ProportionalLinear, training: GradientDescent | OnlineSGD, options: SolveOptions
+    limit: ProportionalLinear,
+    training: GradientDescent | OnlineSGD,
+    options: SolveOptions,
+    engine: str,
 ) -> Plan:
     """Memory of a run, by part."""
     steps, slots = training.steps, len(options.schedule.kernel_times)
+    if engine == "growing":
+        # How large the network will be shows as it grows; it stops a run that gets too large.
+        kernels = (2 * limit.depth + 3) * slots**2 if options.save else 0
+        counts = {"curves": 6 * len(options.schedule.times), "kernels": 2 * kernels}
+        return Plan({part: 8 * count for part, count in counts.items()})
     if limit.branch_scale is None:
         chain, layers = HiddenChain.count(limit.depth, steps, 1), limit.depth
     elif limit.branch_factor is None:
