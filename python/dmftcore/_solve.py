@@ -77,6 +77,7 @@ def solve(
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
+        Random data have the chain alone, at a cost O((L + modes) steps^3).
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in

@@ -6,8 +6,8 @@ D -> infinity. A network whose predictor moves by the response E to the mean gra
 first weights (init_scale^2 in plain gradient descent), the gradient kernel G^1, and modes k of
 eigenvalue lambda_k, weight w_k and mean square beta2_k of the target (1 is all ones):
 
-    M_k = (1 + lambda_k E RD)^{-1}
-    Cb_k = M_k ( beta2_k 1 + kept G^1 / kap^2 + (lambda_k / alpha) E CD E^T ) M_k^T
+    M_k = (1 + lambda_k E RD)^{-1}                    N = E CD E^T / alpha
+    Cb_k = M_k ( beta2_k 1 + kept G^1 / kap^2 + lambda_k N ) M_k^T
     Cp = sum_k w_k lambda_k Cb_k                      Rp = - sum_k w_k lambda_k M_k E
     RD = (1 - Rp / alpha)^{-1}                        CD = RD (Cp + noise^2 1) RD^T
     X = sum_k w_k lambda_k^2 M_k E                    Y = sum_k w_k lambda_k^2 Cb_k
@@ -16,8 +16,9 @@ eigenvalue lambda_k, weight w_k and mean square beta2_k of the target (1 is all 
     A^0 = - ( lbar RD - F RD ) / (kap sqrt(nu)),      lbar = sum_k w_k lambda_k
 
 Cp(t,t) is the population error, CD(t,t) the training error, RD the response of the training errors,
-Cv the correlation of the gradients v and A^0 their response to the network. When every step draws
-fresh samples, RD = 1 and CD is diagonal, ``CD(t,t) = Cp(t,t) + noise^2``.
+Cv the correlation of the gradients v and A^0 their response to the network; N is the noise of the
+finite sample. When every step draws fresh samples, RD = 1 and CD is diagonal,
+``CD(t,t) = Cp(t,t) + noise^2``.
 
 Source: Bordelon & Pehlevan, arXiv:2502.02531.
 """
@@ -40,7 +41,7 @@ from dmftcore.spectrum import Spectrum
 __all__ = ["Population", "RandomData"]
 
 #: Kernels over two times, beside M of every mode.
-KERNELS = ("E", "noise", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+KERNELS = ("E", "N", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Population:
 class RandomData:
     """Histories of the kernels of random data, marched one step at a time.
 
-    The modes share all products but those with their own M_k: a step passes over 17 triangles
+    The modes share all products but those with their own M_k: a step passes over 15 triangles
     and twice over that of every mode.
 
     Parameters
@@ -131,8 +132,7 @@ class RandomData:
         known = self.histories
         e = self._row("E", step, self.population.feedback * d)
         # E is strictly causal: the rows of RD and CD at this step are not needed yet.
-        drawn = twotime.rows_congruence(e, known["CD"], known["E"])[1] / alpha
-        self._row("noise", step, drawn)
+        self._row("N", step, twotime.rows_congruence(e, known["CD"], known["E"])[1] / alpha)
         through_gradients = self._couplings.through(
             lambda rows: twotime.rows_symmetric(rows, gradients), 1 / kap**2
         )
@@ -141,7 +141,7 @@ class RandomData:
         self.m[:, step, : step + 1] = m
         reach = m.sum(1)
         inner = self._target * reach[:, None] + through_gradients(m)
-        inner += self._values * twotime.rows_symmetric(m, known["noise"])
+        inner += self._values * twotime.rows_symmetric(m, known["N"])
         cp, y = self._moments @ twotime.rows_causal_batch(inner, self.m, transposed=True)
         self._row("Cp", step, cp)
         self._row("Y", step, y)
@@ -174,11 +174,11 @@ class RandomData:
         known = {name: _arrays.to_host(h[:n, :n]) for name, h in self.histories.items()}
         cd, cp, y = (known[k] + np.tril(known[k], -1).T for k in ("CD", "Cp", "Y"))
         e, rd, x = population.feedback * response, known["RD"], known["X"]
-        drawn, network = e @ cd @ e.T / alpha, kept * gradients / population.output_scale**2
+        noise, network = e @ cd @ e.T / alpha, kept * gradients / population.output_scale**2
         sums = np.zeros((4, n, n))
         for value, target, weight in zip(modes.values, modes.target, modes.weights, strict=True):
             m = np.linalg.inv(one + value * e @ rd)
-            cb = m @ (target + network + value * drawn) @ m.T
+            cb = m @ (target + network + value * noise) @ m.T
             me = m @ e
             sums += weight * value * np.array([cb, -me, value * cb, value * me])
         rp = sums[1]
@@ -186,6 +186,7 @@ class RandomData:
         cross = rd @ x @ cd
         answer = rd @ (x @ rd - self._mean * one)
         expected = {
+            "N": noise,
             "Cp": sums[0],
             "Y": sums[2],
             "X": sums[3],

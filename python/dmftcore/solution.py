@@ -62,7 +62,8 @@ class Solution:
     kernel_times : (n_kernel_times,) int array
         Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
     train_loss, test_loss : (n_times,) arrays
-        Mean over points of ``sum_k (y - f)^2 / 2``.
+        Mean over points of ``sum_k (y - f)^2 / 2``; on random data the expected one, for the test
+        loss without the noise of the labels.
     outputs, test_outputs : (n_times, P[, K]) and (n_times, Q[, K]) arrays
         Network outputs f.
     errors : (n_times, P[, K]) array
