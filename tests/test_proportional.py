@@ -480,7 +480,7 @@ def test_a_file_without_data(tmp_path):
 def test_memory_is_refused_before_it_is_taken():
     many = dc.PowerLaw(0.5, 0.9, 1000)
     with pytest.raises(MemoryError, match="a spectrum of fewer modes"):
-        dc.solve(Net(1, 1, 1, spectrum=many), None, GD(0.1, 100_000))
+        dc.solve(Net(1, 1, 1, spectrum=many), None, GD(0.1, 100_000), method="chain")
 
 
 # -- refusals ---------------------------------------------------------------------------------

@@ -66,6 +66,13 @@ def test_reference_numbers():
     np.testing.assert_allclose(2 * found.train_loss, train, rtol=0, atol=6e-9)
 
 
+@pytest.mark.parametrize(("tol", "neurons"), [(1e-4, 46), (1e-6, 66)])
+def test_reference_sizes(tol, neurons):
+    """What g^1 is measured against: without it a prototype needed 98 and 138 neurons."""
+    found = dc.solve(Net(1, 1.0, 1.0), None, GD(0.05, 300), kernel_times=[], tol=tol)
+    assert found.diagnostics["neurons"][0] == pytest.approx(neurons, rel=0.2)
+
+
 @pytest.mark.parametrize(
     "limit",
     [
