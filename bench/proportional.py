@@ -84,6 +84,8 @@ def jax_march(times, modes, stages):
     begin = time.perf_counter()
     program = module.run.lower(constants, depth=DEPTH, sizes=sizes).compile()
     facts = {"compile_seconds": time.perf_counter() - begin}
+    memory = program.memory_analysis()
+    facts["array_megabytes"] = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
     return lambda: np.asarray(program(constants)) * (0.5, 0.5, 1.0), facts
 
 
