@@ -30,20 +30,17 @@ MODULE = "bench.proportional"
 
 DEPTH, LR = 2, 0.1
 WIDTH_RATIO, SAMPLE_RATIO, GAMMA, NOISE = 0.5, 2.0, 1.0, 0.3
-#: Numbers T of times and of modes, and rounds.
-SIZES = (
-    (200, 1, 9),
-    (500, 1, 5),
-    (1000, 1, 1),
-    (200, 10, 9),
-    (200, 100, 5),
-    (500, 100, 1),
-    (200, 2000, 1),
-)
+#: Numbers T of times and of modes -> rounds, and stages of the JAX program. With T = 400 and 100
+#: modes it is the faster the more stages it has, up to 10 at least; each takes seconds to compile.
+SIZES = {
+    (200, 1): (9, 3),
+    (1000, 1): (1, 6),
+    (200, 100): (5, 6),
+    (500, 100): (1, 10),
+    (200, 2000): (1, 10),
+}
 #: Numbers T of times with one mode, without the competitor: run once, and extrapolated.
 LONGEST, EXTRAPOLATED = 2000, 3000
-#: Stages of the JAX program: more take longer to compile than they save.
-STAGES = 3
 ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
@@ -69,7 +66,7 @@ def march(times, modes):
     return np.stack([solution.test_loss, solution.train_loss, solution.overlap], axis=1)
 
 
-def jax_march(times, modes):
+def jax_march(times, modes, stages):
     """A compiled function, and facts about it."""
     module = importlib.import_module("bench.baselines.proportional_jax")
     given = spectrum(modes)
@@ -83,10 +80,12 @@ def jax_march(times, modes):
         noise2=NOISE**2,
         lr=LR,
     )
-    sizes = tuple(math.ceil(times * stage / STAGES) for stage in range(1, STAGES + 1))
+    sizes = tuple(math.ceil(times * stage / stages) for stage in range(1, stages + 1))
     begin = time.perf_counter()
     program = module.run.lower(constants, depth=DEPTH, sizes=sizes).compile()
     facts = {"compile_seconds": time.perf_counter() - begin}
+    memory = program.memory_analysis()
+    facts["array_megabytes"] = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
     return lambda: np.asarray(program(constants)) * (0.5, 0.5, 1.0), facts
 
 
@@ -101,16 +100,16 @@ def timed_march(times, modes):
 #: What a process of its own runs; a dictionary that is returned is recorded.
 ALONE = {
     "dmftcore": timed_march,
-    "jax": lambda times, modes: jax_march(times, modes)[0](),
+    "jax": lambda times, modes: jax_march(times, modes, SIZES[times, modes][1])[0](),
 }
 
 
 # -- the benchmark ------------------------------------------------------------------------------
 
 
-def side_by_side(report, times, modes, rounds):
+def side_by_side(report, times, modes, rounds, stages):
     """Both programs on one problem; what ours took in a process of its own."""
-    program, facts = jax_march(times, modes)
+    program, facts = jax_march(times, modes, stages)
     curves = {}
 
     def keeping(name, run):
@@ -154,8 +153,8 @@ def main():
     restart_on_one_core()
     report = Report("proportional")
     runs = {}
-    for times, modes, rounds in SIZES:
-        run = side_by_side(report, times, modes, rounds)
+    for (times, modes), settings in SIZES.items():
+        run = side_by_side(report, times, modes, *settings)
         if modes == 1:
             runs[times] = run
     runs[LONGEST] = alone(MODULE, "dmftcore", LONGEST, 1)

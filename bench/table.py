@@ -76,10 +76,10 @@ programs in pure JAX, one core. "naive" is the published iteration over whole tr
 chain" are our algorithms, jitted; their compilation is not counted. The error is that of y - f
 against tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
     "proportional": """Two hidden layers on random data with a power law of eigenvalues, both losses
-and the overlap at all T times, one core. "jax" is the same march, jitted, with half of every M_k
-left out; its compilation is not counted. Our time includes the residual, for which the equations
-are evaluated once more. The error is the largest difference between both. Memory is what the
-process took beyond its imports, compilation included.""",
+and the overlap at all T times, one core. "jax" is the same march, jitted; its compilation is not
+counted. Our time includes the residual, for which the equations are evaluated once more. The error
+is the largest difference between both. Memory is what the process took beyond its imports,
+compilation included.""",
 }
 
 NOT_MEASURED = "Not measured."

@@ -104,7 +104,7 @@ def test_jax_march_on_random_data(depth, sizes):
 
 
 def test_the_benchmark_of_random_data_runs_one_problem():
-    ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3)[0]()
+    ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3, 2)[0]()
     np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
 
 

@@ -82,8 +82,8 @@ def solve(
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
-        wherever the data are, because their state fits into its caches. What the solution holds is
-        numpy in any case.
+        wherever the data are, because their state fits into its caches. Random data, which are
+        nowhere yet, are on the CPU by default. What the solution holds is numpy in any case.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
