@@ -41,7 +41,7 @@ NAIVE_TIMES, EXTRAPOLATED_TIMES = (25, 50, 100), (1000,)
 #: Numbers T of times, and rounds of the growing networks and of the chains.
 STRONG_TIMES = ((100, 21, 9), (1000, 9, 1), (10_000, 5, 0))
 #: Stages of the JAX chain: the fastest number that was found.
-CHAIN_STAGES = {100: 4, 1000: 4}
+CHAIN_STAGES = {100: 4, 1000: 8}
 ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 INPUTS = np.random.default_rng(0).normal(size=(POINTS, DIMENSIONS))

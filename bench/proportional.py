@@ -60,6 +60,7 @@ def march(times, modes):
         ),
         None,
         dc.GradientDescent(LR, times - 1),
+        method="chain",
         kernel_times=[],
         times=np.arange(times),
     )

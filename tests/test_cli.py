@@ -340,7 +340,7 @@ def test_summary_tells_stability_and_error():
     assert lines[1].startswith("theory      stable: lr * sharpness stays below 2, at most 0.")
     assert lines[2].startswith("theory      truncation error: outputs ")
     stored = dc.Solution.load("out.nc", group="theory").diagnostics["error_estimate"]
-    assert f"outputs {stored['outputs']:.1e}, training loss" in lines[2]
+    assert f"outputs {stored['outputs']:.1e}, relative training loss" in lines[2]
 
 
 @pytest.mark.parametrize(
