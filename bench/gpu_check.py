@@ -451,7 +451,7 @@ def sanitizer(check: Check) -> Outcome:
 
 
 #: Benchmarks, with their parts of the time.
-BENCHMARKS = {"gpu_operations": 3, "gpu_rows": 2, "gpu_chain": 2}
+BENCHMARKS = {"gpu_operations": 3, "gpu_rows": 2, "gpu_chain": 2, "gpu_proportional": 1}
 
 
 def benchmarks(check: Check) -> Outcome:

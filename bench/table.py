@@ -32,6 +32,7 @@ CHOSEN = {
     ),
     "gpu_rows": ("rows_congruence n=16384 m=1",),
     "gpu_chain": ("T=2000 P=100", "T=8000 P=100"),
+    "gpu_proportional": ("T=1000 modes=200",),
 }
 
 #: What a case of a file is about, before its title in the short table.
@@ -39,6 +40,7 @@ SUBJECTS = {
     "growing": "growing network, ",
     "chain": "two-time chain, L=2 ",
     "gpu_chain": "two-time chain, L=2 ",
+    "gpu_proportional": "random data, L=2 ",
 }
 
 #: Files of benchmarks against other programs, a row for each.
@@ -70,6 +72,10 @@ run; histories smaller than the cache of the device stay there and may beat it."
     "gpu_chain": """`solve(..., method="chain")` with L = 2 on Gaussian inputs, the history on a GPU
 or on the processor (all cores). The error is that of the loss, relative to its start, against the
 growing network at tol = 1e-12.""",
+    "gpu_proportional": """Two hidden layers on random data with a power law of eigenvalues, by the
+two-time march, its histories on a GPU or on the processor (all cores). The error is the largest
+violation of the equations, which the march evaluates once more by another route; this is part of
+the time.""",
     "linear_baselines": """Five hidden layers, 20 points, all outputs at all T times, against
 programs in pure JAX, one core. "naive" is the published iteration over whole trajectories, run to
 1e-8; it moves the outputs by the tangent kernel, and so do we in its cases. "jax growing" and "jax

@@ -374,6 +374,20 @@ def test_a_chain_that_stays_on_the_host_is_not_timed(cupy_stand_in, monkeypatch)
     assert list(record["left_out"]) == ["T=20 P=100", "T=40 P=100"]
 
 
+def test_random_data_on_a_stand_in(cupy_stand_in, monkeypatch):
+    from bench import gpu_proportional
+
+    monkeypatch.setattr(gpu_proportional, "SIZES", [(20, 3), (30, 1)])
+    monkeypatch.setattr(gpu_proportional, "PROCESSOR", 20**3 * 3)
+    gpu_proportional.main()
+    record = json.loads((cupy_stand_in / "gpu_proportional.json").read_text())
+    assert [len(case["competitors"]) for case in record["cases"]] == [2, 1]
+    for case in record["cases"]:
+        ours = case["competitors"]["dmftcore, GPU"]
+        assert ours["error"] < 1e-12
+        assert case["steps_per_s"] == pytest.approx(case["steps"] / ours["device_seconds"])
+
+
 def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
     from bench import gpu_rows
 
@@ -449,7 +463,7 @@ def bench(*words):
     )
 
 
-@pytest.mark.parametrize("name", ["gpu_operations", "gpu_rows", "gpu_chain"])
+@pytest.mark.parametrize("name", ["gpu_operations", "gpu_rows", "gpu_chain", "gpu_proportional"])
 def test_a_dry_run_prints_the_cases(name, capsys):
     importlib.import_module(f"bench.{name}").main("--dry-run")
     out = capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_example(path, tmp_path, monkeypatch):
 def test_readme_examples_run():
     """The Python blocks of the README, as they stand there."""
     blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block.partition("```")[0], "README.md", "exec"), {})
 

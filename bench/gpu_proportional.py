@@ -1,0 +1,71 @@
+"""Random data on a GPU: the two-time march of many modes, against the same on the processor.
+
+`solve(ProportionalLinear(...), None, ..., method="chain", device="cuda")` with the network and the
+spectrum of bench/proportional.py. The processor uses all cores and takes part while it keeps up.
+The error is the largest violation of the equations, which the march evaluates once more by another
+route.
+"""
+
+from functools import partial
+
+import dmftcore as dc
+from bench._gpu import Script
+from bench._harness import Report
+from bench.proportional import DEPTH, LR, SAMPLE_RATIO, WIDTH_RATIO, spectrum
+
+#: Numbers of steps and of modes; what matters most comes first.
+SIZES = ((1000, 200), (2000, 100), (500, 2000), (4000, 1), (2000, 1000))
+#: The largest steps^3 modes that the processor is asked for.
+PROCESSOR = 3e11
+#: Histories of the hidden chain and of the data beside the one of every mode.
+HISTORIES = 24
+
+
+def title(steps, modes):
+    return f"T={steps} modes={modes}"
+
+
+def memory(steps, modes):
+    return 8 * (HISTORIES + modes) * (steps + 1) ** 2
+
+
+def march(steps, modes, device):
+    """The march; refuses one that ran elsewhere than it was told to."""
+    limit = dc.ProportionalLinear(DEPTH, WIDTH_RATIO, SAMPLE_RATIO, spectrum=spectrum(modes))
+    training = dc.GradientDescent(LR, steps)
+    solution = dc.solve(limit, None, training, method="chain", kernel_times=[], device=device)
+    if solution.diagnostics["device"] != device:
+        raise RuntimeError(f"the march ran on {solution.diagnostics['device']}, not on {device}")
+    return solution
+
+
+def main(*arguments):
+    script = Script(__doc__, arguments)
+    chosen = [size for size in SIZES if script.wants(title(*size))]
+    if script.options.dry_run:
+        for size in chosen:
+            print(f"{title(*size)}: {memory(*size) / 2**30:.3g} GiB")
+        return
+    gpu = script.gpu()
+    report = Report("gpu_proportional", gpu)
+    for steps, modes in chosen:
+        if refusal := script.refusal(gpu, memory(steps, modes), 0):
+            report.leave_out(title(steps, modes), refusal)
+            continue
+        competitors = {"dmftcore, GPU": partial(march, steps, modes, "cuda")}
+        if steps**3 * modes <= PROCESSOR:
+            competitors["dmftcore, processor"] = partial(march, steps, modes, "cpu")
+        record = report.case(
+            title(steps, modes),
+            competitors,
+            # The march's own check of its equations.
+            error=lambda solution: solution.diagnostics["residual"],
+            bound=1e-9,
+            rounds=1,
+        )
+        record["steps"], record["modes"] = steps, modes
+        ours = record["competitors"]["dmftcore, GPU"].get("device_seconds", 0)
+        if ours:
+            record["steps_per_s"] = steps / ours
+            report.note(f"{record['steps_per_s']:.4g} steps/s")
+    script.finish(report)
