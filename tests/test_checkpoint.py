@@ -15,7 +15,8 @@ import dmftcore as dc
 from dmftcore import checkpoint as checkpoints
 from dmftcore import march as marches
 from dmftcore.checkpoint import Checkpoint
-from dmftcore.march import Diverged, Schedule, march, resumed
+from dmftcore.march import Diverged, march, resumed
+from dmftcore.schedule import Schedule
 
 
 class Chaos:
@@ -165,8 +166,8 @@ class TestExtension:
 
     def test_default_times_keep_what_is_stored(self, path, monkeypatch):
         """All of the 300 steps, then the log-spaced ones of a longer run."""
-        monkeypatch.setattr(marches, "ALL_TIMES", 1000)
-        monkeypatch.setattr(marches, "LOG_TIMES", 50)
+        monkeypatch.setattr("dmftcore.schedule.ALL_TIMES", 1000)
+        monkeypatch.setattr("dmftcore.schedule.LOG_TIMES", 50)
         old, fresh = Schedule.of(300), Schedule.of(1200)
         run(path)
         outputs, kernels, schedule, _ = run(path, steps=1200)

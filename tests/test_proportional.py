@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore.limits.proportional import ProportionalMarch, stability_bound
+from dmftcore.limits.proportional import ProportionalMarch
+from dmftcore.limits.proportional_solve import stability_bound
 from referees import optimizer_tables
 
 GD, SGD, Net = dc.GradientDescent, dc.OnlineSGD, dc.ProportionalLinear

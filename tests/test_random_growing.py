@@ -132,7 +132,7 @@ def engine(training, limit=None, **options):
 
 
 def test_the_cheaper_engine_is_the_default(monkeypatch):
-    monkeypatch.setattr("dmftcore.limits.proportional.SHORT_RUN", 5)
+    monkeypatch.setattr("dmftcore.limits.proportional_solve.SHORT_RUN", 5)
     assert engine(GD(0.05, 5)) == "chain"
     assert engine(GD(0.05, 6)) == "growing"
     assert engine(GD(0.05, 5), tol=1e-5) == "growing"
@@ -194,7 +194,7 @@ def test_a_resumed_run_is_the_same(tmp_path, training, save):
 
 
 def test_an_extended_run_keeps_its_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr("dmftcore.limits.proportional.SHORT_RUN", 5)
+    monkeypatch.setattr("dmftcore.limits.proportional_solve.SHORT_RUN", 5)
     path, limit = tmp_path / "run", Net(1, 1.0, 1.5)
     assert engine(GD(0.05, 5), limit, checkpoint=path) == "chain"
     assert engine(GD(0.05, 8), limit, checkpoint=path) == "chain"

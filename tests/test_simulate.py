@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from dmftcore import _arrays, cuda_status, march
+from dmftcore import _arrays, cuda_status, memory
 from dmftcore._simulate import linear, simulate
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import Records
@@ -19,6 +19,7 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import CudaError, DivergenceError
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.schedule import Schedule
 from dmftcore.training import GradientDescent
 
 WIDTH = 5
@@ -458,7 +459,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(rule):
 
     def start():
         options = Options(
-            width=WIDTH, seeds=2, seed=1, schedule=march.Schedule.of(4), save=("H", "G"),
+            width=WIDTH, seeds=2, seed=1, schedule=Schedule.of(4), save=("H", "G"),
             progress=None, device="cpu",
         )  # fmt: skip
         points = linear.factor(data)
@@ -613,7 +614,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(monkeypatch):
         raise AssertionError("weights were drawn")
 
     monkeypatch.setattr(linear, "initial_weights", never)
-    monkeypatch.setattr(march, "_available_memory", lambda: 10**6)
+    monkeypatch.setattr(memory, "_available_memory", lambda: 10**6)
     data, training = make_data(), GradientDescent(0.1, 100)
     with pytest.raises(MemoryError, match=r"weights 8\.\d+ MB.*1 MB.*lower width or seeds"):
         simulate(DeepLinear(depth=2), data, training, width=1000)

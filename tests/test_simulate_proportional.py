@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import march
+from dmftcore import memory
 from dmftcore._simulate import networks, proportional
 
 GD, SGD = dc.GradientDescent, dc.OnlineSGD
@@ -325,7 +325,7 @@ def test_a_diverging_network_is_an_error():
 
 
 def test_memory_is_planned(monkeypatch):
-    monkeypatch.setattr(march, "_available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "_available_memory", lambda: 1_000_000)
     with pytest.raises(MemoryError, match=r"samples .*; lower width or seeds"):
         dc.simulate(LIMIT, None, GD(0.1, 3), width=200, seeds=2)
 

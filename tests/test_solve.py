@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-import dmftcore.march
+import dmftcore.memory
 
 GRAM = np.exp(-((np.arange(4)[:, None] - np.arange(4)) ** 2) / 4.5)
 DATA = dc.Dataset(gram=GRAM, targets=np.cos(np.arange(4)))
@@ -212,7 +212,7 @@ class TestStability:
 
 class TestMemory:
     def test_refuses_before_the_start(self, monkeypatch):
-        monkeypatch.setattr(dmftcore.march, "_available_memory", lambda: 10**6)
+        monkeypatch.setattr(dmftcore.memory, "_available_memory", lambda: 10**6)
         calls = []
         with pytest.raises(MemoryError, match=r"chain .*method='growing'"):
             dc.solve(

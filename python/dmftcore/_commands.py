@@ -24,7 +24,8 @@ from dmftcore.checkpoint import Checkpoint
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
 from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
-from dmftcore.march import Progress, Schedule
+from dmftcore.march import Progress
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientFlow
 

@@ -12,10 +12,11 @@ from dmftcore._validate import one_of, positive
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow, proportional
+from dmftcore.limits import linear, linear_flow, proportional_solve
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import Progress, Schedule, SolveOptions
+from dmftcore.march import Progress, SolveOptions
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientFlow, OnlineSGD, Training
 
@@ -132,7 +133,7 @@ def solve(
     schedule = Schedule.of_training(training, times, kernel_times)
     theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
     if isinstance(limit, ProportionalLinear):
-        theory = proportional
+        theory = proportional_solve
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
@@ -161,7 +162,7 @@ def solve(
     }
     if isinstance(limit, ProportionalLinear):
         assert not isinstance(training, GradientFlow)
-        return proportional.solve_proportional(limit, training, options, config)
+        return proportional_solve.solve_proportional(limit, training, options, config)
     assert data is not None
     assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):

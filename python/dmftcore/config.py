@@ -31,7 +31,7 @@ from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import Schedule
+from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
 

@@ -16,7 +16,8 @@ from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import Progress, Schedule
+from dmftcore.march import Progress
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent, OnlineSGD
 

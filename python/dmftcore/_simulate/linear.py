@@ -14,16 +14,10 @@ from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.linear import DeepLinear
-from dmftcore.march import (
-    Diverged,
-    Plan,
-    Schedule,
-    Stopwatch,
-    check_memory,
-    march,
-    resumed,
-)
+from dmftcore.march import Diverged, Stopwatch, march, resumed
+from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import square_loss
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 

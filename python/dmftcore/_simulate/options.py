@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dmftcore.checkpoint import Checkpoint
-from dmftcore.march import Progress, Schedule
+from dmftcore.march import Progress
+from dmftcore.schedule import Schedule
 
 __all__ = ["Options"]
 

@@ -22,7 +22,9 @@ from dmftcore._simulate.records import standard_error, two_time_kernel
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import Diverged, Plan, Schedule, Stopwatch, check_memory, march, resumed
+from dmftcore.march import Diverged, Stopwatch, march, resumed
+from dmftcore.memory import Plan, check_memory
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent, OnlineSGD
 

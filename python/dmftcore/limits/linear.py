@@ -23,19 +23,11 @@ from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.interfaces import GrowingNetwork
 from dmftcore.limits.lazy import LazyMarch
 from dmftcore.limits.linear_marches import ChainMarch, LinearKernels, LinearMarch
-from dmftcore.march import (
-    DIVERGENCE_FACTOR,
-    Diverged,
-    Plan,
-    Schedule,
-    SolveOptions,
-    Stopwatch,
-    check_memory,
-    march,
-    resumed,
-)
+from dmftcore.march import DIVERGENCE_FACTOR, Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.memory import Plan, check_memory
 from dmftcore.modes import LinearProblem
 from dmftcore.observables import curves, sharpness, tangent_kernel, training_loss
+from dmftcore.schedule import Schedule
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, truncation_error, unstable

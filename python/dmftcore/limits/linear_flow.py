@@ -26,17 +26,12 @@ from dmftcore.limits.linear import (
     solve_deep_linear,
     stability_bound,
 )
-from dmftcore.march import (
-    Plan,
-    Schedule,
-    SolveOptions,
-    Stopwatch,
-    check_memory,
-    follow,
-)
+from dmftcore.march import SolveOptions, Stopwatch, follow
+from dmftcore.memory import Plan, check_memory
 from dmftcore.modes import Modes
 from dmftcore.observables import curves, sharpness, training_loss
 from dmftcore.richardson import Fields, Tableau
+from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Layers, Solution, TimeArray
 from dmftcore.stiff import FlowNetwork
 from dmftcore.training import GradientDescent
