@@ -33,6 +33,8 @@ CHOSEN = {
     "gpu_rows": ("rows_congruence n=16384 m=1",),
     "gpu_chain": ("T=2000 P=100", "T=8000 P=100"),
     "gpu_proportional": ("T=1000 modes=200",),
+    "linear_baselines": ("T=10000", "T=100 readout=ntk"),
+    "proportional": ("T=1000 modes=1", "T=200 modes=100"),
 }
 
 #: What a case of a file is about, before its title in the short table.
@@ -41,6 +43,8 @@ SUBJECTS = {
     "chain": "two-time chain, L=2 ",
     "gpu_chain": "two-time chain, L=2 ",
     "gpu_proportional": "random data, L=2 ",
+    "linear_baselines": "against JAX, L=5 P=20 ",
+    "proportional": "against JAX, random data, L=2 ",
 }
 
 #: Files of benchmarks against other programs, a row for each.
