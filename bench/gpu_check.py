@@ -144,6 +144,8 @@ class Check:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A shell that runs the check in the background has it ignore the request to stop.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             killed = False
             try:
