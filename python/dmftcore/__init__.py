@@ -26,6 +26,7 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.precision import PrecisionLaw
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
@@ -44,6 +45,7 @@ __all__ = [
     "GradientFlow",
     "OnlineSGD",
     "PowerLaw",
+    "PrecisionLaw",
     "ProportionalLinear",
     "Solution",
     "Spectrum",
