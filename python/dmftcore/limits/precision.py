@@ -189,6 +189,7 @@ class PrecisionLaw:
             )
         size = effective if self.effective_size else _above_zero("N", N)
         assert self.gamma_D is not None
+        assert self.gamma_N is not None
         assert self.gamma_post is not None
         delta = self.C_T * tokens**self.gamma_D / size**self.gamma_N
         delta = delta * np.exp(-post / self.gamma_post)

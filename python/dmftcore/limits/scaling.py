@@ -1,0 +1,123 @@
+"""Models of neural scaling laws: random features, and features that are learned.
+
+Sources of the theory: Bordelon, Atanasov & Pehlevan, "A dynamical model of neural scaling laws"
+(2024, arXiv:2402.01092) for random features, and "How feature learning can improve neural scaling
+laws" (2024, arXiv:2409.17858) for learned ones. The data have a spectrum: inputs are
+``psi_k = sqrt(lambda_k) N(0, 1)``, the target is ``sum_k w*_k psi_k``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dmftcore._validate import INFINITE, FloatArray, non_negative, positive
+from dmftcore.spectrum import AnySpectrum
+
+__all__ = ["FeatureLearning", "Modes", "RandomFeatures"]
+
+
+@dataclass(frozen=True)
+class RandomFeatures:
+    """Linear model on N frozen random features of P samples.
+
+    ``f(x) = a . F^T psi(x)`` with F (D x N) of iid entries N(0, 1/N), labels
+    ``y = w* . psi(x) + noise``, trained from a = 0 on ``(1/2P) sum (y - f)^2``.
+
+    Parameters
+    ----------
+    samples : float or INFINITE
+        Number P > 0 of training samples; INFINITE trains on the gradient of the population, and is
+        what `OnlineSGD` needs, which never sees a sample twice.
+    features : float or INFINITE
+        Number N > 0 of features; INFINITE is linear regression on psi itself.
+    noise_variance : float
+        Variance >= 0 of the label noise.
+    """
+
+    samples: float
+    features: float
+    noise_variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "features"):
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
+        variance = non_negative("noise_variance", self.noise_variance)
+        object.__setattr__(self, "noise_variance", variance)
+
+
+@dataclass(frozen=True)
+class FeatureLearning:
+    """Linear model on N random features that a trained hidden layer recombines.
+
+    ``f(x) = (1/N) w^T B A psi(x)`` with A (N x D) frozen, of entries N(0, 1); the readout w and the
+    hidden layer B (N x N) are trained from w = 0 and B = 1 on the population, w at the rate lr and
+    B at gamma lr. So ``A(t) = B(t) A`` moves by the gradient projected on the random features.
+
+    Parameters
+    ----------
+    features : float or INFINITE
+        Number N > 0 of features.
+    gamma : float
+        Feature-learning strength >= 0; 0 is a `RandomFeatures` of infinitely many samples.
+    """
+
+    features: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", _count("features", self.features))
+        object.__setattr__(self, "gamma", non_negative("gamma", self.gamma))
+
+
+def _count(name: str, value: Any) -> float:
+    """`value` as a float > 0, which may be infinite."""
+    if isinstance(value, float) and math.isinf(value) and value > 0:
+        return float(INFINITE)
+    return positive(name, value)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """A spectrum as these models see it: groups of directions that share an eigenvalue.
+
+    Attributes
+    ----------
+    values : (modes,) array
+        Eigenvalue lambda of a group.
+    target : (modes,) array
+        Sum of the squared coefficients w*^2 of a group.
+    multiplicities : (modes,) array
+        Directions in a group.
+    """
+
+    values: FloatArray
+    target: FloatArray
+    multiplicities: FloatArray
+
+    @classmethod
+    def of(cls, spectrum: AnySpectrum) -> Modes:
+        """The groups of a spectrum.
+
+        Raises
+        ------
+        ValueError
+            If it gives its groups weights instead of multiplicities.
+        """
+        if spectrum.weights is not None:
+            raise ValueError(
+                "data: here groups of modes count directions; give the Spectrum multiplicities, "
+                "and targets summed over each group, instead of weights"
+            )
+        counts = spectrum.multiplicities
+        if counts is None:
+            counts = np.ones_like(spectrum.values)
+        return cls(spectrum.values, spectrum.target, counts)
+
+    @property
+    def initial_loss(self) -> float:
+        """sum_k lambda_k w*_k^2, twice the loss before training."""
+        return float(self.values @ self.target)
