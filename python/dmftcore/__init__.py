@@ -29,6 +29,7 @@ from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, Stabili
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.precision import PrecisionLaw
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -42,12 +43,14 @@ __all__ = [
     "Dataset",
     "DeepLinear",
     "DivergenceError",
+    "FeatureLearning",
     "GradientDescent",
     "GradientFlow",
     "OnlineSGD",
     "PowerLaw",
     "PrecisionLaw",
     "ProportionalLinear",
+    "RandomFeatures",
     "Solution",
     "Spectrum",
     "StabilityWarning",

@@ -38,8 +38,8 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
-#: Kernels and responses of random data, which have one layer and no sides.
-OF_DATA = ("Cp", "CD", "Cv", "RD")
+#: Kernels and responses of random data and of their features: one layer and no sides.
+OF_DATA = ("Cp", "CD", "Cv", "RD", "C0", "C_w", "C_u")
 
 #: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.
 _SEED, _ERROR, _ORDER = "per_seed_", "stderr_", "order_parameter_"

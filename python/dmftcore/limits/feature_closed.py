@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.limits.feature_learning import grows, kernel_fields
-from dmftcore.limits.scaling import Modes
 from dmftcore.solution import IntArray
+from dmftcore.spectral.arguments import Population
 from dmftcore.training import GradientDescent
 
 __all__ = ["ClosedMarch", "FeatureFlow"]
@@ -49,7 +49,7 @@ class ClosedMarch:
     Parameters
     ----------
     gamma : float
-    modes : Modes
+    population : Population
     training : GradientDescent
         Plain: without momentum and weight decay.
     kernel_times : int
@@ -57,14 +57,14 @@ class ClosedMarch:
     """
 
     def __init__(
-        self, gamma: float, modes: Modes, training: GradientDescent, kernel_times: int
+        self, gamma: float, population: Population, training: GradientDescent, kernel_times: int
     ) -> None:
-        self._gamma, self._values, self._rates = gamma, modes.values, training.rates
-        size = len(modes.values)
-        self._v = np.sqrt(modes.target)
+        self._gamma, self._values, self._rates = gamma, population.values, training.rates
+        size = len(population.values)
+        self._v = np.sqrt(population.target)
         self._omega = np.zeros(size)
         self._b = np.eye(size)
-        self._initial = self._loss = modes.initial_loss
+        self._initial = self._loss = float(population.signal.sum())
         # sqrt(lambda) v, omega and g at the kernel times: kernels are their products.
         self._vectors = np.empty((3, kernel_times, size))
         self._count = 0
@@ -73,9 +73,9 @@ class ClosedMarch:
         self.diverged = False
 
     @staticmethod
-    def count(modes: Modes, kernel_times: int) -> int:
+    def count(population: Population, kernel_times: int) -> int:
         """Numbers that a march keeps."""
-        size = len(modes.values)
+        size = len(population.values)
         return size**2 + (3 * kernel_times + 8) * size
 
     def advance(self, stops: IntArray) -> FloatArray:
@@ -147,17 +147,17 @@ class FeatureFlow:
     Parameters
     ----------
     gamma : float
-    modes : Modes
+    population : Population
     finer : int
         Into how many parts the steps of the coarsest mesh are divided.
     """
 
-    def __init__(self, gamma: float, modes: Modes, finer: int) -> None:
-        self._gamma, self._values, self._finer = gamma, modes.values, finer
-        self._target = np.sqrt(modes.target)
+    def __init__(self, gamma: float, population: Population, finer: int) -> None:
+        self._gamma, self._values, self._finer = gamma, population.values, finer
+        self._target = np.sqrt(population.target)
         self.v = self._target.copy()
-        power = float(np.sum((modes.values * self._target) ** 2))
-        fastest = modes.values.max() + math.sqrt(gamma * power)
+        power = float(np.sum((population.values * self._target) ** 2))
+        fastest = population.values.max() + math.sqrt(gamma * power)
         self._start = START / fastest
         self._time = 0.0
 
@@ -206,13 +206,13 @@ class FeatureFlow:
 
     @classmethod
     def fields(
-        cls, gamma: float, modes: Modes, errors: FloatArray, save: tuple[str, ...]
+        cls, gamma: float, population: Population, errors: FloatArray, save: tuple[str, ...]
     ) -> dict[str, Any]:
         """Kernels of a `Solution` from v (times, D) at its times."""
-        y = np.sqrt(modes.target) - errors
+        y = np.sqrt(population.target) - errors
         norms = np.sum(y**2, axis=1)
         # q, without the difference of nearly equal numbers at small gamma.
         q = 2 * norms / (1 + np.sqrt(1 + 4 * gamma * norms))
-        g = modes.values * errors
-        kernels = {"C0": (modes.values * errors) @ errors.T, "C_u": g @ g.T, "C_w": np.diag(q)}
+        g = population.values * errors
+        kernels = {"C0": (population.values * errors) @ errors.T, "C_u": g @ g.T, "C_w": np.diag(q)}
         return kernel_fields(kernels, save)

@@ -30,8 +30,9 @@ import numpy.typing as npt
 from dmftcore import twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain.base import deviation
-from dmftcore.limits.scaling import FeatureLearning, Modes
+from dmftcore.limits.scaling import FeatureLearning
 from dmftcore.solution import IntArray, Layers
+from dmftcore.spectral.arguments import Population
 from dmftcore.training import GradientDescent
 
 __all__ = ["KERNELS", "FeatureMarch", "grows", "kernel_fields"]
@@ -79,18 +80,18 @@ class _FiniteModes:
 
     Parameters
     ----------
-    modes : Modes
+    population : Population
     features : float
     times : int
     """
 
-    def __init__(self, modes: Modes, features: float, times: int) -> None:
-        self._values = modes.values[:, None]
-        self._target = modes.target[:, None]
-        self._shared = modes.multiplicities[:, None] / features
-        self._response = -(modes.values * modes.multiplicities)[None] / features
-        self._moments = np.stack([modes.values**2, modes.values])
-        self._h = np.zeros((len(modes.values), times, times))
+    def __init__(self, population: Population, features: float, times: int) -> None:
+        self._values = population.values[:, None]
+        self._target = population.target[:, None]
+        self._shared = population.multiplicities[:, None] / features
+        self._response = -(population.values * population.multiplicities)[None] / features
+        self._moments = np.stack([population.values**2, population.values])
+        self._h = np.zeros((len(population.values), times, times))
         self._c_y = np.zeros((times, times))
 
     def append(
@@ -122,15 +123,15 @@ class _MeanModes:
 
     Parameters
     ----------
-    modes : Modes
+    population : Population
     times : int
     """
 
-    def __init__(self, modes: Modes, times: int) -> None:
-        self._values = modes.values
-        power = modes.values * modes.target
-        self._moments = np.stack([modes.values * power, power])
-        self._reach = np.zeros((len(modes.values), times))
+    def __init__(self, population: Population, times: int) -> None:
+        self._values = population.values
+        power = population.values * population.target
+        self._moments = np.stack([population.values * power, power])
+        self._reach = np.zeros((len(population.values), times))
 
     def append(
         self, step: int, y: FloatArray, c_y: FloatArray | None
@@ -153,23 +154,27 @@ class FeatureMarch:
     Parameters
     ----------
     limit : FeatureLearning
-    modes : Modes
+    population : Population
     training : GradientDescent
         Plain: without momentum and weight decay.
     """
 
-    def __init__(self, limit: FeatureLearning, modes: Modes, training: GradientDescent) -> None:
+    def __init__(
+        self, limit: FeatureLearning, population: Population, training: GradientDescent
+    ) -> None:
         self._gamma, self._features = limit.gamma, limit.features
-        self._spectrum, self._rates = modes, training.rates
+        self._population, self._rates = population, training.rates
         times = training.steps + 1
         self._finite = bool(np.isfinite(limit.features))
         names = _HISTORIES + (_OF_FINITE if self._finite else ())
         self._known = {name: np.zeros((times, times)) for name in names}
         self._modes: _ModeHistories = (
-            _FiniteModes(modes, limit.features, times) if self._finite else _MeanModes(modes, times)
+            _FiniteModes(population, limit.features, times)
+            if self._finite
+            else _MeanModes(population, times)
         )
         self._loss = np.inf
-        self._initial = modes.initial_loss
+        self._initial = float(population.signal.sum())
         self._stored: list[int] = []
         self.step = -1
         #: Whether `step` is one whose loss has grown.
@@ -177,12 +182,12 @@ class FeatureMarch:
         self._next_step()
 
     @staticmethod
-    def count(limit: FeatureLearning, modes: Modes, steps: int) -> int:
+    def count(limit: FeatureLearning, population: Population, steps: int) -> int:
         """Numbers that a march over `steps` steps keeps."""
         times = steps + 1
         if np.isfinite(limit.features):
-            return (len(_HISTORIES) + len(_OF_FINITE) + 1 + len(modes.values)) * times**2
-        return len(_HISTORIES) * times**2 + len(modes.values) * times
+            return (len(_HISTORIES) + len(_OF_FINITE) + 1 + len(population.values)) * times**2
+        return len(_HISTORIES) * times**2 + len(population.values) * times
 
     def advance(self, stops: IntArray) -> FloatArray:
         """L(t,t), (len(stops), 1, 1); fewer rows if the loss grows."""
@@ -275,7 +280,7 @@ class FeatureMarch:
 
     def residual(self) -> float:
         """Largest relative violation of the equations, from whole matrices of the first steps."""
-        largest = min(CHECKED_STEPS, int((CHECKED_WORK / len(self._spectrum.values)) ** (1 / 3)))
+        largest = min(CHECKED_STEPS, int((CHECKED_WORK / len(self._population.values)) ** (1 / 3)))
         n = min(largest, self.step + 1 - self.diverged)
         known = {name: history[:n, :n] for name, history in self._known.items()}
         symmetric = {name: k + np.tril(k, -1).T for name, k in known.items() if name[0] == "C"}
@@ -290,7 +295,7 @@ class FeatureMarch:
         c_g = symmetric["C_g"] if self._finite else c_u
         c_y = y @ c_g @ y.T
         found = {name: np.zeros((n, n)) for name in ("Rc", "C_g", "C0")}
-        spectrum = self._spectrum
+        spectrum = self._population
         for value, target, count in zip(
             spectrum.values, spectrum.target, spectrum.multiplicities, strict=True
         ):

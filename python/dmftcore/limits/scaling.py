@@ -12,12 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from dmftcore._validate import INFINITE, non_negative, positive
 
-from dmftcore._validate import INFINITE, FloatArray, non_negative, positive
-from dmftcore.spectrum import AnySpectrum
-
-__all__ = ["FeatureLearning", "Modes", "RandomFeatures"]
+__all__ = ["FeatureLearning", "RandomFeatures"]
 
 
 @dataclass(frozen=True)
@@ -78,46 +75,3 @@ def _count(name: str, value: Any) -> float:
     if isinstance(value, float) and math.isinf(value) and value > 0:
         return float(INFINITE)
     return positive(name, value)
-
-
-@dataclass(frozen=True)
-class Modes:
-    """A spectrum as these models see it: groups of directions that share an eigenvalue.
-
-    Attributes
-    ----------
-    values : (modes,) array
-        Eigenvalue lambda of a group.
-    target : (modes,) array
-        Sum of the squared coefficients w*^2 of a group.
-    multiplicities : (modes,) array
-        Directions in a group.
-    """
-
-    values: FloatArray
-    target: FloatArray
-    multiplicities: FloatArray
-
-    @classmethod
-    def of(cls, spectrum: AnySpectrum) -> Modes:
-        """The groups of a spectrum.
-
-        Raises
-        ------
-        ValueError
-            If it gives its groups weights instead of multiplicities.
-        """
-        if spectrum.weights is not None:
-            raise ValueError(
-                "data: here groups of modes count directions; give the Spectrum multiplicities, "
-                "and targets summed over each group, instead of weights"
-            )
-        counts = spectrum.multiplicities
-        if counts is None:
-            counts = np.ones_like(spectrum.values)
-        return cls(spectrum.values, spectrum.target, counts)
-
-    @property
-    def initial_loss(self) -> float:
-        """sum_k lambda_k w*_k^2, twice the loss before training."""
-        return float(self.values @ self.target)
