@@ -17,17 +17,23 @@ Source: Atanasov, Bordelon, Zavatone-Veth, Paquette & Pehlevan, "Two-point deter
 for stochastic gradient dynamics in linear models" (2025).
 """
 
+from dmftcore.spectral.curve import LearningCurve
+from dmftcore.spectral.learning import learning_curve
 from dmftcore.spectral.one_point import (
     DeterministicEquivalent,
     deterministic_equivalent,
     spectral_edge,
 )
 from dmftcore.spectral.two_point import TwoPoint, two_point
+from dmftcore.spectral.volterra import volterra
 
 __all__ = [
     "DeterministicEquivalent",
+    "LearningCurve",
     "TwoPoint",
     "deterministic_equivalent",
+    "learning_curve",
     "spectral_edge",
     "two_point",
+    "volterra",
 ]

@@ -1,0 +1,88 @@
+"""Losses of full-batch training: integrals over filters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmftcore._validate import FloatArray
+from dmftcore.spectral.arguments import ComplexArray
+from dmftcore.spectral.curve import LearningCurve, twice
+from dmftcore.spectral.filters import Filter, Piece, described, start
+from dmftcore.spectral.problem import Problem
+
+__all__ = ["full_batch"]
+
+
+def full_batch(
+    problem: Problem, filter_: Filter, times: FloatArray, two_time: bool
+) -> LearningCurve:
+    """The losses of a filter, and on request their tables."""
+    edge = problem.edge
+    pieces = _pieces(filter_, times, edge)
+    train, train_error = twice(
+        lambda again: _single(problem, _pieces(filter_, times, edge, 2, again), times),
+        problem.initial_loss,
+    )
+    test, test_error = train, train_error
+    if np.isfinite(problem.samples):
+        test, test_error = twice(
+            lambda again: _double(problem, _pieces(filter_, times, edge, 1, again), times),
+            problem.initial_loss,
+        )
+    tables = _tables(problem, pieces, times) if two_time else (None, None)
+    return LearningCurve(
+        times, test, train, test_error, train_error, described(pieces, times), *tables
+    )
+
+
+def _pieces(
+    filter_: Filter, times: FloatArray, edge: float, power: int = 1, again: bool = False
+) -> list[Piece]:
+    """The pieces of a filter, time 0 apart."""
+    zero, later = np.flatnonzero(times == 0), np.flatnonzero(times > 0)
+    found = [start(zero, edge)] if zero.size else []
+    if later.size:
+        for piece in filter_.pieces(times[later], edge, power, again):
+            found.append(Piece(later[piece.where], piece.contour, piece.values, piece.kind))
+    return found
+
+
+def _single(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
+    """The fast path: one integral over the squared filter."""
+    curve = np.zeros(len(times))
+    for piece in pieces:
+        weights = piece.contour.dz * problem.one_point(piece.contour.z)
+        curve[piece.where] = 2 * (piece.values @ weights).real
+    return curve
+
+
+def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
+    """The test loss at equal times."""
+    curve = np.zeros(len(times))
+    for piece in pieces:
+        w = piece.values * (piece.contour.dz / piece.contour.z)
+        phi, _ = problem.two_point(piece.contour.z, _closed(piece.contour.z))
+        curve[piece.where] = 2 * np.sum((w @ phi) * _closed(w), axis=1).real
+    return curve
+
+
+def _closed(nodes: ComplexArray) -> ComplexArray:
+    """Nodes, or what belongs to them, on both half planes."""
+    return np.concatenate([nodes, nodes.conj()], axis=-1)
+
+
+def _tables(
+    problem: Problem, pieces: list[Piece], times: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Test and training loss between all pairs of times: all nodes with all nodes."""
+    z = np.concatenate([piece.contour.z for piece in pieces])
+    weights = np.zeros((len(times), len(z)), np.complex128)
+    first = 0
+    for piece in pieces:
+        last = first + len(piece.contour.z)
+        weights[piece.where, first:last] = piece.values * (piece.contour.dz / piece.contour.z)
+        first = last
+    test, train = (
+        2 * (weights @ phi @ _closed(weights).T).real for phi in problem.two_point(z, _closed(z))
+    )
+    return (test + test.T) / 2, (train + train.T) / 2

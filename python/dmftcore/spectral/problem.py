@@ -1,0 +1,89 @@
+"""What is learned, by which model, and its functions of a spectral parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dmftcore._validate import FloatArray
+from dmftcore.spectral.arguments import ComplexArray, Population
+from dmftcore.spectral.one_point import solve_one_point, spectral_edge
+from dmftcore.spectral.two_point import two_point
+from dmftcore.spectrum import AnySpectrum
+
+__all__ = ["Problem"]
+
+#: Numbers in a table of all modes at some spectral parameters.
+TABLE = 1 << 21
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Linear regression, or linear random features, of Gaussian data.
+
+    Attributes
+    ----------
+    spectrum : Spectrum or PowerLaw
+    samples, features : float
+        P and N, or inf.
+    noise_variance : float
+        sigma^2.
+    """
+
+    spectrum: AnySpectrum
+    samples: float
+    features: float
+    noise_variance: float
+
+    @cached_property
+    def population(self) -> Population:
+        """The modes of the spectrum."""
+        return Population.of(self.spectrum)
+
+    @cached_property
+    def edge(self) -> float:
+        """End of the spectrum of F F^T S."""
+        return spectral_edge(self.spectrum, self.samples, self.features)
+
+    @property
+    def initial_loss(self) -> float:
+        """L(0)."""
+        return float(self.population.signal.sum()) + self.noise_variance
+
+    def two_point(self, z1: ComplexArray, z2: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+        """Phi of the test and of the training loss, (n1, n2)."""
+        found = two_point(z1, z2, self.spectrum, self.samples, self.features, self.noise_variance)
+        return found.test, found.train
+
+    def one_point(self, z: ComplexArray) -> ComplexArray:
+        r"""g(z), whose integral with the squared filter is the training loss, (n,).
+
+        .. math:: g = \frac{R_1}{z} \Big( \sigma^2 + \sum_k \frac{\lambda_k w_k^2 \kappa}{\lambda_k
+                  + \kappa} \Big)
+        """
+        one = solve_one_point(z, self.population, self.samples, self.features)
+        unlearned = self._over_modes(self.population.signal, one.kappa) * one.kappa
+        return one.R1 / z * (self.noise_variance + unlearned)
+
+    def noise_transfer(self, z: ComplexArray) -> ComplexArray:
+        r"""tr S^2 (z + S)^{-1} for S = F^T Lambda F, of infinitely many samples, (n,).
+
+        .. math:: \sum_k \frac{\mu_k \lambda_k^2}{\lambda_k + \kappa} + \frac{\kappa}{N}
+                  \mathrm{df}^2
+        """
+        population = self.population
+        kappa = solve_one_point(z, population, np.inf, self.features).kappa
+        df = self._over_modes(population.power, kappa)
+        squares = self._over_modes(population.power * population.values, kappa)
+        return squares + kappa * df**2 / self.features
+
+    def _over_modes(self, weights: FloatArray, kappa: ComplexArray) -> ComplexArray:
+        """sum_k weights_k / (lambda_k + kappa)."""
+        values = self.population.values
+        parts = np.array_split(kappa, 1 + kappa.size * len(values) // TABLE)
+        sums: ComplexArray = np.concatenate(
+            [(1 / (values + part[:, None])) @ weights for part in parts]
+        )
+        return sums
