@@ -35,7 +35,7 @@ from dmftcore.solution import IntArray, Layers
 from dmftcore.spectral.arguments import Population
 from dmftcore.training import GradientDescent
 
-__all__ = ["KERNELS", "FeatureMarch", "grows", "kernel_fields"]
+__all__ = ["KERNELS", "FeatureMarch", "check_training", "grows", "kernel_fields"]
 
 #: What `save` of `dmftcore.solve` may name.
 KERNELS = ("C0", "C_w", "C_u")
@@ -50,6 +50,19 @@ GROWTH, ROUNDING = 1e-9, 1e-12
 #: The equations are evaluated once more over at most so many steps, and steps^3 x modes.
 CHECKED_STEPS = 200
 CHECKED_WORK = 2e8
+
+
+def check_training(training: GradientDescent) -> None:
+    """Refuse what does not go with learned features.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if not training.is_plain:
+        name = "momentum" if training.momentum else "weight_decay"
+        raise ValueError(f"{name}: a FeatureLearning is trained without; leave it out")
 
 
 def grows(loss: float, before: float, initial: float) -> bool:

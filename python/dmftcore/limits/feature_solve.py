@@ -11,7 +11,7 @@ from dmftcore import spectral
 from dmftcore._validate import FloatArray
 from dmftcore.errors import AccuracyWarning, DivergenceError, StabilityWarning
 from dmftcore.limits.feature_closed import ClosedMarch, FeatureFlow
-from dmftcore.limits.feature_learning import KERNELS, FeatureMarch
+from dmftcore.limits.feature_learning import KERNELS, FeatureMarch, check_training
 from dmftcore.limits.scaling import FeatureLearning
 from dmftcore.march import Diverged, SolveOptions, Stopwatch, follow, march, resumed
 from dmftcore.memory import Plan, check_memory
@@ -46,9 +46,7 @@ def solve_feature_learning(
     if isinstance(training, GradientFlow):
         return _feature_flow(limit, population, options, config)
     watch = Stopwatch()
-    if not training.is_plain:
-        name = "momentum" if training.momentum else "weight_decay"
-        raise ValueError(f"{name}: a FeatureLearning is trained without; leave it out")
+    check_training(training)
     if options.tol is not None:
         raise ValueError("tol: steps of a FeatureLearning are not truncated; leave it out")
     engine, reason = _engine(limit, population, training, options)

@@ -14,12 +14,12 @@ from dmftcore.march import SolveOptions, Stopwatch
 from dmftcore.memory import Plan, check_memory
 from dmftcore.solution import Layers, Solution
 from dmftcore.spectrum import AnySpectrum
-from dmftcore.training import GradientFlow, OnlineSGD, Training
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
 
-__all__ = ["FIELDS", "METHODS", "solve_random_features"]
+__all__ = ["FIELDS", "KERNELS", "METHODS", "check_training", "solve_random_features"]
 
 #: What `save` and `method` of `dmftcore.solve` may name.
-FIELDS = ("C0", "CD")
+FIELDS = KERNELS = ("C0", "CD")
 METHODS = ("spectral",)
 
 #: What to change when a part of the plan is the largest.
@@ -54,7 +54,12 @@ def solve_random_features(
     two: dict[str, Layers] = {}
     if options.save and len(slots):
         tables = curve(slots.astype(np.float64), True)
+        assert tables.test_two_time is not None
+        assert tables.train_two_time is not None
         both = {"C0": tables.test_two_time, "CD": tables.train_two_time}
+        if isinstance(training, OnlineSGD):
+            # No two steps share a sample.
+            both["CD"] = np.diag(np.diag(tables.test_two_time))
         two = {name: {0: both[name]} for name in options.save}
     at = np.searchsorted(wanted, times)
     test, train = found.test[at] / 2, found.train[at] / 2
@@ -85,24 +90,36 @@ def solve_random_features(
     )
 
 
-def _curve(
-    limit: RandomFeatures, spectrum: AnySpectrum, training: Training
-) -> Callable[[FloatArray, bool], spectral.LearningCurve]:
-    """The learning curve of a limit at times still to be named, and whether with its tables."""
-    how: dict[str, Any]
-    if isinstance(training, GradientFlow):
-        how = {"method": "gradient_flow"}
-    elif isinstance(training, OnlineSGD):
+def check_training(limit: RandomFeatures, training: Training) -> None:
+    """Refuse what does not go with random features.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if isinstance(training, OnlineSGD):
         if training.batch is None:
             raise ValueError("batch: a RandomFeatures needs the samples of a step; pass batch")
         if np.isfinite(limit.samples):
             raise ValueError(
                 "samples: an OnlineSGD never sees a sample twice; pass samples=INFINITE"
             )
+    elif isinstance(training, GradientDescent) and training.weight_decay:
+        raise ValueError("weight_decay: a RandomFeatures is trained without; leave it out")
+
+
+def _curve(
+    limit: RandomFeatures, spectrum: AnySpectrum, training: Training
+) -> Callable[[FloatArray, bool], spectral.LearningCurve]:
+    """The learning curve of a limit at times still to be named, and whether with its tables."""
+    check_training(limit, training)
+    how: dict[str, Any]
+    if isinstance(training, GradientFlow):
+        how = {"method": "gradient_flow"}
+    elif isinstance(training, OnlineSGD):
         how = {"method": "sgd", "lr": training.lr, "batch": training.batch}
     else:
-        if training.weight_decay:
-            raise ValueError("weight_decay: a RandomFeatures is trained without; leave it out")
         how = {"method": "gradient_descent", "lr": training.lr, "momentum": training.momentum}
 
     def curve(times: FloatArray, two_time: bool) -> spectral.LearningCurve:

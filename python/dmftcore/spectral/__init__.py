@@ -17,6 +17,7 @@ Source: Atanasov, Bordelon, Zavatone-Veth, Paquette & Pehlevan, "Two-point deter
 for stochastic gradient dynamics in linear models" (2025).
 """
 
+from dmftcore.spectral.compute_optimal import ComputeOptimal, compute_optimal
 from dmftcore.spectral.curve import LearningCurve
 from dmftcore.spectral.learning import learning_curve
 from dmftcore.spectral.one_point import (
@@ -28,9 +29,11 @@ from dmftcore.spectral.two_point import TwoPoint, two_point
 from dmftcore.spectral.volterra import volterra
 
 __all__ = [
+    "ComputeOptimal",
     "DeterministicEquivalent",
     "LearningCurve",
     "TwoPoint",
+    "compute_optimal",
     "deterministic_equivalent",
     "learning_curve",
     "spectral_edge",
