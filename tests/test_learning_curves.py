@@ -67,7 +67,6 @@ def close(value, printed, digits=9):
     np.testing.assert_allclose(value, printed, rtol=10.0**-digits)
 
 
-@pytest.mark.filterwarnings("ignore:the train loss has decayed")
 @pytest.mark.parametrize("case", range(3), ids=str)
 class TestReferenceTables:
     def test_gradient_flow(self, case):
@@ -284,7 +283,6 @@ def wishart(ratio, filter_values, signal, noise):
     return test, train
 
 
-@pytest.mark.filterwarnings("ignore:the train loss has decayed")
 @pytest.mark.parametrize("ratio", [0.5, 2.0])
 def test_white_inputs(ratio):
     dimension, signal, noise = 40.0, 1.7, 0.3
@@ -356,8 +354,11 @@ def test_tables_of_times_far_apart(name):
 
 
 def test_the_noise_of_a_loss_that_has_vanished_is_reported():
-    with pytest.warns(dc.AccuracyWarning, match=r"train loss .* at t = 1e\+06"):
-        learning_curve([1.0, 1e6], GROUPS, 30, INF, 0.1)
+    with pytest.warns(dc.AccuracyWarning, match=r"test loss .* at t = 1e\+06"):
+        curve = learning_curve([1.0, 1e6], GROUPS, 200, INF)
+    assert (np.abs(curve.test[1]) <= curve.error_estimate[1]) and curve.error_estimate[1] < 1e-12
+    curve = learning_curve([1.0, 1e6], GROUPS, 30, INF, 0.1)
+    assert abs(curve.train[1]) <= curve.train_error_estimate[1] < 1e-12
 
 
 INVALID = [
