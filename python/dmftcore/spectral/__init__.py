@@ -22,6 +22,7 @@ from dmftcore.spectral.one_point import (
     deterministic_equivalent,
     spectral_edge,
 )
+from dmftcore.spectral.transform import transform, transform_diagonal
 from dmftcore.spectral.two_point import TwoPoint, two_point
 
 __all__ = [
@@ -29,5 +30,7 @@ __all__ = [
     "TwoPoint",
     "deterministic_equivalent",
     "spectral_edge",
+    "transform",
+    "transform_diagonal",
     "two_point",
 ]
