@@ -24,6 +24,7 @@ from dmftcore.spectral.one_point import (
     deterministic_equivalent,
     spectral_edge,
 )
+from dmftcore.spectral.transform import transform, transform_diagonal
 from dmftcore.spectral.two_point import TwoPoint, two_point
 from dmftcore.spectral.volterra import volterra
 
@@ -34,6 +35,8 @@ __all__ = [
     "deterministic_equivalent",
     "learning_curve",
     "spectral_edge",
+    "transform",
+    "transform_diagonal",
     "two_point",
     "volterra",
 ]
