@@ -25,6 +25,7 @@ from dmftcore.spectral.one_point import (
     deterministic_equivalent,
     spectral_edge,
 )
+from dmftcore.spectral.transform import transform, transform_diagonal
 from dmftcore.spectral.two_point import TwoPoint, two_point
 from dmftcore.spectral.volterra import volterra
 
@@ -37,6 +38,8 @@ __all__ = [
     "deterministic_equivalent",
     "learning_curve",
     "spectral_edge",
+    "transform",
+    "transform_diagonal",
     "two_point",
     "volterra",
 ]

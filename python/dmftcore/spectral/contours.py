@@ -131,19 +131,18 @@ def ellipse(edge: float, growth: Callable[[ComplexArray], float], again: bool = 
     nodes = max(8, int(np.ceil(DIGITS / (2 * width))))
     if nodes > MOST_ELLIPSE_NODES:
         raise ValueError(
-            f"times so long take {2 * nodes} nodes on a contour with room for "
-            f"{2 * MOST_ELLIPSE_NODES}: ask for shorter times"
+            f"these times take a contour of {2 * nodes} nodes, more than {2 * MOST_ELLIPSE_NODES}: "
+            "ask for shorter times, or for less momentum"
         )
     theta = np.pi * (np.arange(nodes) + 0.5) / nodes
     # dz / (2 pi i) = edge/2 sinh(w) i dtheta / (2 pi i)
-    dz: ComplexArray = np.multiply(edge / (4 * nodes), np.sinh(width + 1j * theta))
-    return Contour(at(width, theta), dz)
+    return Contour(at(width, theta), edge / (4 * nodes) * np.sinh(width + 1j * theta))
 
 
 def infinity(edge: float) -> Contour:
     """Contour so wide that f(z) dz / z counts f at infinity: what time 0 asks for."""
-    z = np.array([1e24 * edge + 0j])
-    return Contour(z, z / 2)
+    z = np.array([1e24 * edge], np.complex128)
+    return Contour(z, np.asarray(z / 2, np.complex128))
 
 
 def octaves(times: FloatArray) -> list[npt.NDArray[np.intp]]:

@@ -11,6 +11,9 @@ from dmftcore._validate import FloatArray
 
 __all__ = ["LearningCurve", "twice"]
 
+#: The sum over a hyperbola loses factors of about 30 to cancellation, in each variable.
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class LearningCurve:
@@ -47,6 +50,10 @@ class LearningCurve:
 
 
 def twice(evaluate: Callable[[bool], FloatArray], scale: float) -> tuple[FloatArray, FloatArray]:
-    """A curve, and how far it is from one on other contours."""
+    """A curve, and its error from a second evaluation on other contours.
+
+    What both lose to rounding, and may lose alike, is added in units of `scale`, the loss at the
+    start.
+    """
     curve = evaluate(False)
-    return curve, np.abs(curve - evaluate(True)) + np.finfo(float).eps * scale
+    return curve, np.abs(curve - evaluate(True)) + ROUNDING * scale

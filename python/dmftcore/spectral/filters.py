@@ -83,7 +83,7 @@ class Filter(Protocol):
 
 
 def _hyperbola_nodes(again: bool) -> int:
-    return HYPERBOLA_NODES - 2 if again else HYPERBOLA_NODES
+    return HYPERBOLA_NODES + 2 if again else HYPERBOLA_NODES
 
 
 def start(where: npt.NDArray[np.intp], edge: float) -> Piece:

@@ -45,8 +45,8 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
         for piece in Descent(1.0).pieces(times, 1.0, again=again):
             z, rho = piece.contour.z, 1 + piece.contour.z
             root = np.sqrt(rho)
-            minus: ComplexArray = np.negative(1 + root) * (1 / lr)
             plus = z / ((1 + root) * lr)
+            minus = np.asarray(-(1 + root) / lr, np.complex128)
             forcing = root / (2 * lr) * _difference(problem.one_point, plus, minus)
             kernel = root * lr / (2 * batch) * _difference(problem.noise_transfer, plus, minus)
             for row, transform in zip(

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
+from dmftcore import _core
 from dmftcore.spectral.arguments import ComplexArray, Population, nodes, size
 from dmftcore.spectrum import AnySpectrum
 
 __all__ = [
     "DeterministicEquivalent",
     "deterministic_equivalent",
-    "solve_one_point",
+    "one_point",
     "spectral_edge",
 ]
 
@@ -67,40 +68,53 @@ def deterministic_equivalent(
         z is an array of another dtype or not C-contiguous.
     ValueError
         z on the negative axis or not finite; samples or features <= 0; an eigenvalue that is zero.
+    ArithmeticError
+        kappa was not found: z is closer to the eigenvalues than the precision resolves.
+
+    Notes
+    -----
+    Some 7 sums over the modes for each z, whatever z is, and none that is stored: 12 flops and a
+    fraction of a division for each pair of a z and a mode.
     """
     parameters = nodes("z", z)
-    population = Population.of(spectrum)
-    flat = solve_one_point(
-        parameters.ravel(), population, size("samples", samples), size("features", features)
-    )
-    shape = parameters.shape
     return DeterministicEquivalent(
-        flat.kappa.reshape(shape), flat.R1.reshape(shape), flat.R3.reshape(shape)
+        *one_point(
+            parameters,
+            Population.of(spectrum),
+            size("samples", samples),
+            size("features", features),
+        )
     )
 
 
-def solve_one_point(
+def one_point(
     z: ComplexArray, population: Population, samples: float, features: float
-) -> DeterministicEquivalent:
-    """`deterministic_equivalent` of checked arguments, for z with one axis.
+) -> ComplexArray:
+    """kappa, R1 and R3 of checked parameters z, (3, *z.shape).
 
-    Each parameter is solved for once, also if it or its conjugate occurs again.
+    A parameter that occurs again, or whose conjugate does, is solved for once.
     """
-    upper, place = np.unique(np.where(z.imag < 0, z.conj(), z), return_inverse=True)
-    kappa = np.zeros(len(upper), dtype=np.complex128)
-    above = upper != 0
-    kappa[above] = _solve(upper[above], population, samples, features)
-    kappa[~above] = _at_zero(population, min(samples, features))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(kappa != 0, upper / kappa, 0)
+    flat = z.ravel()
+    lower = flat.imag < 0
+    upper, place = np.unique(np.where(lower, flat.conj(), flat), return_inverse=True)
+    kappa = np.zeros_like(upper)
+    kappa[upper == 0] = _kappa_at_zero(population, min(samples, features))
+    beyond = np.flatnonzero(upper)
+    kappa[beyond], solved = _core.spectral_kappa(
+        upper[beyond], population.values, population.power, samples, features
+    )
+    if solved < len(beyond):
+        raise ArithmeticError(
+            f"kappa(z) was not found at z = {upper[beyond[solved]]:.17g}, samples = {samples:g}, "
+            f"features = {features:g}: z is too close to the eigenvalues"
+        )
+    ratio = np.divide(upper, kappa, out=np.zeros_like(upper), where=kappa != 0)
     R1, R3 = _responses(ratio, samples, features)
     # Fewer directions than samples and features: kappa vanishes with z, and z / kappa does not.
     R1[kappa == 0] = 1 - population.dimension / samples
     R3[kappa == 0] = 1 - population.dimension / features
-    lower = z.imag < 0
-    return DeterministicEquivalent(
-        *(np.where(lower, x[place].conj(), x[place]) for x in (kappa, R1, R3))
-    )
+    found = np.stack([kappa, R1, R3])[:, place]
+    return np.where(lower, found.conj(), found).reshape(3, *z.shape)
 
 
 def _responses(
@@ -157,7 +171,7 @@ def spectral_edge(spectrum: AnySpectrum, samples: float, features: float) -> flo
     return float(found.fun)
 
 
-def _at_zero(population: Population, few: float) -> float:
+def _kappa_at_zero(population: Population, few: float) -> float:
     """kappa(0): the zero of 1 - df / min(P, N), or 0 where the dimension is not larger."""
     if population.dimension <= few:
         return 0.0
@@ -171,73 +185,3 @@ def _at_zero(population: Population, few: float) -> float:
     while excess(lower) < 0:
         lower = upper - 2 * (upper - lower)
     return math.exp(float(scipy.optimize.brentq(excess, lower, upper, xtol=1e-15, rtol=1e-15)))
-
-
-def _solve(
-    z: ComplexArray, population: Population, samples: float, features: float
-) -> ComplexArray:
-    """kappa(z) for Im z >= 0, z != 0."""
-    lam, power = population.values, population.power
-    p, n = 1 / samples, 1 / features
-    out = np.empty_like(z)
-    for i, target in enumerate(z):
-        x = abs(target)
-        low, high = x, x + power.sum() * (p + n)
-        kappa: Any = high
-        is_real = target.imag == 0
-        for _ in range(200):
-            share = power / (lam + kappa)
-            df1 = share.sum()
-            slope = df1 - (share * lam / (lam + kappa)).sum()
-            R1, R3 = 1 - df1 * p, 1 - df1 * n
-            if R1 > 0 and R3 > 0:
-                rest = math.log(x / (kappa * R1 * R3))
-                step = _step(rest, slope * p / R1, slope * n / R3).real
-                low, high = (kappa, high) if rest > 0 else (low, kappa)
-                if (abs(step) < 1e-9) if is_real else (abs(rest) < 0.3):
-                    break
-                new = kappa * (1 + step)
-            else:
-                low, new = kappa, 0
-            kappa = new if low < new < high else math.sqrt(low * high)
-            if high - low <= 4e-16 * high:
-                break
-        if is_real:
-            out[i] = kappa * (1 + step)
-            continue
-        kappa = kappa + 0j
-        accepted, best, reach = kappa, None, 1.5
-        for _ in range(300):
-            share = power / (lam + kappa)
-            df1 = share.sum()
-            slope = df1 - (share * lam / (lam + kappa)).sum()
-            R1, R3 = 1 - df1 * p, 1 - df1 * n
-            angles = [np.angle(one) for one in (kappa, R1, R3)]
-            rest = np.log(target) - math.log(abs(kappa * R1 * R3)) - 1j * sum(angles)
-            if best is None or (
-                min(angles) >= -1e-9
-                and angles[0] > 0
-                and sum(angles) <= math.pi + 1e-9
-                and abs(rest) < abs(best[0])
-            ):
-                if best is not None:
-                    reach = min(1.5, 1.7 * reach)
-                accepted, best = kappa, (rest, slope * p / R1, slope * n / R3)
-                fresh = True
-            else:
-                reach, fresh = 0.35 * reach, False
-            part = min(1.0, reach / abs(best[0])) if best[0] else 1.0
-            step = _step(best[0] * part, *best[1:])
-            kappa = accepted * (1 + step)
-            if fresh and part == 1 and abs(step) < 1e-9:
-                break
-            if reach < 1e-7:
-                raise ArithmeticError(f"no convergence at z = {target}")
-        out[i] = kappa
-    return out
-
-
-def _step(rest: complex, a1: complex, a3: complex) -> Any:
-    slope = 1 + a1 + a3
-    power = slope**2 / (1 + a1**2 + a3**2)
-    return power / slope * np.expm1(complex(rest) / power)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dmftcore import _core
 from dmftcore._validate import FloatArray, non_negative, real_array
 from dmftcore.spectral.arguments import ComplexArray, Population, nodes, size
-from dmftcore.spectral.one_point import DeterministicEquivalent, solve_one_point
+from dmftcore.spectral.one_point import one_point
 from dmftcore.spectrum import AnySpectrum
 
 __all__ = ["TwoPoint", "two_point"]
-
-#: A divided difference may lose three digits; closer pairs are summed directly.
-CANCELLATION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,74 +103,33 @@ def two_point(
                 f"{len(population.values)}"
             )
     P, N = size("samples", samples), size("features", features)
-    both = solve_one_point(np.concatenate([first.ravel(), second.ravel()]), population, P, N)
-    left, right = _part(both, slice(0, first.size)), _part(both, slice(first.size, None))
+    one = one_point(np.concatenate([first.ravel(), second.ravel()]), population, P, N)
     batch = first.shape[:-1] if first.ndim else second.shape[:-1]
-    count = int(np.prod(batch))
-    result = _grid(
-        _reshaped(left, (count, -1) if first.ndim else (1, 1)),
-        _reshaped(right, (count, -1) if second.ndim else (1, 1)),
-        population,
-        P,
-        N,
-        variance,
-        weights,
+    rows, columns = (
+        np.ascontiguousarray(part).reshape(3, math.prod(batch), -1)
+        for part in np.split(one, [first.size], axis=1)
     )
+    test, train, value = _core.spectral_two_point(
+        rows, columns, population.values, _weights(population, weights), P, N, variance
+    )
+    _check_finite(test, first, second)
     shape = batch + first.shape[-1:] + second.shape[-1:]
-    test, train, value = result
     return TwoPoint(
         test.reshape(shape), train.reshape(shape), None if value is None else value.reshape(shape)
     )
 
 
-def _part(one: DeterministicEquivalent, where: slice) -> DeterministicEquivalent:
-    return DeterministicEquivalent(one.kappa[where], one.R1[where], one.R3[where])
+def _weights(population: Population, observable: FloatArray | None) -> FloatArray:
+    """Weights of the sums over the modes, (4, modes), or (6, modes) with an observable."""
+    rows = [population.power, population.multiplicities, population.signal, population.target]
+    if observable is not None:
+        rows += [population.multiplicities * observable, observable * population.target]
+    return np.stack(rows)
 
 
-def _reshaped(one: DeterministicEquivalent, shape: tuple[int, int]) -> DeterministicEquivalent:
-    return DeterministicEquivalent(*(x.reshape(shape) for x in (one.kappa, one.R1, one.R3)))
-
-
-def _grid(
-    left: DeterministicEquivalent,
-    right: DeterministicEquivalent,
-    population: Population,
-    P: float,
-    N: float,
-    variance: float,
-    observable: FloatArray | None,
-) -> tuple[ComplexArray, ComplexArray, ComplexArray | None]:
-    p, n = 1 / P, 1 / N
-    lam, mu, signal = population.values, population.multiplicities, population.signal
-    k1, k2 = left.kappa[..., :, None], right.kappa[..., None, :]
-    k1, k2 = np.broadcast_arrays(k1, k2)
-    swap = abs(k1) > abs(k2)
-    small, big = np.where(swap, k2, k1), np.where(swap, k1, k2)
-
-    def choose(name: str, of_small: bool) -> ComplexArray:
-        a, b = getattr(left, name)[..., :, None], getattr(right, name)[..., None, :]
-        return np.asarray(np.where(swap == of_small, b, a))
-
-    R1b, R3b, R3s = choose("R1", False), choose("R3", False), choose("R3", True)
-
-    def direct(w: FloatArray) -> ComplexArray:
-        flat = [
-            (w / ((lam + a) * (lam + b))).sum() for a, b in zip(k1.ravel(), k2.ravel(), strict=True)
-        ]
-        return np.array(flat, dtype=np.complex128).reshape(k1.shape)
-
-    pairs = small * big
-    G1 = direct(mu * lam)
-    A, B = R1b + small * G1 * p, R3b + small * G1 * n
-    Den = R1b * R3b + small * G1 * (R1b * n + R3s * p)
-    S1 = pairs * direct(signal) + variance
-    S2 = direct(lam * signal)
-    test = (S1 * B + pairs * G1 * S2 * n) / Den
-    train = left.R1[..., :, None] * right.R1[..., None, :] * test
-    if observable is None:
-        return test, train, None
-    C3 = (S2 * A + G1 * S1 * p) * n / Den
-    value = pairs * (
-        direct(observable * population.target) + C3 * direct(mu * observable)
-    ) + test * p * direct(mu * observable * lam)
-    return test, train, value
+def _check_finite(test: ComplexArray, first: ComplexArray, second: ComplexArray) -> None:
+    if not np.isfinite(test).all():
+        raise ValueError(
+            "two_point has no limit at z = 0 where the numbers of samples or features at which the "
+            "model begins to interpolate are met exactly: the loss diverges there; give z a ridge"
+        )
