@@ -356,7 +356,7 @@ def test_tables_of_times_far_apart(name):
 def test_the_noise_of_a_loss_that_has_vanished_is_reported():
     with pytest.warns(dc.AccuracyWarning, match=r"test loss .* at t = 1e\+06"):
         curve = learning_curve([1.0, 1e6], GROUPS, 200, INF)
-    assert (np.abs(curve.test[1]) <= curve.error_estimate[1]) and curve.error_estimate[1] < 1e-12
+    assert abs(curve.test[1]) <= curve.error_estimate[1] < 1e-12
     curve = learning_curve([1.0, 1e6], GROUPS, 30, INF, 0.1)
     assert abs(curve.train[1]) <= curve.train_error_estimate[1] < 1e-12
 

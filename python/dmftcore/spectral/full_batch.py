@@ -9,6 +9,7 @@ from dmftcore.spectral.arguments import ComplexArray
 from dmftcore.spectral.curve import LearningCurve, twice
 from dmftcore.spectral.filters import Filter, Piece, described, start
 from dmftcore.spectral.problem import Problem
+from dmftcore.spectral.transform import transform, transform_diagonal
 
 __all__ = ["full_batch"]
 
@@ -51,7 +52,7 @@ def _single(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatAr
     """The fast path: one integral over the squared filter."""
     curve = np.zeros(len(times))
     for piece in pieces:
-        weights = piece.contour.dz * problem.one_point(piece.contour.z)
+        weights = piece.contour.dz * problem.residual(piece.contour.z)
         curve[piece.where] = 2 * (piece.values @ weights).real
     return curve
 
@@ -62,7 +63,7 @@ def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatAr
     for piece in pieces:
         w = piece.values * (piece.contour.dz / piece.contour.z)
         phi, _ = problem.two_point(piece.contour.z, _closed(piece.contour.z))
-        curve[piece.where] = 2 * np.sum((w @ phi) * _closed(w), axis=1).real
+        curve[piece.where] = transform_diagonal(2 * w, phi, _closed(w))
     return curve
 
 
@@ -83,6 +84,6 @@ def _tables(
         weights[piece.where, first:last] = piece.values * (piece.contour.dz / piece.contour.z)
         first = last
     test, train = (
-        2 * (weights @ phi @ _closed(weights).T).real for phi in problem.two_point(z, _closed(z))
+        transform(2 * weights, phi, _closed(weights)) for phi in problem.two_point(z, _closed(z))
     )
     return (test + test.T) / 2, (train + train.T) / 2

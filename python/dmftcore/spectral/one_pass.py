@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dmftcore._validate import FloatArray
@@ -45,10 +43,10 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
         for piece in Descent(1.0).pieces(times, 1.0, again=again):
             z, rho = piece.contour.z, 1 + piece.contour.z
             root = np.sqrt(rho)
-            plus = z / ((1 + root) * lr)
-            minus = np.asarray(-(1 + root) / lr, np.complex128)
-            forcing = root / (2 * lr) * _difference(problem.one_point, plus, minus)
-            kernel = root * lr / (2 * batch) * _difference(problem.noise_transfer, plus, minus)
+            plus, minus = z / ((1 + root) * lr), np.negative(1 + root) / lr
+            g, h = problem.residual_and_noise(np.concatenate([plus, minus]))
+            forcing = root / (2 * lr) * _difference(g)
+            kernel = root * lr / (2 * batch) * _difference(h)
             for row, transform in zip(
                 found, (forcing / (1 - kernel / rho), forcing, kernel), strict=True
             ):
@@ -70,17 +68,18 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
     )
 
 
-def _difference(
-    function: Callable[[ComplexArray], ComplexArray], plus: ComplexArray, minus: ComplexArray
-) -> ComplexArray:
-    return np.asarray(function(plus) - function(minus), np.complex128)
+def _difference(values: ComplexArray) -> ComplexArray:
+    """First half less the second."""
+    plus, minus = values.reshape(2, -1)
+    return np.asarray(plus - minus, np.complex128)
 
 
 def _noise_gain(problem: Problem, lr: float, batch: float) -> float:
-    """The sum of K over all times."""
-    population = problem.population
+    """The sum of K over all times, K^ at rho = 1."""
     beyond = np.array([-2 / lr * (1 - 1e-10j)])
-    gain = population.power.sum() - problem.noise_transfer(beyond)[0].real
+    _, noise = problem.residual_and_noise(beyond)
+    # At z = 0 it is tr S.
+    gain = problem.population.power.sum() - noise[0].real
     return float(lr / (2 * batch) * gain)
 
 

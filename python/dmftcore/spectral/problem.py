@@ -9,7 +9,7 @@ import numpy as np
 
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray, Population
-from dmftcore.spectral.one_point import solve_one_point, spectral_edge
+from dmftcore.spectral.one_point import one_point, spectral_edge
 from dmftcore.spectral.two_point import two_point
 from dmftcore.spectrum import AnySpectrum
 
@@ -57,33 +57,36 @@ class Problem:
         found = two_point(z1, z2, self.spectrum, self.samples, self.features, self.noise_variance)
         return found.test, found.train
 
-    def one_point(self, z: ComplexArray) -> ComplexArray:
+    def residual(self, z: ComplexArray) -> ComplexArray:
         r"""g(z), whose integral with the squared filter is the training loss, (n,).
 
         .. math:: g = \frac{R_1}{z} \Big( \sigma^2 + \sum_k \frac{\lambda_k w_k^2 \kappa}{\lambda_k
                   + \kappa} \Big)
         """
-        one = solve_one_point(z, self.population, self.samples, self.features)
-        unlearned = self._over_modes(self.population.signal, one.kappa) * one.kappa
-        return one.R1 / z * (self.noise_variance + unlearned)
+        kappa, R1, _ = one_point(z, self.population, self.samples, self.features)
+        (unlearned,) = self._over_modes(kappa, self.population.signal)
+        return np.asarray(R1 / z * (self.noise_variance + kappa * unlearned), np.complex128)
 
-    def noise_transfer(self, z: ComplexArray) -> ComplexArray:
-        r"""tr S^2 (z + S)^{-1} for S = F^T Lambda F, of infinitely many samples, (n,).
+    def residual_and_noise(self, z: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
+        r"""For infinitely many samples, g(z), and what SGD makes of its noise, (n,) each.
 
-        .. math:: \sum_k \frac{\mu_k \lambda_k^2}{\lambda_k + \kappa} + \frac{\kappa}{N}
-                  \mathrm{df}^2
+        .. math:: \operatorname{tr} S^2 (z + S)^{-1} = \sum_k \frac{\mu_k \lambda_k^2}{\lambda_k +
+                  \kappa} + \frac{\kappa}{N} \mathrm{df}^2, \qquad S = F^\top \Lambda F
         """
         population = self.population
-        kappa = solve_one_point(z, population, np.inf, self.features).kappa
-        df = self._over_modes(population.power, kappa)
-        squares = self._over_modes(population.power * population.values, kappa)
-        return squares + kappa * df**2 / self.features
+        kappa, _, _ = one_point(z, population, np.inf, self.features)
+        power = population.power
+        unlearned, df, squares = self._over_modes(
+            kappa, population.signal, power, power * population.values
+        )
+        residual = np.asarray((self.noise_variance + kappa * unlearned) / z, np.complex128)
+        return residual, np.asarray(squares + kappa * df**2 / self.features, np.complex128)
 
-    def _over_modes(self, weights: FloatArray, kappa: ComplexArray) -> ComplexArray:
-        """sum_k weights_k / (lambda_k + kappa)."""
-        values = self.population.values
+    def _over_modes(self, kappa: ComplexArray, *weights: FloatArray) -> ComplexArray:
+        """sum_k weights_k / (lambda_k + kappa), (weights, n)."""
+        values, rows = self.population.values, np.stack(weights)
         parts = np.array_split(kappa, 1 + kappa.size * len(values) // TABLE)
         sums: ComplexArray = np.concatenate(
-            [(1 / (values + part[:, None])) @ weights for part in parts]
+            [rows @ (1 / (values[:, None] + part)) for part in parts], axis=1
         )
         return sums
