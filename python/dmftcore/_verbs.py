@@ -48,27 +48,21 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
             raise TypeError(f"training must be a GradientDescent or an OnlineSGD, not {training!r}")
         return
     if isinstance(limit, RandomFeatures | FeatureLearning):
-        _check_population(limit, data, training)
-    else:
-        _check_data_set(data, training)
+        _check_population(verb, limit, data, training)
+        return
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a Dataset, not {data!r}")
+    if isinstance(training, OnlineSGD):
+        raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
+    if not isinstance(training, GradientDescent | GradientFlow):
+        raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
 
 
-def _check_data_set(data: Any, training: Any) -> None:
-    """The data and trainings of networks that learn a fixed data set."""
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a Dataset, not {data!r}")
-    if isinstance(training, OnlineSGD):
-        raise TypeError(
-            "training: an OnlineSGD needs random data, those of a ProportionalLinear or of a "
-            "RandomFeatures"
-        )
-    if not isinstance(training, GradientDescent | GradientFlow):
-        raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
-
-
-def _check_population(limit: RandomFeatures | FeatureLearning, data: Any, training: Any) -> None:
+def _check_population(
+    verb: str, limit: RandomFeatures | FeatureLearning, data: Any, training: Any
+) -> None:
     """The data and trainings of models that learn from a spectrum."""
     name = type(limit).__name__
     if not isinstance(data, Spectrum | PowerLaw):
@@ -81,6 +75,8 @@ def _check_population(limit: RandomFeatures | FeatureLearning, data: Any, traini
     if not isinstance(training, known):
         kinds = " or a ".join(kind.__name__ for kind in known)
         raise TypeError(f"training must be a {kinds}, which train a {name}, not {training!r}")
+    if verb == "simulate" and isinstance(training, GradientFlow):
+        raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
 
 
 def unmarched(limit: Any, training: Any) -> str | None:

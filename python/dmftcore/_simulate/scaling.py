@@ -29,7 +29,7 @@ from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resume
 from dmftcore.memory import Plan, check_memory
 from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Solution
-from dmftcore.spectrum import AnySpectrum
+from dmftcore.spectrum import AnySpectrum, PowerLaw
 from dmftcore.training import GradientDescent, OnlineSGD
 
 __all__ = ["kernels_of", "train", "width_of"]
@@ -106,11 +106,15 @@ class Directions:
             )
         counts = spectrum.multiplicities
         if counts is None:
+            size = spectrum.modes if isinstance(spectrum, PowerLaw) else len(spectrum.values)
+        else:
+            whole = np.rint(counts).astype(np.int64)
+            if np.any(whole != counts):
+                raise ValueError("data: multiplicities must be whole numbers to be simulated")
+            size = int(whole.sum())
+        check_memory(Plan({"directions": 32 * size}), _REMEDIES, nested=True)
+        if counts is None:
             return cls(spectrum.values, np.sqrt(spectrum.target))
-        whole = np.rint(counts).astype(np.int64)
-        if np.any(whole != counts):
-            raise ValueError("data: multiplicities must be whole numbers to be simulated")
-        check_memory(Plan({"directions": 16 * int(whole.sum())}), _REMEDIES, nested=True)
         return cls(
             np.repeat(spectrum.values, whole), np.repeat(np.sqrt(spectrum.target / counts), whole)
         )
