@@ -20,6 +20,11 @@ Cv the correlation of the gradients v and A^0 their response to the network; N i
 finite sample. When every step draws fresh samples, RD = 1 and CD is diagonal,
 ``CD(t,t) = Cp(t,t) + noise^2``.
 
+K = E RD is strictly causal, so that up to step t the M_k are polynomials in lambda_k of the degree
+t: sums over modes are Gauss sums over t + 2 points, without error, however many modes there are.
+The target has a rule of its own, and enters with the vectors ``r_k = M_k 1`` alone,
+``M_k beta2_k 1 M_k^T = beta2_k r_k r_k^T``.
+
 Source: Bordelon & Pehlevan, arXiv:2502.02531.
 """
 
@@ -36,12 +41,18 @@ from dmftcore import _arrays, twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain import Couplings
 from dmftcore.chain.base import deviation
+from dmftcore.quadrature import GaussRules
+from dmftcore.resolvents import Resolvents
 from dmftcore.spectrum import Spectrum
 
 __all__ = ["Population", "RandomData"]
 
-#: Kernels over two times, beside M of every mode.
-KERNELS = ("E", "N", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+#: Kernels over two times.
+KERNELS = ("E", "K", "N", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+
+#: Up to so many modes their M_k are kept whole, and beyond in blocks of so many steps.
+FEW_MODES = 8
+BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,9 @@ class Population:
 class RandomData:
     """Histories of the kernels of random data, marched one step at a time.
 
-    The modes share all products but those with their own M_k: a step passes over 15 triangles
-    and twice over that of every mode.
+    The modes share all kernels: a step passes over 16 triangles, and over that of K twice for all
+    modes together (`dmftcore.resolvents`). Where there are more modes than steps, the points of
+    Gauss rules take their place, which grow with the steps.
 
     Parameters
     ----------
@@ -97,20 +109,31 @@ class RandomData:
     ) -> None:
         self.population, self._couplings, self._xp = population, couplings, xp
         modes, size = population.modes, steps + 1
-        self._values, self._target = (xp.asarray(a[:, None]) for a in (modes.values, modes.target))
-        powers = modes.weights * modes.values ** np.arange(1, 3)[:, None]
-        #: w_k lambda_k and w_k lambda_k^2.
-        self._moments = xp.asarray(powers)
-        self._mean = float(powers[0].sum())
-        self._by_overlap = xp.asarray(modes.weights * modes.target)
+        self._mean = float(modes.weights @ modes.values)
         #: Lower triangles.
         self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
-        self.m: FloatArray = xp.zeros((len(modes.values), size, size))
+        self._length = _block_length(len(modes.values), steps)
+        largest = _most_points(len(modes.values), steps)
+        self._rules = [
+            GaussRules(modes.values, weights, largest)
+            for weights in (modes.weights, modes.weights * modes.target)
+        ]
+        self._resolvents = Resolvents(self.histories["K"], self._length, xp=xp)
+        #: r_k(t) of the points of the target, (steps + 1, points).
+        self._reach: FloatArray = xp.zeros((size, 0))
+        self._all_points = False
 
     @staticmethod
-    def count(modes: int, steps: int) -> int:
-        """Numbers that the histories hold."""
-        return (len(KERNELS) + modes) * (steps + 1) ** 2
+    def count(modes: int, steps: int) -> dict[str, int]:
+        """Numbers held, by part: kernels, what modes have of their own, and Gauss rules."""
+        points, length = _most_points(modes, steps), _block_length(modes, steps)
+        blocks = -(-(steps + 1) // length) * length**2
+        return {
+            "data": len(KERNELS) * (steps + 1) ** 2,
+            # With the rows of a step, some of them for a moment only.
+            "modes": points * (blocks + 7 * (steps + 1)),
+            "quadrature": points * modes if modes > FEW_MODES else 0,
+        }
 
     def append(self, step: int, d: FloatArray, gradients: FloatArray) -> FloatArray:
         """Append the rows of `step`; Cp(t,t), CD(t,t) and the overlap with the target.
@@ -136,13 +159,16 @@ class RandomData:
         through_gradients = self._couplings.through(
             lambda rows: twotime.rows_symmetric(rows, gradients), 1 / kap**2
         )
-        m = twotime.rows_causal_batch(-self._values * twotime.rows_causal(e, known["RD"]), self.m)
-        m[:, step] = 1.0
-        self.m[:, step, : step + 1] = m
-        reach = m.sum(1)
-        inner = self._target * reach[:, None] + through_gradients(m)
+        if step % self._length == 0 and not self._all_points:
+            self._take_points(step, step)
+        self._row("K", step, twotime.rows_causal(e, known["RD"]))
+        reach = self._append_reach(step)
+        m = self._resolvents.append(step)
+        inner = through_gradients(m)
         inner += self._values * twotime.rows_symmetric(m, known["N"])
-        cp, y = self._moments @ twotime.rows_causal_batch(inner, self.m, transposed=True)
+        cp, y = self._moments @ self._resolvents.times_transposed(inner)
+        learned = (self._target_moments * reach) @ self._reach[: step + 1].T
+        cp, y = cp + learned[0], y + learned[1]
         self._row("Cp", step, cp)
         self._row("Y", step, y)
         rp, x = twotime.rows_causal(self._moments @ m, known["E"])
@@ -186,6 +212,7 @@ class RandomData:
         cross = rd @ x @ cd
         answer = rd @ (x @ rd - self._mean * one)
         expected = {
+            "K": e @ rd,
             "N": noise,
             "Cp": sums[0],
             "Y": sums[2],
@@ -202,17 +229,45 @@ class RandomData:
 
     def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
         """The rows of the first `steps` steps, for `restore`."""
-        histories = {**self.histories, "M": self.m}
         return {
-            name: _arrays.to_host(history[..., :steps, :steps]).copy()
-            for name, history in histories.items()
+            name: _arrays.to_host(history[:steps, :steps]).copy()
+            for name, history in self.histories.items()
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state, on a march of the same problem."""
-        for name, history in {**self.histories, "M": self.m}.items():
-            steps = state[name].shape[-1]
-            history[..., :steps, :steps] = self._xp.asarray(state[name])
+        steps = len(state["K"])
+        for name, history in self.histories.items():
+            history[:steps, :steps] = self._xp.asarray(state[name])
+        self._take_points(steps - 1, steps)
+
+    def _take_points(self, step: int, known: int) -> None:
+        """Choose the points for the block of `step`, where the rows of `known` steps are known.
+
+        They depend on the block alone, so that a run that ends later has the same bits.
+        """
+        points = step - step % self._length + self._length + 1
+        self._all_points = points >= max(map(len, self._rules))
+        (values, weights), (targets, by_target) = (rule.rule(points) for rule in self._rules)
+        xp, size = self._xp, len(self._reach)
+        powers = np.arange(1, 3)[:, None]
+        self._values = xp.asarray(values[:, None])
+        #: w_k lambda_k and w_k lambda_k^2.
+        self._moments = xp.asarray(weights * values**powers)
+        self._target_values = xp.asarray(targets)
+        self._target_moments = xp.asarray(by_target * targets**powers)
+        self._by_overlap = xp.asarray(by_target)
+        self._resolvents.start(values, known)
+        self._reach = xp.zeros((size, len(targets)))
+        for earlier in range(known):
+            self._append_reach(earlier)
+
+    def _append_reach(self, step: int) -> FloatArray:
+        """Append and return r_k(t) = 1 - lambda_k sum_s K(t,s) r_k(s)."""
+        row = self.histories["K"][step, :step] @ self._reach[:step]
+        reach: FloatArray = 1 - self._target_values * row
+        self._reach[step] = reach
+        return reach
 
     def _samples(self, step: int, rp: FloatArray, cp: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Append and return the rows of RD and CD, given those of Rp and Cp."""
@@ -233,3 +288,14 @@ class RandomData:
         """Append a row to a history."""
         self.histories[name][step, : step + 1] = row
         return row
+
+
+def _block_length(modes: int, steps: int) -> int:
+    """Steps of a diagonal block of the M_k."""
+    return steps + 1 if modes <= FEW_MODES else BLOCK
+
+
+def _most_points(modes: int, steps: int) -> int:
+    """Number of points that the sums over modes ever have."""
+    length = _block_length(modes, steps)
+    return min(modes, steps - steps % length + length + 1)
