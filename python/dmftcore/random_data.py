@@ -48,11 +48,14 @@ from dmftcore.spectrum import Spectrum
 __all__ = ["Population", "RandomData"]
 
 #: Kernels over two times.
-KERNELS = ("E", "K", "N", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+KERNELS = ("E", "K", "N", "Cp", "Y", "X", "RD", "CD", "Cv", "A0")
 
 #: Up to so many modes their M_k are kept whole, and beyond in blocks of so many steps.
 FEW_MODES = 8
 BLOCK = 32
+
+#: Modes that the check takes together.
+CHECKED_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Population:
 class RandomData:
     """Histories of the kernels of random data, marched one step at a time.
 
-    The modes share all kernels: a step passes over 16 triangles, and over that of K twice for all
+    The modes share all kernels: a step passes over 13 triangles, and over that of K twice for all
     modes together (`dmftcore.resolvents`). Where there are more modes than steps, the points of
     Gauss rules take their place, which grow with the steps.
 
@@ -110,6 +113,7 @@ class RandomData:
         self.population, self._couplings, self._xp = population, couplings, xp
         modes, size = population.modes, steps + 1
         self._mean = float(modes.weights @ modes.values)
+        self._answer_scale = 1 / (population.output_scale * population.width_ratio**0.5)
         #: Lower triangles.
         self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
         self._length = _block_length(len(modes.values), steps)
@@ -174,14 +178,13 @@ class RandomData:
         rp, x = twotime.rows_causal(self._moments @ m, known["E"])
         self._row("X", step, x)
         rd, cd = self._samples(step, -rp[None], cp[None])
-        f = self._row("F", step, twotime.rows_causal(rd, known["X"]))
-
-        cross = twotime.rows_symmetric(f, known["CD"])
-        cross += twotime.rows_causal_transposed(cd, known["F"])
-        seen = twotime.rows_congruence(rd, known["Y"], known["RD"])[1]
-        self._row("Cv", step, (self._mean * cd - cross) / alpha + seen)
-        answer = twotime.rows_causal(f, known["RD"]) - self._mean * rd
-        self._row("A0", step, answer / (kap * self.population.width_ratio**0.5))
+        # CD F^T = (CD X^T) RD^T needs no history of F.
+        f, cdx = twotime.rows_causal_pair(rd, cd, known["X"])
+        inner = twotime.rows_symmetric(rd, known["Y"]) - cdx / alpha
+        frd, seen = twotime.rows_causal_pair(f, inner, known["RD"])
+        seen += (self._mean * cd - twotime.rows_symmetric(f, known["CD"])) / alpha
+        self._row("Cv", step, seen)
+        self._row("A0", step, (frd - self._mean * rd) * self._answer_scale)
         overlap = self._by_overlap @ (1 - reach)
         now: FloatArray = _arrays.to_host(self._xp.stack([cp[step], cd[0, step], overlap]))
         return now
@@ -201,13 +204,16 @@ class RandomData:
         cd, cp, y = (known[k] + np.tril(known[k], -1).T for k in ("CD", "Cp", "Y"))
         e, rd, x = population.feedback * response, known["RD"], known["X"]
         noise, network = e @ cd @ e.T / alpha, kept * gradients / population.output_scale**2
-        sums = np.zeros((4, n, n))
-        for value, target, weight in zip(modes.values, modes.target, modes.weights, strict=True):
-            m = np.linalg.inv(one + value * e @ rd)
-            cb = m @ (target + network + value * noise) @ m.T
-            me = m @ e
-            sums += weight * value * np.array([cb, -me, value * cb, value * me])
-        rp = sums[1]
+        powers = modes.weights * modes.values ** np.arange(1, 3)[:, None]
+        sums, responses = np.zeros((2, 2, n, n))
+        for begin in range(0, len(modes.values), CHECKED_TOGETHER):
+            some = slice(begin, begin + CHECKED_TOGETHER)
+            value, target = (a[some, None, None] for a in (modes.values, modes.target))
+            m = np.linalg.inv(one + value * (e @ rd))
+            cb = m @ (target + network + value * noise) @ m.transpose(0, 2, 1)
+            sums += np.tensordot(powers[:, some], cb, 1)
+            responses += np.tensordot(powers[:, some], m, 1) @ e
+        rp = -responses[0]
         noisy = rd @ (cp + population.noise**2) @ rd.T
         cross = rd @ x @ cd
         answer = rd @ (x @ rd - self._mean * one)
@@ -215,8 +221,8 @@ class RandomData:
             "K": e @ rd,
             "N": noise,
             "Cp": sums[0],
-            "Y": sums[2],
-            "X": sums[3],
+            "Y": sums[1],
+            "X": responses[1],
             "RD": one if population.fresh else np.linalg.inv(one - rp / alpha),
             "CD": np.diag(np.diag(noisy)) if population.fresh else noisy,
             "Cv": (self._mean * cd - cross - cross.T) / alpha + rd @ y @ rd.T,
