@@ -39,7 +39,8 @@ class GaussRules:
     def __init__(self, points: FloatArray, weights: FloatArray, largest: int) -> None:
         known = weights > 0
         self._points, places = np.unique(points[known], return_inverse=True)
-        self._weights = np.bincount(places, weights[known], len(self._points))
+        self._weights = np.zeros(len(self._points))
+        np.add.at(self._weights, places, weights[known])
         self._largest = min(largest, len(self._points))
 
     def __len__(self) -> int:
@@ -57,7 +58,7 @@ class GaussRules:
 
     @cached_property
     def _jacobi_matrix(self) -> tuple[FloatArray, FloatArray]:
-        """Its diagonal and what is beside it; fewer rows where no more can be told from rounding."""
+        """Its diagonal and what is beside it; it ends where no more is told from rounding."""
         size = self._largest
         basis = np.empty((size, len(self)))
         diagonal, beside = np.empty((2, size))

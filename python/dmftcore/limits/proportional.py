@@ -34,7 +34,7 @@ RESPONSES = ("RD", "A", "B")
 FIELDS = (*DATA_KERNELS, "H", "G", *RESPONSES)
 
 #: The equations are evaluated once more over a quarter of the steps, but so many at least and at
-#: most. With many modes it is what keeps steps^3 x modes below CHECKED_WORK, or a tenth of the steps.
+#: most; with many modes no more than keep steps^3 x modes below CHECKED_WORK, or a tenth.
 LEAST_CHECKED, MOST_CHECKED = 64, 200
 CHECKED_WORK = 2e7
 
