@@ -27,7 +27,9 @@ def title(steps, modes):
 
 
 def memory(steps, modes):
-    return 8 * (HISTORIES * (steps + 1) ** 2 + RandomData.count(modes, steps)["modes"])
+    return 8 * (
+        HISTORIES * (steps + 1) ** 2 + RandomData.count(modes, steps, on_device=True)["modes"]
+    )
 
 
 def march(steps, modes, device):

@@ -174,7 +174,8 @@ def random_data(branch, xp=np, *, fresh=False, depth=3, modes=4):
     ],
 )
 def test_random_data_are_those_of_numpy(monkeypatch, depth, branch, fresh, modes):
-    monkeypatch.setattr("dmftcore.random_data.BLOCK", 8)
+    for name in ("BLOCK", "DEVICE_BLOCK"):
+        monkeypatch.setattr(f"dmftcore.random_data.{name}", 8)
 
     def everything(system):
         curves = [system.advance(np.arange(10))]

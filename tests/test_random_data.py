@@ -108,14 +108,14 @@ def test_many_modes_are_the_sums_over_all_of_them(monkeypatch, training):
     assert found.diagnostics["residual"] < 1e-12
 
 
-@pytest.mark.parametrize("modes", [20, 45, 150])
+@pytest.mark.parametrize("modes", [5, 20, 45, 150])
 def test_an_extended_run_of_many_modes_is_the_run(tmp_path, modes):
     """Whether it ends within a block or with one, whatever number of points it had needed."""
     spectrum = dc.Spectrum(MANY.values[:modes], MANY.target[:modes])
     limit, path = dataclasses.replace(LIMIT, spectrum=spectrum), tmp_path / "run.npz"
     options = {"save": "all", "method": "chain"}
     whole = dc.solve(limit, None, dc.GradientDescent(0.1, 75), **options)
-    for steps in (20, 31, 40, 75):
+    for steps in (2, 20, 31, 40, 75):
         resumed = dc.solve(limit, None, dc.GradientDescent(0.1, steps), checkpoint=path, **options)
     for name in ("train_loss", "test_loss", "overlap"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))

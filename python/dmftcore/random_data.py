@@ -50,9 +50,10 @@ __all__ = ["Population", "RandomData"]
 #: Kernels over two times.
 KERNELS = ("E", "K", "N", "Cp", "Y", "X", "RD", "CD", "Cv", "A0")
 
-#: Up to so many modes their M_k are kept whole, and beyond in blocks of so many steps.
+#: Up to so many modes their M_k are kept whole, and beyond in blocks of so many steps. A device has
+#: bandwidth for longer ones, and each block costs it a few launches.
 FEW_MODES = 8
-BLOCK = 32
+BLOCK, DEVICE_BLOCK = 32, 512
 
 #: Modes that the check takes together.
 CHECKED_TOGETHER = 64
@@ -116,8 +117,7 @@ class RandomData:
         self._answer_scale = 1 / (population.output_scale * population.width_ratio**0.5)
         #: Lower triangles.
         self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
-        self._length = _block_length(len(modes.values), steps)
-        largest = _most_points(len(modes.values), steps)
+        self._length, largest = _blocks(len(modes.values), steps, on_device=xp is not np)
         self._rules = [
             GaussRules(modes.values, weights, largest)
             for weights in (modes.weights, modes.weights * modes.target)
@@ -128,10 +128,10 @@ class RandomData:
         self._all_points = False
 
     @staticmethod
-    def count(modes: int, steps: int) -> dict[str, int]:
+    def count(modes: int, steps: int, *, on_device: bool = False) -> dict[str, int]:
         """Numbers held, by part: kernels, what modes have of their own, and Gauss rules."""
-        points, length = _most_points(modes, steps), _block_length(modes, steps)
-        blocks = -(-(steps + 1) // length) * length**2
+        length, points = _blocks(modes, steps, on_device=on_device)
+        blocks = -(-(steps + 1) // length) * min(length, steps + 1) ** 2
         return {
             "data": len(KERNELS) * (steps + 1) ** 2,
             # With the rows of a step, some of them for a moment only.
@@ -296,12 +296,9 @@ class RandomData:
         return row
 
 
-def _block_length(modes: int, steps: int) -> int:
-    """Steps of a diagonal block of the M_k."""
-    return steps + 1 if modes <= FEW_MODES else BLOCK
-
-
-def _most_points(modes: int, steps: int) -> int:
-    """Number of points that the sums over modes ever have."""
-    length = _block_length(modes, steps)
-    return min(modes, steps - steps % length + length + 1)
+def _blocks(modes: int, steps: int, *, on_device: bool) -> tuple[int, int]:
+    """Steps of a diagonal block of the M_k, and the most points that sums over modes ever have."""
+    if modes <= FEW_MODES:
+        return max(steps + 1, modes), modes
+    length = DEVICE_BLOCK if on_device else BLOCK
+    return length, min(modes, steps - steps % length + length + 1)

@@ -274,7 +274,7 @@ def memory_plan(
         chain, layers = ContinuumChain.count(steps, 1), NODES
     else:
         chain, layers = ResidualChain.count(limit.depth, steps, 1), limit.depth
-    data = RandomData.count(len(limit.modes.values), steps)
+    data = RandomData.count(len(limit.modes.values), steps, on_device=options.device == "cuda")
     held = 0 if options.checkpoint is None else 1
     counts = {
         "chain": chain,
