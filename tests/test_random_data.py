@@ -106,6 +106,8 @@ def test_many_modes_are_the_sums_over_all_of_them(monkeypatch, training):
         a, b = found.kernel(name), wanted.kernel(name)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
     assert found.diagnostics["residual"] < 1e-12
+    assert found.diagnostics["mode_points"] == 97
+    assert wanted.diagnostics["mode_points"] == 150
 
 
 @pytest.mark.parametrize("modes", [5, 20, 45, 150])

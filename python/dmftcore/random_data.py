@@ -126,6 +126,12 @@ class RandomData:
         #: r_k(t) of the points of the target, (steps + 1, points).
         self._reach: FloatArray = xp.zeros((size, 0))
         self._all_points = False
+        self._values: FloatArray = xp.zeros((0, 1))
+
+    @property
+    def points(self) -> int:
+        """Points that the sums over modes have now: the modes, or those of a Gauss rule."""
+        return len(self._values)
 
     @staticmethod
     def count(modes: int, steps: int, *, on_device: bool = False) -> dict[str, int]:

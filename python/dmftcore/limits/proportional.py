@@ -265,7 +265,11 @@ class ProportionalMarch:
 
     def worth(self) -> dict[str, Any]:
         """What its answer is worth, for the diagnostics."""
-        return {"residual": self.residual(), **self._chain.diagnostics}
+        return {
+            "residual": self.residual(),
+            "mode_points": self._data.points,
+            **self._chain.diagnostics,
+        }
 
     def residual(self) -> float:
         """Largest relative violation of the equations of chain and data, from whole matrices."""
