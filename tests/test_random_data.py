@@ -110,6 +110,16 @@ def test_many_modes_are_the_sums_over_all_of_them(monkeypatch, training):
     assert wanted.diagnostics["mode_points"] == 150
 
 
+def test_many_modes_are_those_of_the_growing_network():
+    """The other engine has every mode as it is, and neither resolvents nor rules."""
+    training = dc.GradientDescent(0.1, 70)
+    found = dc.solve(LIMIT, None, training, method="chain")
+    wanted = dc.solve(LIMIT, None, training, method="growing", tol=1e-12)
+    for name in ("train_loss", "test_loss", "overlap"):
+        # The tolerance of the other, for each step.
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=0, atol=7e-11)
+
+
 @pytest.mark.parametrize("modes", [5, 20, 45, 150])
 def test_an_extended_run_of_many_modes_is_the_run(tmp_path, modes):
     """Whether it ends within a block or with one, whatever number of points it had needed."""
