@@ -12,12 +12,13 @@ import dmftcore as dc
 from bench._gpu import Script
 from bench._harness import Report
 from bench.proportional import DEPTH, LR, SAMPLE_RATIO, WIDTH_RATIO, spectrum
+from dmftcore.random_data import RandomData
 
 #: Numbers of steps and of modes; what matters most comes first.
 SIZES = ((1000, 200), (2000, 100), (500, 2000), (4000, 1), (2000, 1000))
 #: The largest steps^3 modes that the processor is asked for.
 PROCESSOR = 3e11
-#: Histories of the hidden chain and of the data beside the one of every mode.
+#: Histories of the hidden chain and of the data.
 HISTORIES = 24
 
 
@@ -26,7 +27,9 @@ def title(steps, modes):
 
 
 def memory(steps, modes):
-    return 8 * (HISTORIES + modes) * (steps + 1) ** 2
+    return 8 * (
+        HISTORIES * (steps + 1) ** 2 + RandomData.count(modes, steps, on_device=True)["modes"]
+    )
 
 
 def march(steps, modes, device):

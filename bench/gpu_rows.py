@@ -4,7 +4,8 @@ One step of a march: m new rows meet a history of n times, of which half is read
 case is its bytes at the rate of a copy within the device, measured in the same run. Histories
 smaller than the second-level cache stay there, as they do in a march, and may beat it. The error
 is that of the last row of each result, against twice the working precision, relative to its
-largest element.
+largest element. Beside them a row for each of many histories, as the modes of random data have
+them: as diagonal blocks or, where there are few modes, whole.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ SIZES = (
     *((n, m, "float64") for n in (16384, 4096, 1024, 32768, 8192, 2048) for m in (1, 4)),
     *((n, 1, "float32") for n in (32768, 4096)),
 )
+#: Histories, and their n.
+BATCHES = ((2000, 32), (4000, 512), (8, 4096))
 RANK = 16
 TARGET = Target(0.7)
 
@@ -52,6 +55,15 @@ class Case:
         large = self.n >= 16384 and self.dtype == "float64"
         return TARGET if large and self.operation != "rows_low_rank" else None
 
+    @property
+    def memory(self):
+        """Bytes of two histories, and of what is needed to make them."""
+        return 6 * self.n * self.n * int(self.dtype[-2:]) // 8
+
+    def histories(self, xp):
+        """What all cases of this length share."""
+        return Histories(xp, self.n, self.dtype)
+
 
 OPERATIONS = (
     "rows_causal",
@@ -63,13 +75,42 @@ OPERATIONS = (
 )
 
 
+@dataclass(frozen=True)
+class BatchCase:
+    transposed: bool
+    n: int
+    m: int
+    operation: str = "rows_causal_batch"
+    dtype: str = "float64"
+
+    @property
+    def title(self):
+        return f"{self.operation}{' transposed' * self.transposed} n={self.n} histories={self.m}"
+
+    @property
+    def traffic(self):
+        """Bytes of the histories, rows aside."""
+        return self.m * self.n * self.n * 4
+
+    @property
+    def target(self):
+        """Where the histories are far larger than the cache."""
+        return TARGET if self.traffic > 1e9 else None
+
+    @property
+    def memory(self):
+        return 3 * self.m * self.n * self.n * 8
+
+    def histories(self, xp):
+        """What both products share."""
+        return ManyHistories(xp, self.m, self.n)
+
+
 def cases():
-    return [Case(operation, *size) for size in SIZES for operation in OPERATIONS]
-
-
-def memory(n, dtype):
-    """Bytes of two histories, and of what is needed to make them."""
-    return 6 * n * n * int(dtype[-2:]) // 8
+    return [
+        *(Case(operation, *size) for size in SIZES for operation in OPERATIONS),
+        *(BatchCase(t, n, m) for m, n in BATCHES for t in (False, True)),
+    ]
 
 
 class Histories:
@@ -85,8 +126,9 @@ class Histories:
         self.u = random(xp, n, RANK, dtype=dtype, seed=3)
         self.v = random(xp, n, RANK, dtype=dtype, seed=4)
 
-    def competitors(self, operation, m):
+    def competitors(self, case):
         """Ours and the full product; the factors of each result, for its error."""
+        operation, m = case.operation, case.m
         a, c, u, v = self.a, self.c, self.u, self.v
         x, w = self.x[:m].copy(), self.w[:m].copy()
 
@@ -144,30 +186,50 @@ class Histories:
         return of
 
 
+class ManyHistories:
+    """A causal history and a new row for each of many modes."""
+
+    def __init__(self, xp, batch, n):
+        self.xp = xp
+        self.a = xp.tril(random(xp, batch, n, n))
+        self.x = random(xp, batch, n, seed=1)
+
+    def competitors(self, case):
+        """Ours and the full product; the error of its last row."""
+        x, a = self.x, self.a
+        full = a.transpose(0, 2, 1) if case.transposed else a
+        name = "a.transpose(0, 2, 1)" if case.transposed else "a"
+        row = Row(self.xp).product(x[-1], full[-1])
+        return {
+            "dmftcore": lambda: twotime.rows_causal_batch(x, a, case.transposed),
+            f"cupy x[:, None] @ {name}": lambda: (x[:, None] @ full)[:, 0],
+        }, row
+
+
 def main(*arguments):
     script = Script(__doc__, arguments)
     chosen = [case for case in cases() if script.wants(case.title)]
     if script.options.dry_run:
         for case in chosen:
-            needed = memory(case.n, case.dtype) / 2**30
+            needed = case.memory / 2**30
             print(f"{case.title:40} {case.traffic / 1e9:10.4g} GB, {needed:8.3g} GiB on the device")
         return
     gpu = script.gpu()
     report = Report("gpu_rows", gpu)
-    for size, group in groupby(chosen, key=lambda case: (case.n, case.dtype)):
-        measure(script, report, gpu, size, group)
+    for _, group in groupby(chosen, key=lambda case: (type(case), case.memory)):
+        measure(script, report, gpu, list(group))
     script.finish(report)
 
 
-def measure(script, report, gpu, size, group):
+def measure(script, report, gpu, group):
     """The cases of one length, whose arrays are gone when they are done."""
-    too_large = script.refusal(gpu, memory(*size))
-    histories = None if too_large else Histories(gpu.xp, *size)
+    too_large = script.refusal(gpu, group[0].memory)
+    histories = None if too_large else group[0].histories(gpu.xp)
     for case in group:
         if refusal := too_large or script.refusal(gpu, 0):
             report.leave_out(case.title, refusal)
             continue
-        competitors, error = histories.competitors(case.operation, case.m)
+        competitors, error = histories.competitors(case)
         record = report.case(
             case.title,
             competitors,

@@ -336,11 +336,12 @@ def test_rows_on_a_stand_in(cupy_stand_in, monkeypatch):
 
     sizes = [(50, 1, "float64"), (50, 4, "float64"), (30, 1, "float32")]
     monkeypatch.setattr(gpu_rows, "SIZES", sizes)
+    monkeypatch.setattr(gpu_rows, "BATCHES", [(5, 30), (3, 50)])
     monkeypatch.setattr(gpu_rows, "RANK", 3)
     gpu_rows.main()
     record = json.loads((cupy_stand_in / "gpu_rows.json").read_text())
     assert [case["title"] for case in record["cases"]] == [case.title for case in gpu_rows.cases()]
-    assert len(record["cases"]) == 6 * len(sizes)
+    assert len(record["cases"]) == 6 * len(sizes) + 4
     for case in record["cases"]:
         eps = np.finfo("float32" if "float32" in case["title"] else "float64").eps
         for name, entry in case["competitors"].items():
@@ -405,7 +406,7 @@ def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
     gpu_rows.main("--seconds", "0")
     record = json.loads((cupy_stand_in / "gpu_rows.json").read_text())
     assert record["cases"] == []
-    assert len(record["left_out"]) == 18
+    assert len(record["left_out"]) == len(gpu_rows.cases()) == 24
 
 
 def test_our_failure_is_the_exit_status(cupy_stand_in, monkeypatch):
@@ -450,6 +451,7 @@ def test_every_target_belongs_to_a_case():
     goals = {case.title for case in gpu_rows.cases() if case.target}
     assert "rows_causal n=16384 m=1" in goals
     assert "rows_symmetric n=32768 m=4" in goals
+    assert "rows_causal_batch transposed n=512 histories=4000" in goals
     assert not any("low_rank" in title or "n=1024" in title for title in goals)
 
 

@@ -154,9 +154,9 @@ def test_results_are_those_of_numpy(depth, branch, readout):
         assert not contains_device_arrays(one)
 
 
-def random_data(branch, xp=np, *, fresh=False, depth=3):
+def random_data(branch, xp=np, *, fresh=False, depth=3, modes=4):
     limit = dc.ProportionalLinear(
-        depth, 0.8, 1.5, noise=0.3, branch_scale=branch, spectrum=dc.PowerLaw(0.5, 0.9, 4)
+        depth, 0.8, 1.5, noise=0.3, branch_scale=branch, spectrum=dc.PowerLaw(0.5, 0.9, modes)
     )
     training = dc.GradientDescent(0.05, STEPS, momentum=0.4, weight_decay=0.1)
     training = dc.OnlineSGD(0.05, STEPS) if fresh else training
@@ -164,9 +164,19 @@ def random_data(branch, xp=np, *, fresh=False, depth=3):
 
 
 @pytest.mark.parametrize(
-    ("depth", "branch", "fresh"), [(3, None, False), (3, 0.8, True), (dc.INFINITE, 1.0, False)]
+    ("depth", "branch", "fresh", "modes"),
+    [
+        (3, None, False, 4),
+        (3, 0.8, True, 4),
+        (dc.INFINITE, 1.0, False, 4),
+        # Blocks, and Gauss rules that are renewed.
+        (2, None, False, 60),
+    ],
 )
-def test_random_data_are_those_of_numpy(depth, branch, fresh):
+def test_random_data_are_those_of_numpy(monkeypatch, depth, branch, fresh, modes):
+    for name in ("BLOCK", "DEVICE_BLOCK"):
+        monkeypatch.setattr(f"dmftcore.random_data.{name}", 8)
+
     def everything(system):
         curves = [system.advance(np.arange(10))]
         system.store_kernels()
@@ -174,9 +184,9 @@ def test_random_data_are_those_of_numpy(depth, branch, fresh):
         system.store_kernels()
         return [*curves, system.fields(FIELDS), system.residual(), system.state()]
 
-    expected = everything(random_data(branch, depth=depth, fresh=fresh))
+    expected = everything(random_data(branch, depth=depth, fresh=fresh, modes=modes))
     with second_library() as xp:
-        found = everything(random_data(branch, xp, depth=depth, fresh=fresh))
+        found = everything(random_data(branch, xp, depth=depth, fresh=fresh, modes=modes))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_equal(one, other)
         assert not contains_device_arrays(one)

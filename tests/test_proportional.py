@@ -169,6 +169,7 @@ REFEREED = {
     "blocks, memory": (Net(3, 0.7, 1.3, noise=0.4, spectrum=TWO, branch_scale=0.8), HEAVY),
     "blocks, fresh": (Net(4, 2, 1.3, gamma=0.8, branch_scale=1.2), SGD(0.05, 7)),
     "fresh, schedule": (Net(2, 2, 1.3, spectrum=TWO), SGD(np.geomspace(0.1, 0.02, 7), 7)),
+    "many modes": (Net(2, 0.7, 1.3, noise=0.4, spectrum=FORTY), HEAVY),
 }
 
 
@@ -476,12 +477,6 @@ def test_a_file_without_data(tmp_path):
     limit = Net(2, 1, 2, spectrum=dc.PowerLaw(0.5, 0.9, 5))
     wanted = dc.solve(limit, None, SGD(0.1, 4)).test_loss
     np.testing.assert_array_equal(dc.Solution.load(output, group="theory").test_loss, wanted)
-
-
-def test_memory_is_refused_before_it_is_taken():
-    many = dc.PowerLaw(0.5, 0.9, 1000)
-    with pytest.raises(MemoryError, match="a spectrum of fewer modes"):
-        dc.solve(Net(1, 1, 1, spectrum=many), None, GD(0.1, 100_000), method="chain")
 
 
 # -- refusals ---------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ steps only, and a row of each is appended per step. What XLA wants is given to i
 
 * Fixed shapes, which grow in stages, so that little work is done on zeros; one compiled call.
 * Vectors times matrices, symmetric ones in both triangles, and all modes in one batched product.
-* The histories M_k of the modes, which are most of the work, as a staircase: the rows of a stage
-  with the columns known at its end. It has half the elements, and nothing is copied as it grows.
+* The histories M_k of all the modes, which are most of the work, as a staircase: the rows of a
+  stage with the columns known at its end. It has half the elements, and nothing is copied as it
+  grows. (Ours keeps none of them where there are many modes, and has fewer points than modes.)
 * No copies: nothing that was read in a step before a row was written is read again without it.
 """
 

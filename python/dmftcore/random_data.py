@@ -20,6 +20,11 @@ Cv the correlation of the gradients v and A^0 their response to the network; N i
 finite sample. When every step draws fresh samples, RD = 1 and CD is diagonal,
 ``CD(t,t) = Cp(t,t) + noise^2``.
 
+K = E RD is strictly causal, so that up to step t the M_k are polynomials in lambda_k of the degree
+t: sums over modes are Gauss sums over t + 2 points, without error, however many modes there are.
+The target has a rule of its own, and enters with the vectors ``r_k = M_k 1`` alone,
+``M_k beta2_k 1 M_k^T = beta2_k r_k r_k^T``.
+
 Source: Bordelon & Pehlevan, arXiv:2502.02531.
 """
 
@@ -36,12 +41,22 @@ from dmftcore import _arrays, twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain import Couplings
 from dmftcore.chain.base import deviation
+from dmftcore.quadrature import GaussRules
+from dmftcore.resolvents import Resolvents
 from dmftcore.spectrum import Spectrum
 
 __all__ = ["Population", "RandomData"]
 
-#: Kernels over two times, beside M of every mode.
-KERNELS = ("E", "N", "Cp", "Y", "X", "RD", "CD", "F", "Cv", "A0")
+#: Kernels over two times.
+KERNELS = ("E", "K", "N", "Cp", "Y", "X", "RD", "CD", "Cv", "A0")
+
+#: Up to so many modes their M_k are kept whole, and beyond in blocks of so many steps. A device has
+#: bandwidth for longer ones, and each block costs it a few launches.
+FEW_MODES = 8
+BLOCK, DEVICE_BLOCK = 32, 512
+
+#: Modes that the check takes together.
+CHECKED_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,9 @@ class Population:
 class RandomData:
     """Histories of the kernels of random data, marched one step at a time.
 
-    The modes share all products but those with their own M_k: a step passes over 15 triangles
-    and twice over that of every mode.
+    The modes share all kernels: a step passes over 13 triangles, and over that of K twice for all
+    modes together (`dmftcore.resolvents`). Where there are more modes than steps, the points of
+    Gauss rules take their place, which grow with the steps.
 
     Parameters
     ----------
@@ -97,20 +113,37 @@ class RandomData:
     ) -> None:
         self.population, self._couplings, self._xp = population, couplings, xp
         modes, size = population.modes, steps + 1
-        self._values, self._target = (xp.asarray(a[:, None]) for a in (modes.values, modes.target))
-        powers = modes.weights * modes.values ** np.arange(1, 3)[:, None]
-        #: w_k lambda_k and w_k lambda_k^2.
-        self._moments = xp.asarray(powers)
-        self._mean = float(powers[0].sum())
-        self._by_overlap = xp.asarray(modes.weights * modes.target)
+        self._mean = float(modes.weights @ modes.values)
+        self._answer_scale = 1 / (population.output_scale * population.width_ratio**0.5)
         #: Lower triangles.
         self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
-        self.m: FloatArray = xp.zeros((len(modes.values), size, size))
+        self._length, largest = _blocks(len(modes.values), steps, on_device=xp is not np)
+        self._rules = [
+            GaussRules(modes.values, weights, largest)
+            for weights in (modes.weights, modes.weights * modes.target)
+        ]
+        self._resolvents = Resolvents(self.histories["K"], self._length, xp=xp)
+        #: r_k(t) of the points of the target, (steps + 1, points).
+        self._reach: FloatArray = xp.zeros((size, 0))
+        self._all_points = False
+        self._values: FloatArray = xp.zeros((0, 1))
+
+    @property
+    def points(self) -> int:
+        """Points that the sums over modes have now: the modes, or those of a Gauss rule."""
+        return len(self._values)
 
     @staticmethod
-    def count(modes: int, steps: int) -> int:
-        """Numbers that the histories hold."""
-        return (len(KERNELS) + modes) * (steps + 1) ** 2
+    def count(modes: int, steps: int, *, on_device: bool = False) -> dict[str, int]:
+        """Numbers held, by part: kernels, what modes have of their own, and Gauss rules."""
+        length, points = _blocks(modes, steps, on_device=on_device)
+        blocks = -(-(steps + 1) // length) * min(length, steps + 1) ** 2
+        return {
+            "data": len(KERNELS) * (steps + 1) ** 2,
+            # With the rows of a step, some of them for a moment only.
+            "modes": points * (blocks + 7 * (steps + 1)),
+            "quadrature": points * modes if modes > FEW_MODES else 0,
+        }
 
     def append(self, step: int, d: FloatArray, gradients: FloatArray) -> FloatArray:
         """Append the rows of `step`; Cp(t,t), CD(t,t) and the overlap with the target.
@@ -136,26 +169,28 @@ class RandomData:
         through_gradients = self._couplings.through(
             lambda rows: twotime.rows_symmetric(rows, gradients), 1 / kap**2
         )
-        m = twotime.rows_causal_batch(-self._values * twotime.rows_causal(e, known["RD"]), self.m)
-        m[:, step] = 1.0
-        self.m[:, step, : step + 1] = m
-        reach = m.sum(1)
-        inner = self._target * reach[:, None] + through_gradients(m)
+        if step % self._length == 0 and not self._all_points:
+            self._take_points(step, step)
+        self._row("K", step, twotime.rows_causal(e, known["RD"]))
+        reach = self._append_reach(step)
+        m = self._resolvents.append(step)
+        inner = through_gradients(m)
         inner += self._values * twotime.rows_symmetric(m, known["N"])
-        cp, y = self._moments @ twotime.rows_causal_batch(inner, self.m, transposed=True)
+        cp, y = self._moments @ self._resolvents.times_transposed(inner)
+        learned = (self._target_moments * reach) @ self._reach[: step + 1].T
+        cp, y = cp + learned[0], y + learned[1]
         self._row("Cp", step, cp)
         self._row("Y", step, y)
         rp, x = twotime.rows_causal(self._moments @ m, known["E"])
         self._row("X", step, x)
         rd, cd = self._samples(step, -rp[None], cp[None])
-        f = self._row("F", step, twotime.rows_causal(rd, known["X"]))
-
-        cross = twotime.rows_symmetric(f, known["CD"])
-        cross += twotime.rows_causal_transposed(cd, known["F"])
-        seen = twotime.rows_congruence(rd, known["Y"], known["RD"])[1]
-        self._row("Cv", step, (self._mean * cd - cross) / alpha + seen)
-        answer = twotime.rows_causal(f, known["RD"]) - self._mean * rd
-        self._row("A0", step, answer / (kap * self.population.width_ratio**0.5))
+        # CD F^T = (CD X^T) RD^T needs no history of F.
+        f, cdx = twotime.rows_causal_pair(rd, cd, known["X"])
+        inner = twotime.rows_symmetric(rd, known["Y"]) - cdx / alpha
+        frd, seen = twotime.rows_causal_pair(f, inner, known["RD"])
+        seen += (self._mean * cd - twotime.rows_symmetric(f, known["CD"])) / alpha
+        self._row("Cv", step, seen)
+        self._row("A0", step, (frd - self._mean * rd) * self._answer_scale)
         overlap = self._by_overlap @ (1 - reach)
         now: FloatArray = _arrays.to_host(self._xp.stack([cp[step], cd[0, step], overlap]))
         return now
@@ -175,21 +210,25 @@ class RandomData:
         cd, cp, y = (known[k] + np.tril(known[k], -1).T for k in ("CD", "Cp", "Y"))
         e, rd, x = population.feedback * response, known["RD"], known["X"]
         noise, network = e @ cd @ e.T / alpha, kept * gradients / population.output_scale**2
-        sums = np.zeros((4, n, n))
-        for value, target, weight in zip(modes.values, modes.target, modes.weights, strict=True):
-            m = np.linalg.inv(one + value * e @ rd)
-            cb = m @ (target + network + value * noise) @ m.T
-            me = m @ e
-            sums += weight * value * np.array([cb, -me, value * cb, value * me])
-        rp = sums[1]
+        powers = modes.weights * modes.values ** np.arange(1, 3)[:, None]
+        sums, responses = np.zeros((2, 2, n, n))
+        for begin in range(0, len(modes.values), CHECKED_TOGETHER):
+            some = slice(begin, begin + CHECKED_TOGETHER)
+            value, target = (a[some, None, None] for a in (modes.values, modes.target))
+            m = np.linalg.inv(one + value * (e @ rd))
+            cb = m @ (target + network + value * noise) @ m.transpose(0, 2, 1)
+            sums += np.tensordot(powers[:, some], cb, 1)
+            responses += np.tensordot(powers[:, some], m, 1) @ e
+        rp = -responses[0]
         noisy = rd @ (cp + population.noise**2) @ rd.T
         cross = rd @ x @ cd
         answer = rd @ (x @ rd - self._mean * one)
         expected = {
+            "K": e @ rd,
             "N": noise,
             "Cp": sums[0],
-            "Y": sums[2],
-            "X": sums[3],
+            "Y": sums[1],
+            "X": responses[1],
             "RD": one if population.fresh else np.linalg.inv(one - rp / alpha),
             "CD": np.diag(np.diag(noisy)) if population.fresh else noisy,
             "Cv": (self._mean * cd - cross - cross.T) / alpha + rd @ y @ rd.T,
@@ -202,17 +241,45 @@ class RandomData:
 
     def state(self, steps: int) -> dict[str, npt.NDArray[Any]]:
         """The rows of the first `steps` steps, for `restore`."""
-        histories = {**self.histories, "M": self.m}
         return {
-            name: _arrays.to_host(history[..., :steps, :steps]).copy()
-            for name, history in histories.items()
+            name: _arrays.to_host(history[:steps, :steps]).copy()
+            for name, history in self.histories.items()
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state, on a march of the same problem."""
-        for name, history in {**self.histories, "M": self.m}.items():
-            steps = state[name].shape[-1]
-            history[..., :steps, :steps] = self._xp.asarray(state[name])
+        steps = len(state["K"])
+        for name, history in self.histories.items():
+            history[:steps, :steps] = self._xp.asarray(state[name])
+        self._take_points(steps - 1, steps)
+
+    def _take_points(self, step: int, known: int) -> None:
+        """Choose the points for the block of `step`, where the rows of `known` steps are known.
+
+        They depend on the block alone, so that a run that ends later has the same bits.
+        """
+        points = step - step % self._length + self._length + 1
+        self._all_points = points >= max(map(len, self._rules))
+        (values, weights), (targets, by_target) = (rule.rule(points) for rule in self._rules)
+        xp, size = self._xp, len(self._reach)
+        powers = np.arange(1, 3)[:, None]
+        self._values = xp.asarray(values[:, None])
+        #: w_k lambda_k and w_k lambda_k^2.
+        self._moments = xp.asarray(weights * values**powers)
+        self._target_values = xp.asarray(targets)
+        self._target_moments = xp.asarray(by_target * targets**powers)
+        self._by_overlap = xp.asarray(by_target)
+        self._resolvents.start(values, known)
+        self._reach = xp.zeros((size, len(targets)))
+        for earlier in range(known):
+            self._append_reach(earlier)
+
+    def _append_reach(self, step: int) -> FloatArray:
+        """Append and return r_k(t) = 1 - lambda_k sum_s K(t,s) r_k(s)."""
+        row = self.histories["K"][step, :step] @ self._reach[:step]
+        reach: FloatArray = 1 - self._target_values * row
+        self._reach[step] = reach
+        return reach
 
     def _samples(self, step: int, rp: FloatArray, cp: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Append and return the rows of RD and CD, given those of Rp and Cp."""
@@ -233,3 +300,11 @@ class RandomData:
         """Append a row to a history."""
         self.histories[name][step, : step + 1] = row
         return row
+
+
+def _blocks(modes: int, steps: int, *, on_device: bool) -> tuple[int, int]:
+    """Steps of a diagonal block of the M_k, and the most points that sums over modes ever have."""
+    if modes <= FEW_MODES:
+        return max(steps + 1, modes), modes
+    length = DEVICE_BLOCK if on_device else BLOCK
+    return length, min(modes, steps - steps % length + length + 1)

@@ -72,7 +72,7 @@ class Couplings:
         """Products of rows with ``factor kept o K``, where `kernel` multiplies by K."""
         factor *= self._s2
         if self._c is None:
-            return lambda rows: factor * kernel(rows)
+            return kernel if factor == 1 else lambda rows: factor * kernel(rows)
         weights = self._c
 
         def product(rows: FloatArray) -> FloatArray:

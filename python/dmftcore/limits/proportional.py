@@ -33,9 +33,10 @@ DATA_KERNELS = ("Cp", "CD", "Cv")
 RESPONSES = ("RD", "A", "B")
 FIELDS = (*DATA_KERNELS, "H", "G", *RESPONSES)
 
-#: The equations are evaluated once more over at most so many steps, and steps^3 x modes.
-CHECKED_STEPS = 200
-CHECKED_WORK = 2e8
+#: The equations are evaluated once more over a quarter of the steps, but so many at least and at
+#: most; with many modes no more than keep steps^3 x modes below CHECKED_WORK, or a tenth.
+LEAST_CHECKED, MOST_CHECKED = 64, 200
+CHECKED_WORK = 2e7
 
 
 @dataclass(frozen=True)
@@ -264,13 +265,18 @@ class ProportionalMarch:
 
     def worth(self) -> dict[str, Any]:
         """What its answer is worth, for the diagnostics."""
-        return {"residual": self.residual(), **self._chain.diagnostics}
+        return {
+            "residual": self.residual(),
+            "mode_points": self._data.points,
+            **self._chain.diagnostics,
+        }
 
     def residual(self) -> float:
         """Largest relative violation of the equations of chain and data, from whole matrices."""
         modes = len(self._data.population.modes.values)
-        largest = min(CHECKED_STEPS, int((CHECKED_WORK / modes) ** (1 / 3)))
-        n = min(largest, self._chain.step + 1)
+        done = self._chain.step + 1
+        affordable = max(int((CHECKED_WORK / modes) ** (1 / 3)), done // 10)
+        n = min(done, affordable, MOST_CHECKED, max(LEAST_CHECKED, done // 4))
         if n <= 0:
             return 0.0
         bottom = self._chain.layers[0]

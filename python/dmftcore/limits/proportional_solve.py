@@ -274,12 +274,12 @@ def memory_plan(
         chain, layers = ContinuumChain.count(steps, 1), NODES
     else:
         chain, layers = ResidualChain.count(limit.depth, steps, 1), limit.depth
-    data = RandomData.count(len(limit.modes.values), steps)
+    data = RandomData.count(len(limit.modes.values), steps, on_device=options.device == "cuda")
     held = 0 if options.checkpoint is None else 1
     counts = {
         "chain": chain,
-        "modes": data,
-        "checkpoint": held * (chain // 2 + data),
+        **data,
+        "checkpoint": held * (chain // 2 + data["data"]),
         "curves": 6 * len(options.schedule.times),
         # The last layer, and every layer's response, by row; what is made of them.
         "kernels": slots * (steps + 1) * (1 + layers * ("A" in options.save))
@@ -289,12 +289,14 @@ def memory_plan(
 
 
 #: The parts of the plan that are on the device, if there is one.
-_ON_DEVICE = {"chain", "modes"}
+_ON_DEVICE = {"chain", "data", "modes"}
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
     "chain": "use fewer steps",
+    "data": "use fewer steps",
     "modes": "use fewer steps, or a spectrum of fewer modes",
+    "quadrature": "use fewer steps, or a spectrum of fewer modes",
     "checkpoint": "use fewer steps, or pass no checkpoint",
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
