@@ -31,6 +31,8 @@ from dmftcore import twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain.base import deviation
 from dmftcore.limits.scaling import FeatureLearning
+from dmftcore.quadrature import GaussRules
+from dmftcore.resolvents import Resolvents
 from dmftcore.solution import IntArray, Layers
 from dmftcore.spectral.arguments import Population
 from dmftcore.training import GradientDescent
@@ -40,9 +42,12 @@ __all__ = ["KERNELS", "FeatureMarch", "check_training", "grows", "kernel_fields"
 #: What `save` of `dmftcore.solve` may name.
 KERNELS = ("C0", "C_w", "C_u")
 
-#: Two-time histories, and those that finitely many features add; C_y is with the modes.
+#: Two-time histories, and those that finitely many features add.
 _HISTORIES = ("W", "Q", "Y", "C_w", "C_u", "C0")
-_OF_FINITE = ("Rc", "U", "C_g")
+_OF_FINITE = ("Rc", "U", "C_g", "C_y")
+
+#: Steps of the diagonal blocks of H_k that are kept.
+BLOCK = 32
 
 #: A loss that grows by more than these parts of itself, and of that at step 0, is no rounding.
 GROWTH, ROUNDING = 1e-9, 1e-12
@@ -70,95 +75,132 @@ def grows(loss: float, before: float, initial: float) -> bool:
     return not loss <= before * (1 + GROWTH) + ROUNDING * initial
 
 
-class _ModeHistories(Protocol):
+class _Modes(Protocol):
     """The errors v_k of all modes, as far as the neurons see them."""
 
-    def append(
-        self, step: int, y: FloatArray, c_y: FloatArray | None
-    ) -> tuple[FloatArray | None, FloatArray, FloatArray]:
-        """Rows of Rc, C_g and L at `step`, given those of Y (1, n) and C_y (n,).
+    def append(self, step: int) -> tuple[FloatArray | None, FloatArray, FloatArray]:
+        """Rows of Rc, C_g and L at `step`, where those of Y and C_y are known.
 
-        Rc and C_y are None where they vanish, for infinitely many features.
+        Rc is None where it vanishes, for infinitely many features.
         """
 
-    def state(self, times: int) -> dict[str, FloatArray]:
-        """What is kept of the first `times` times."""
+    def resume(self, steps: int) -> None:
+        """Go on where Y and C_y of `steps` steps are known."""
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take what `state` gave."""
+
+class _Reach:
+    """Row sums h_k of H_k of given eigenvalues, ``h_k(t) = 1 - lambda_k sum_s Y(t,s) h_k(s)``.
+
+    Parameters
+    ----------
+    values, signal : (points,) arrays
+        lambda_k and lambda_k ws2_k, or the points and weights of a rule for sums over them.
+    y : (N, N) array
+        History of Y.
+    """
+
+    def __init__(self, values: FloatArray, signal: FloatArray, y: FloatArray) -> None:
+        self._values, self._y = values, y
+        self._moments = np.stack([values * signal, signal])
+        self._rows = np.zeros((len(y), len(values)))
+
+    def append(self, step: int) -> FloatArray:
+        """Row of sum_k lambda_k^p ws2_k h_k h_k^T for p = 2 and 1, (2, step + 1)."""
+        row = 1 - self._values * (self._y[step, :step] @ self._rows[:step])
+        self._rows[step] = row
+        seen: FloatArray = (self._moments * row) @ self._rows[: step + 1].T
+        return seen
+
+
+class _MeanModes:
+    """What infinitely many features see of the modes: the row sums of H_k.
+
+    Parameters
+    ----------
+    population : Population
+    y : (N, N) array
+        History of Y.
+    """
+
+    def __init__(self, population: Population, y: FloatArray) -> None:
+        self._reach = _Reach(population.values, population.signal, y)
+
+    @staticmethod
+    def count(modes: int, times: int) -> int:
+        """Numbers held."""
+        return modes * (times + 4)
+
+    def append(self, step: int) -> tuple[None, FloatArray, FloatArray]:
+        c_g, loss = self._reach.append(step)
+        return None, c_g, loss
+
+    def resume(self, steps: int) -> None:
+        for step in range(steps):
+            self._reach.append(step)
 
 
 class _FiniteModes:
-    """H_k of every mode; N features.
+    """What N features see of the modes: all of H_k.
+
+    Up to step t, H_k is a polynomial in lambda_k of degree t: sums over modes are Gauss sums over
+    t + 2 points, without error, however many modes there are. The target has a rule of its own.
 
     Parameters
     ----------
     population : Population
     features : float
-    times : int
+    y, c_y : (N, N) arrays
+        Histories of Y and C_y.
     """
 
-    def __init__(self, population: Population, features: float, times: int) -> None:
-        self._values = population.values[:, None]
-        self._target = population.target[:, None]
-        self._shared = population.multiplicities[:, None] / features
-        self._response = -(population.values * population.multiplicities)[None] / features
-        self._moments = np.stack([population.values**2, population.values])
-        self._h = np.zeros((len(population.values), times, times))
-        self._c_y = np.zeros((times, times))
+    def __init__(
+        self, population: Population, features: float, y: FloatArray, c_y: FloatArray
+    ) -> None:
+        self._population, self._y, self._c_y = population, y, c_y
+        largest = self._most_points(len(population.values), len(y))
+        self._rules = [
+            GaussRules(population.values, weights, largest)
+            for weights in (population.power / features, population.signal)
+        ]
+        self._resolvents = Resolvents(y, BLOCK)
+        self._all_points = False
 
-    def append(
-        self, step: int, y: FloatArray, c_y: FloatArray | None
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        assert c_y is not None
-        n = step + 1
-        self._c_y[step, :n] = c_y
-        row = twotime.rows_causal_batch(-self._values * y, self._h)
-        row[:, step] = 1.0
-        self._h[:, step, :n] = row
-        inner = self._shared * twotime.rows_symmetric(row, self._c_y)
-        inner += self._target * row.sum(axis=1, keepdims=True)
-        seen = twotime.rows_causal_batch(inner, self._h, transposed=True)
-        c_g, loss = self._moments @ seen
-        return (self._response @ row)[0], c_g, loss
+    @classmethod
+    def count(cls, modes: int, times: int) -> int:
+        """Numbers held."""
+        points = cls._most_points(modes, times)
+        blocks = -(-times // BLOCK) * min(BLOCK, times) ** 2
+        return points * (blocks + 6 * times + modes)
 
-    def state(self, times: int) -> dict[str, FloatArray]:
-        kept = slice(times)
-        return {"H": self._h[:, kept, kept].copy(), "C_y": self._c_y[kept, kept].copy()}
+    @staticmethod
+    def _most_points(modes: int, times: int) -> int:
+        return min(modes, -(-times // BLOCK) * BLOCK + 1)
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        kept = slice(len(state["C_y"]))
-        self._h[:, kept, kept], self._c_y[kept, kept] = state["H"], state["C_y"]
+    def append(self, step: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        if step % BLOCK == 0 and not self._all_points:
+            self._take_points(step, step)
+        h = self._resolvents.append(step)
+        seen = self._resolvents.times_transposed(twotime.rows_symmetric(h, self._c_y))
+        c_g, loss = self._moments @ seen + self._reach.append(step)
+        return -self._moments[1] @ h, c_g, loss
 
+    def resume(self, steps: int) -> None:
+        self._take_points(steps - 1, steps)
 
-class _MeanModes:
-    """Row sums h_k of H_k of every mode, all that infinitely many features see.
+    def _take_points(self, step: int, known: int) -> None:
+        """Choose the points for the block of `step`, where the rows of `known` steps are known.
 
-    Parameters
-    ----------
-    population : Population
-    times : int
-    """
-
-    def __init__(self, population: Population, times: int) -> None:
-        self._values = population.values
-        power = population.values * population.target
-        self._moments = np.stack([population.values * power, power])
-        self._reach = np.zeros((len(population.values), times))
-
-    def append(
-        self, step: int, y: FloatArray, c_y: FloatArray | None
-    ) -> tuple[None, FloatArray, FloatArray]:
-        n = step + 1
-        self._reach[:, step] = 1 - self._values * (self._reach[:, :n] @ y[0])
-        c_g, loss = (self._moments * self._reach[:, step]) @ self._reach[:, :n]
-        return None, c_g, loss
-
-    def state(self, times: int) -> dict[str, FloatArray]:
-        return {"reach": self._reach[:, :times].copy()}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._reach[:, : state["reach"].shape[1]] = state["reach"]
+        They depend on the block alone, so that a run that ends later has the same bits.
+        """
+        points = step - step % BLOCK + BLOCK + 1
+        self._all_points = points >= max(map(len, self._rules))
+        (values, weights), target = (rule.rule(points) for rule in self._rules)
+        #: mu_k lambda_k^p / N for p = 2 and 1.
+        self._moments = np.stack([values * weights, weights])
+        self._resolvents.start(values, known)
+        self._reach = _Reach(*target, self._y)
+        for earlier in range(known):
+            self._reach.append(earlier)
 
 
 class FeatureMarch:
@@ -181,10 +223,11 @@ class FeatureMarch:
         self._finite = bool(np.isfinite(limit.features))
         names = _HISTORIES + (_OF_FINITE if self._finite else ())
         self._known = {name: np.zeros((times, times)) for name in names}
-        self._modes: _ModeHistories = (
-            _FiniteModes(population, limit.features, times)
+        y = self._known["Y"]
+        self._modes: _Modes = (
+            _FiniteModes(population, limit.features, y, self._known["C_y"])
             if self._finite
-            else _MeanModes(population, times)
+            else _MeanModes(population, y)
         )
         self._loss = np.inf
         self._initial = float(population.signal.sum())
@@ -197,10 +240,11 @@ class FeatureMarch:
     @staticmethod
     def count(limit: FeatureLearning, population: Population, steps: int) -> int:
         """Numbers that a march over `steps` steps keeps."""
-        times = steps + 1
+        modes, times = len(population.values), steps + 1
         if np.isfinite(limit.features):
-            return (len(_HISTORIES) + len(_OF_FINITE) + 1 + len(population.values)) * times**2
-        return len(_HISTORIES) * times**2 + len(population.values) * times
+            kernels = len(_HISTORIES) + len(_OF_FINITE)
+            return kernels * times**2 + _FiniteModes.count(modes, times)
+        return len(_HISTORIES) * times**2 + _MeanModes.count(modes, times)
 
     def advance(self, stops: IntArray) -> FloatArray:
         """L(t,t), (len(stops), 1, 1); fewer rows if the loss grows."""
@@ -234,11 +278,15 @@ class FeatureMarch:
         q = w.copy()
         q[0, before] += gamma * c_w[0, before] * self._rates[:t]
         self._row("Q", q)
-        if self._finite:
+        if not self._finite:
+            self._row("Y", q)
+            _, c_u, loss = self._modes.append(t)
+            self._row("C_u", c_u[None])
+        else:
             y = q + twotime.rows_causal(twotime.rows_causal(q, known["Rc"]), known["Y"])
             self._row("Y", y)
-            c_y = twotime.rows_congruence(y, known["C_g"], known["Y"])[1]
-            rc, c_g, loss = self._modes.append(t, y, c_y[0])
+            self._row("C_y", twotime.rows_congruence(y, known["C_g"], known["Y"])[1])
+            rc, c_g, loss = self._modes.append(t)
             assert rc is not None
             self._row("Rc", rc[None])
             self._row("C_g", c_g[None])
@@ -246,10 +294,6 @@ class FeatureMarch:
             u[0, t] = 1.0
             self._row("U", u)
             self._row("C_u", twotime.rows_congruence(u, known["C_g"], known["U"])[1])
-        else:
-            self._row("Y", q)
-            _, c_u, loss = self._modes.append(t, q, None)
-            self._row("C_u", c_u[None])
         self._row("C0", loss[None])
         now = float(loss[t])
         self.diverged = grows(now, self._loss, self._initial)
@@ -267,7 +311,6 @@ class FeatureMarch:
         kept = slice(self.step + 1)
         return {
             **{name: history[kept, kept].copy() for name, history in self._known.items()},
-            **self._modes.state(self.step + 1),
             "loss": np.array(self._loss),
             "stored": np.array(self._stored, dtype=np.int64),
         }
@@ -277,7 +320,7 @@ class FeatureMarch:
         kept = slice(len(state["W"]))
         for name, history in self._known.items():
             history[kept, kept] = state[name]
-        self._modes.restore(state)
+        self._modes.resume(len(state["W"]))
         self.step, self._loss = len(state["W"]) - 1, float(state["loss"])
         self._stored = state["stored"].tolist()
 
@@ -317,7 +360,15 @@ class FeatureMarch:
             found["Rc"] -= count / self._features * value * h
             found["C_g"] += value**2 * v
             found["C0"] += value * v
-        found |= {"W": w, "Q": q, "Y": y, "U": u, "C_w": w @ c_u @ w.T, "C_u": u @ c_g @ u.T}
+        found |= {
+            "W": w,
+            "Q": q,
+            "Y": y,
+            "U": u,
+            "C_y": c_y,
+            "C_w": w @ c_u @ w.T,
+            "C_u": u @ c_g @ u.T,
+        }
         return max(
             deviation(np.tril(history), np.tril(found[name])) for name, history in known.items()
         )
