@@ -213,10 +213,10 @@ def test_small_steps_tend_to_the_flow():
 
 
 def test_without_feature_learning_they_are_random_features():
-    """Two-time equations against contour integrals."""
-    training = dc.GradientDescent(0.1, 40)
-    chain = dc.solve(dc.FeatureLearning(30, 0.0), SPECTRUM, training, save=("C0",))
-    contours = dc.solve(dc.RandomFeatures(INF, 30), SPECTRUM, training, save=("C0",))
+    """Two-time equations, with a Gauss rule for the many modes, against contour integrals."""
+    spectrum, training = power_law(500, 1.5, 1.75), dc.GradientDescent(0.1, 40)
+    chain = dc.solve(dc.FeatureLearning(30, 0.0), spectrum, training, save=("C0",))
+    contours = dc.solve(dc.RandomFeatures(INF, 30), spectrum, training, save=("C0",))
     np.testing.assert_allclose(chain.test_loss, contours.test_loss, rtol=1e-10)
     np.testing.assert_allclose(chain.kernel("C0"), contours.kernel("C0"), rtol=1e-10)
 
@@ -293,6 +293,17 @@ def test_an_unstable_rate_is_announced(features):
 def test_the_flow_says_when_it_missed_its_tolerance():
     with pytest.warns(dc.AccuracyWarning, match="exceeds tol = 1e-18"):
         dc.solve(dc.FeatureLearning(INF, 1.0), SPECTRUM, dc.GradientFlow([1.0, 10.0]), tol=1e-18)
+
+
+def test_it_is_said_where_a_run_is():
+    for limit, training in (
+        (dc.FeatureLearning(9, 1.0), DESCENT),
+        (dc.FeatureLearning(INF, 1.0), dc.GradientFlow([1.0])),
+        (dc.RandomFeatures(9, INF), DESCENT),
+    ):
+        told = dc.solve(limit, SPECTRUM, training, device="cuda").diagnostics
+        assert told["device"] == "cpu"
+        assert "runs on the CPU" in told["reason"]
 
 
 def test_memory_is_planned():

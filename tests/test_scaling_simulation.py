@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 import dmftcore as dc
+import fake_cupy
+from dmftcore import _arrays
 
 INF = dc.INFINITE
 #: Flat: the deviations of steep spectra at finite dimension belong to their few large modes.
@@ -138,3 +142,28 @@ def test_groups_are_taken_apart():
     limit, training = dc.RandomFeatures(6, 5, 0.1), dc.GradientDescent(0.1, 5)
     first, second = (dc.simulate(limit, s, training) for s in (single, grouped))
     np.testing.assert_allclose(first.test_loss, second.test_loss, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("limit", "training"),
+    [
+        (dc.FeatureLearning(7, 1.0), dc.GradientDescent(0.1, 6)),
+        (dc.RandomFeatures(12, 9, 0.1), dc.GradientDescent(0.1, 6, momentum=0.6)),
+        (dc.RandomFeatures(INF, INF), dc.GradientDescent(0.1, 6)),
+        (dc.RandomFeatures(INF, 9, 0.1), dc.OnlineSGD(0.05, 6, batch=3)),
+    ],
+)
+def test_a_device_trains_the_same_models(limit, training, monkeypatch):
+    library = fake_cupy.module()
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    monkeypatch.setattr(_arrays, "to_device", library.asarray)
+    host, there = (
+        dc.simulate(limit, SPECTRUM, training, seeds=2, save="all", device=device)
+        for device in ("cpu", "cuda")
+    )
+    assert there.diagnostics["device"] == "cuda"
+    for name in ("train_loss", "test_loss"):
+        assert type(getattr(there, name)) is np.ndarray
+        np.testing.assert_allclose(getattr(there, name), getattr(host, name), rtol=1e-12)
+    for name in host.two_time:
+        np.testing.assert_allclose(there.kernel(name), host.kernel(name), rtol=1e-11, atol=1e-13)

@@ -138,7 +138,8 @@ def solve(
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
     AccuracyWarning
-        If the estimated error of a flow exceeds `tol`.
+        If the estimated error of a flow exceeds `tol`, or a loss of `RandomFeatures` has decayed
+        below its accuracy.
     """
     check_nouns("solve", limit, data, training)
     if not isinstance(estimate_error, bool):

@@ -266,6 +266,7 @@ class FeatureMarch:
         # Rows of the strictly causal kernels, over the times 0..t with a zero at t.
         w = np.zeros((1, t + 1))
         if t > 0:
+            # One more update: Theta(t) = Theta(t-1) + lr_{t-1} 1_{t-1}, with the gradient then.
             lr = self._rates[t - 1]
             w[0, before] = known["W"][t - 1, before]
             w[0, t - 1] += lr

@@ -208,7 +208,7 @@ def _feature_flow(
         return found
 
     tableau, error, before = Tableau(symmetric=True), np.inf, np.empty(0)
-    floor = LOSS_FLOOR * float(population.signal.sum())
+    floor = max(LOSS_FLOOR * float(population.signal.sum()), 1e-300)
     for halving in range(HALVINGS + 1):
         flow = FeatureFlow(gamma, population, 2**halving)
         v = follow(flow, options.schedule, lambda now: float(losses(now)[0]) / 2, options.progress)

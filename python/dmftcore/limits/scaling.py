@@ -60,6 +60,11 @@ class FeatureLearning:
         Number N > 0 of features.
     gamma : float
         Feature-learning strength >= 0; 0 is a `RandomFeatures` of infinitely many samples.
+
+    Notes
+    -----
+    Noise of batches and finitely many samples are not part of the model. On tasks so easy that this
+    noise sets the exponent of lazy training, the exponent found here is that of its absence.
     """
 
     features: float
