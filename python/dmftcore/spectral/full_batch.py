@@ -13,6 +13,9 @@ from dmftcore.spectral.transform import transform, transform_diagonal
 
 __all__ = ["full_batch"]
 
+#: Largest number of pairs of nodes that are evaluated at a time.
+GRID = 1 << 22
+
 
 def full_batch(
     problem: Problem, filter_: Filter, times: FloatArray, two_time: bool
@@ -61,9 +64,13 @@ def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatAr
     """The test loss at equal times."""
     curve = np.zeros(len(times))
     for piece in pieces:
-        w = piece.values * (piece.contour.dz / piece.contour.z)
-        phi, _ = problem.two_point(piece.contour.z, _closed(piece.contour.z))
-        curve[piece.where] = transform_diagonal(2 * w, phi, _closed(w))
+        z = piece.contour.z
+        weights = piece.values * (piece.contour.dz / z)
+        # Lines of the grid by parts: an ellipse may have thousands of nodes.
+        parts = np.array_split(np.arange(len(z)), 1 + 2 * len(z) ** 2 // GRID)
+        for part in parts:
+            phi, _ = problem.two_point(z[part], _closed(z))
+            curve[piece.where] += transform_diagonal(2 * weights[:, part], phi, _closed(weights))
     return curve
 
 
