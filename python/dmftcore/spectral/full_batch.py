@@ -54,23 +54,25 @@ def _pieces(
 def _single(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
     """The fast path: one integral over the squared filter."""
     curve = np.zeros(len(times))
-    for piece in pieces:
-        weights = piece.contour.dz * problem.residual(piece.contour.z)
-        curve[piece.where] = 2 * (piece.values @ weights).real
+    ends = np.cumsum([len(piece.contour.z) for piece in pieces])
+    residual = problem.residual(np.concatenate([piece.contour.z for piece in pieces]))
+    for piece, values in zip(pieces, np.split(residual, ends[:-1]), strict=True):
+        curve[piece.where] = 2 * (piece.values @ (piece.contour.dz * values)).real
     return curve
 
 
 def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
     """The test loss at equal times."""
     curve = np.zeros(len(times))
-    for piece in pieces:
-        z = piece.contour.z
-        weights = piece.values * (piece.contour.dz / z)
-        # Lines of the grid by parts: an ellipse may have thousands of nodes.
-        parts = np.array_split(np.arange(len(z)), 1 + 2 * len(z) ** 2 // GRID)
-        for part in parts:
-            phi, _ = problem.two_point(z[part], _closed(z))
-            curve[piece.where] += transform_diagonal(2 * weights[:, part], phi, _closed(weights))
+    for nodes in {len(piece.contour.z) for piece in pieces}:
+        alike = [piece for piece in pieces if len(piece.contour.z) == nodes]
+        z = np.stack([piece.contour.z for piece in alike])
+        weights = [piece.values * (piece.contour.dz / piece.contour.z) for piece in alike]
+        # Lines of the grids by parts: an ellipse may have thousands of nodes.
+        for lines in np.array_split(np.arange(nodes), 1 + 2 * len(alike) * nodes**2 // GRID):
+            grids, _ = problem.two_point(z[:, lines], _closed(z))
+            for piece, w, phi in zip(alike, weights, grids, strict=True):
+                curve[piece.where] += transform_diagonal(2 * w[:, lines], phi, _closed(w))
     return curve
 
 

@@ -53,7 +53,8 @@ class Problem:
         return float(self.population.signal.sum()) + self.noise_variance
 
     def two_point(self, z1: ComplexArray, z2: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
-        """Phi of the test and of the training loss, (n1, n2)."""
+        """Phi of the test and of the training loss, (*batch, n1, n2)."""
+        z1, z2 = np.ascontiguousarray(z1), np.ascontiguousarray(z2)
         found = two_point(z1, z2, self.spectrum, self.samples, self.features, self.noise_variance)
         return found.test, found.train
 
