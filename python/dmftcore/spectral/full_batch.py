@@ -21,17 +21,21 @@ def full_batch(
     problem: Problem, filter_: Filter, times: FloatArray, two_time: bool
 ) -> LearningCurve:
     """The losses of a filter, and on request their tables."""
-    edge = problem.edge
-    pieces = _pieces(filter_, times, edge)
+    edge, scale = problem.edge, problem.initial_loss
     train, train_error = twice(
-        lambda again: _single(problem, _pieces(filter_, times, edge, 2, again), times),
-        problem.initial_loss,
+        lambda pieces: _single(problem, pieces, times),
+        _pieces(filter_, times, edge, power=2),
+        _pieces(filter_, times, edge, power=2, again=True),
+        scale,
     )
+    pieces = _pieces(filter_, times, edge)
     test, test_error = train, train_error
     if np.isfinite(problem.samples):
         test, test_error = twice(
-            lambda again: _double(problem, _pieces(filter_, times, edge, 1, again), times),
-            problem.initial_loss,
+            lambda pieces: _double(problem, pieces, times),
+            pieces,
+            _pieces(filter_, times, edge, again=True),
+            scale,
         )
     tables = _tables(problem, pieces, times) if two_time else (None, None)
     return LearningCurve(
