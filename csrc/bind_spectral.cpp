@@ -22,13 +22,13 @@ void require(bool condition, const char* text) {
 
 // kappa, and the number of parameters before the first that was not solved for.
 std::pair<Complexes, index> spectral_kappa(const Complexes& z, const Doubles& lam,
-                                           const Doubles& power, double samples, double features) {
+                                           const Doubles& mu, double samples, double features) {
   require(z.ndim() == 1, "z must be (n,)");
   require(lam.ndim() == 1 && lam.shape(0) > 0, "lam must be (modes,)");
-  require(power.ndim() == 1 && power.shape(0) == lam.shape(0), "power must be (modes,)");
+  require(mu.ndim() == 1 && mu.shape(0) == lam.shape(0), "mu must be (modes,)");
   Complexes kappa(z.shape(0));
   const complex* const zp = z.data();
-  const double *const lp = lam.data(), *const wp = power.data();
+  const double *const lp = lam.data(), *const wp = mu.data();
   complex* const kp = kappa.mutable_data();
   index solved = 0;
   {
@@ -68,7 +68,7 @@ py::tuple spectral_two_point(const Complexes& one1, const Complexes& one2, const
 
 void register_spectral(py::module_& m) {
   const auto strict = [](const char* name) { return py::arg(name).noconvert(); };
-  m.def("spectral_kappa", &spectral_kappa, strict("z"), strict("lam"), strict("power"),
+  m.def("spectral_kappa", &spectral_kappa, strict("z"), strict("lam"), strict("mu"),
         py::arg("samples"), py::arg("features"));
   m.def("spectral_two_point", &spectral_two_point, strict("one1"), strict("one2"), strict("lam"),
         strict("weights"), py::arg("samples"), py::arg("features"), py::arg("noise_variance"));

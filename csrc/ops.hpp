@@ -75,9 +75,9 @@ void rows_causal_batch(index batch, index n, bool transposed, const T* x, const 
 // Random matrices (dmftcore.spectral), of P samples and N features, either of which may be
 // infinite; lam: m eigenvalues > 0.
 
-// kappa(z) for Im z >= 0, not z <= 0;  power: mu_k lam_k. Returns the first z that was not solved
+// kappa(z) for Im z >= 0, not z <= 0;  mu: multiplicities. Returns the first z that was not solved
 // for, or nz.
-index spectral_kappa(index nz, index m, const double* lam, const double* power, double samples,
+index spectral_kappa(index nz, index m, const double* lam, const double* mu, double samples,
                      double features, const complex* z, complex* kappa);
 
 // Two-point functions on the grids of n1 x n2 parameters, for each of `batch`. one1 is three arrays

@@ -89,13 +89,26 @@ struct Path {
 
 enum class State { running, solved, failed };
 
-// One step, from the sums of power / (lam + next) and its square.
-State step(Path& path, complex sum, complex square, double p, double n) {
-  const complex r1 = 1.0 - p * sum, r3 = 1.0 - n * sum;
+// How 1 - df / Q comes from a sum over the modes. With fewer directions than samples and features,
+// df = D - kappa sum mu / (lam + kappa), and the small responses of small kappa keep their digits.
+struct Model {
+  double p, n;      // 1/P, 1/N
+  double dimension; // D
+  bool few;         // directions
+};
+
+// One step, from the sums of mu / (lam + next), or of mu lam / (lam + next), and the like with the
+// square of the denominator.
+State step(Path& path, complex sum, complex square, const Model& model) {
+  const double p = model.p, n = model.n, d = model.dimension;
+  const complex rest = path.next * sum;
+  const complex r1 = model.few ? 1 - p * d + p * rest : 1.0 - p * sum;
+  const complex r3 = model.few ? 1 - n * d + n * rest : 1.0 - n * sum;
   const complex distance = std::log(path.z / (path.next * r1 * r3));
   const bool accepted = std::abs(distance) < std::abs(path.rest) && path.on_branch(r1, r3);
   if (accepted) {
-    const complex slope = path.next * square; // -d sum / d log kappa
+    // - d df / d log kappa
+    const complex slope = path.next * (model.few ? sum - path.next * square : square);
     const complex a1 = p * slope / r1, a3 = n * slope / r3, s = 1.0 + a1 + a3;
     path.kappa = path.next;
     path.rest = distance;
@@ -125,11 +138,17 @@ State step(Path& path, complex sum, complex square, double p, double n) {
 
 } // namespace
 
-index spectral_kappa(index nz, index m, const double* lam, const double* power, double samples,
+index spectral_kappa(index nz, index m, const double* lam, const double* mu, double samples,
                      double features, const complex* z, complex* kappa) {
-  const double p = 1 / samples, n = 1 / features;
-  double trace = 0;
-  for (index k = 0; k < m; ++k) trace += power[k];
+  double dimension = 0, trace = 0;
+  Scratch<double> powers(m);
+  for (index k = 0; k < m; ++k) {
+    dimension += mu[k];
+    trace += powers.data()[k] = mu[k] * lam[k];
+  }
+  const Model model{1 / samples, 1 / features, dimension,
+                    dimension <= samples && dimension <= features};
+  const double* const weights = model.few ? mu : powers.data();
   const auto ends = extent(m, lam);
   const auto& kernels = spectral_kernels();
   std::atomic<index> first_failed{nz};
@@ -143,18 +162,18 @@ index spectral_kappa(index nz, index m, const double* lam, const double* power, 
     std::vector<Path> paths;
     for (index i = begin; i < end; ++i) {
       // Here R1 and R3 are positive, and h is at least |z|.
-      const double start = std::abs(z[i]) + trace * (p + n);
+      const double start = std::abs(z[i]) + trace * (model.p + model.n);
       paths.emplace_back(i, z[i], start);
     }
     SpectralSums sums(end - begin);
     for (int done = 0; !paths.empty() && done < MOST_SUMS; ++done) {
       const index count = static_cast<index>(paths.size());
       for (index i = 0; i < count; ++i) sums.set(i, paths[static_cast<std::size_t>(i)].next);
-      sums.run(kernels.slopes, count, m, lam, ends, power);
+      sums.run(kernels.slopes, count, m, lam, ends, weights);
       auto kept = paths.begin();
       for (index i = 0; i < count; ++i) {
         Path& path = paths[static_cast<std::size_t>(i)];
-        const State state = step(path, sums.moment(i), sums.square(i), p, n);
+        const State state = step(path, sums.moment(i), sums.square(i), model);
         if (state == State::solved) kappa[path.place] = path.next;
         if (state == State::failed) fail(path.place);
         if (state == State::running) *kept++ = path;

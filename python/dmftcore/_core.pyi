@@ -110,7 +110,7 @@ def lazy_updates(
 def spectral_kappa(
     z: NDArray[complex128],
     lam: NDArray[float64],
-    power: NDArray[float64],
+    mu: NDArray[float64],
     samples: float,
     features: float,
 ) -> tuple[NDArray[complex128], int]: ...

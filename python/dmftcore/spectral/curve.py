@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmftcore._validate import FloatArray
+from dmftcore.spectral.filters import Piece
 
 __all__ = ["LearningCurve", "twice"]
 
@@ -49,11 +50,16 @@ class LearningCurve:
     kernel: FloatArray | None = None
 
 
-def twice(evaluate: Callable[[bool], FloatArray], scale: float) -> tuple[FloatArray, FloatArray]:
+def twice(
+    evaluate: Callable[[list[Piece]], FloatArray],
+    pieces: list[Piece],
+    others: list[Piece],
+    scale: float,
+) -> tuple[FloatArray, FloatArray]:
     """A curve, and its error from a second evaluation on other contours.
 
     What both lose to rounding, and may lose alike, is added in units of `scale`, the loss at the
     start.
     """
-    curve = evaluate(False)
-    return curve, np.abs(curve - evaluate(True)) + ROUNDING * scale
+    curve = evaluate(pieces)
+    return curve, np.abs(curve - evaluate(others)) + ROUNDING * scale

@@ -35,6 +35,8 @@ HYPERBOLA = "hyperbola for each octave of times"
 HYPERBOLA_IN_LOG = "hyperbola in log rho for each octave of late times"
 #: Nodes of a hyperbola are left out where the filter is below e^-45.
 DROPPED = 45.0
+#: From so many consecutive steps on, products are cheaper than exponentials.
+CONSECUTIVE = 64
 #: Logarithm of how little of the modes that oscillate with momentum is left out.
 LEFT_OUT = 34.0
 
@@ -147,17 +149,17 @@ class Descent:
             steps = np.unique(np.round(last * np.array([0.03, 0.1, 0.3, 0.6, 1.0])))
             contour = ellipse(
                 edge,
-                lambda z: float(np.abs(self._at(self._log_root(z), steps)).max() ** power),
+                lambda z: float(np.abs(self._at(self._log_root(z), steps, power)).max()),
                 again,
             )
-            values = self._at(self._log_root(contour.z), times[early]) ** power
+            values = self._at(self._log_root(contour.z), times[early], power)
             found.append(Piece(early, contour, values, ELLIPSE))
         late = np.flatnonzero(times >= self.late)
         for octave in octaves(times[late]):
             where = late[octave]
             first = times[where[0]]
             contour, log_root = self.late_contour(power * first, edge, _hyperbola_nodes(again))
-            values = self._at(log_root, times[where]) ** power
+            values = self._at(log_root, times[where], power)
             found.append(Piece(where, contour, values, HYPERBOLA_IN_LOG))
         return found
 
@@ -200,15 +202,27 @@ class Descent:
         middle, end = (1 + self.momentum + self.lr * z) / 2, np.sqrt(self.momentum)
         return np.asarray(np.log(middle + np.sqrt(middle - end) * np.sqrt(middle + end)))
 
-    def _at(self, log_root: ComplexArray, times: FloatArray) -> ComplexArray:
-        """The filter where log rho is given, (times, n)."""
-        fast: ComplexArray = np.exp(times[:, None] * log_root)
+    def _at(self, log_root: ComplexArray, times: FloatArray, power: int) -> ComplexArray:
+        """The filter, or its square, where log rho is given, (times, n)."""
         if self.momentum == 0:
-            return fast
+            return _powers(power * log_root, times)
         m, rho = self.momentum, np.exp(log_root)
-        slow = np.exp(times[:, None] * (np.log(m) - log_root))
+        fast, slow = _powers(log_root, times), _powers(np.log(m) - log_root, times)
         sum_: ComplexArray = rho * (rho - m) * fast + m * np.expm1(log_root) * slow
-        return sum_ / (rho**2 - m)
+        values = sum_ / (rho**2 - m)
+        return values if power == 1 else values**2
+
+
+def _powers(logs: ComplexArray, times: FloatArray) -> ComplexArray:
+    """e^{logs t}, (times, n); of consecutive steps by products of two short tables."""
+    count = len(times)
+    if count < CONSECUTIVE or (np.diff(times) != 1).any():
+        return np.exp(times[:, None] * logs)
+    width = int(np.ceil(np.sqrt(count)))
+    coarse = np.exp((times[0] + width * np.arange(-(-count // width)))[:, None] * logs)
+    fine = np.exp(np.arange(width)[:, None] * logs)
+    powers: ComplexArray = (coarse[:, None] * fine).reshape(-1, len(logs))[:count]
+    return powers
 
 
 @dataclass(frozen=True, eq=False)

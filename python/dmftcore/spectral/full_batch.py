@@ -13,22 +13,29 @@ from dmftcore.spectral.transform import transform, transform_diagonal
 
 __all__ = ["full_batch"]
 
+#: Largest number of pairs of nodes that are evaluated at a time.
+GRID = 1 << 22
+
 
 def full_batch(
     problem: Problem, filter_: Filter, times: FloatArray, two_time: bool
 ) -> LearningCurve:
     """The losses of a filter, and on request their tables."""
-    edge = problem.edge
-    pieces = _pieces(filter_, times, edge)
+    edge, scale = problem.edge, problem.initial_loss
     train, train_error = twice(
-        lambda again: _single(problem, _pieces(filter_, times, edge, 2, again), times),
-        problem.initial_loss,
+        lambda pieces: _single(problem, pieces, times),
+        _pieces(filter_, times, edge, power=2),
+        _pieces(filter_, times, edge, power=2, again=True),
+        scale,
     )
+    pieces = _pieces(filter_, times, edge)
     test, test_error = train, train_error
     if np.isfinite(problem.samples):
         test, test_error = twice(
-            lambda again: _double(problem, _pieces(filter_, times, edge, 1, again), times),
-            problem.initial_loss,
+            lambda pieces: _double(problem, pieces, times),
+            pieces,
+            _pieces(filter_, times, edge, again=True),
+            scale,
         )
     tables = _tables(problem, pieces, times) if two_time else (None, None)
     return LearningCurve(
@@ -51,19 +58,25 @@ def _pieces(
 def _single(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
     """The fast path: one integral over the squared filter."""
     curve = np.zeros(len(times))
-    for piece in pieces:
-        weights = piece.contour.dz * problem.residual(piece.contour.z)
-        curve[piece.where] = 2 * (piece.values @ weights).real
+    ends = np.cumsum([len(piece.contour.z) for piece in pieces])
+    residual = problem.residual(np.concatenate([piece.contour.z for piece in pieces]))
+    for piece, values in zip(pieces, np.split(residual, ends[:-1]), strict=True):
+        curve[piece.where] = 2 * (piece.values @ (piece.contour.dz * values)).real
     return curve
 
 
 def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
     """The test loss at equal times."""
     curve = np.zeros(len(times))
-    for piece in pieces:
-        w = piece.values * (piece.contour.dz / piece.contour.z)
-        phi, _ = problem.two_point(piece.contour.z, _closed(piece.contour.z))
-        curve[piece.where] = transform_diagonal(2 * w, phi, _closed(w))
+    for nodes in {len(piece.contour.z) for piece in pieces}:
+        alike = [piece for piece in pieces if len(piece.contour.z) == nodes]
+        z = np.stack([piece.contour.z for piece in alike])
+        weights = [piece.values * (piece.contour.dz / piece.contour.z) for piece in alike]
+        # Lines of the grids by parts: an ellipse may have thousands of nodes.
+        for lines in np.array_split(np.arange(nodes), 1 + 2 * len(alike) * nodes**2 // GRID):
+            grids, _ = problem.two_point(z[:, lines], _closed(z))
+            for piece, w, phi in zip(alike, weights, grids, strict=True):
+                curve[piece.where] += transform_diagonal(2 * w[:, lines], phi, _closed(w))
     return curve
 
 

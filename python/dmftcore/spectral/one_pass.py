@@ -7,7 +7,7 @@ import numpy as np
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray
 from dmftcore.spectral.curve import LearningCurve, twice
-from dmftcore.spectral.filters import Descent, described
+from dmftcore.spectral.filters import Descent, Piece, described
 from dmftcore.spectral.problem import Problem
 from dmftcore.spectral.time_domain import LONGEST_MARCH, gradient_responses, march
 
@@ -36,25 +36,26 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
             "not below 1; take more samples a step, or a smaller lr"
         )
 
-    def integrals(again: bool) -> FloatArray:
+    def integrals(pieces: list[Piece]) -> FloatArray:
         """L, F and K, (3, n_times)."""
         found = np.zeros((3, len(times)))
-        # rho = 1 + z, as a filter of descent with lr = 1 has it.
-        for piece in Descent(1.0).pieces(times, 1.0, again=again):
+        for piece in pieces:
             z, rho = piece.contour.z, 1 + piece.contour.z
             root = np.sqrt(rho)
             plus, minus = z / ((1 + root) * lr), np.negative(1 + root) / lr
             g, h = problem.residual_and_noise(np.concatenate([plus, minus]))
             forcing = root / (2 * lr) * _difference(g)
             kernel = root * lr / (2 * batch) * _difference(h)
-            for row, transform in zip(
-                found, (forcing / (1 - kernel / rho), forcing, kernel), strict=True
-            ):
-                weights = transform / rho * piece.contour.dz
-                row[piece.where] = 2 * (piece.values @ weights).real
+            transforms = np.stack([forcing / (1 - kernel / rho), forcing, kernel])
+            weights = transforms / rho * piece.contour.dz
+            found[:, piece.where] = 2 * (weights @ piece.values.T).real
         return found
 
-    curves, errors = twice(integrals, problem.initial_loss)
+    # rho = 1 + z, as the filter of descent with lr = 1 has it.
+    powers = Descent(1.0)
+    pieces = powers.pieces(times, 1.0)
+    others = powers.pieces(times, 1.0, again=True)
+    curves, errors = twice(integrals, pieces, others, problem.initial_loss)
     loss, forcing, kernel = curves
     return LearningCurve(
         times,
@@ -62,7 +63,7 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
         loss,
         errors[0],
         errors[0],
-        "generating functions: " + described(Descent(1.0).pieces(times, 1.0), times),
+        "generating functions: " + described(pieces, times),
         forcing=forcing,
         kernel=kernel,
     )

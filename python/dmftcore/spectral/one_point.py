@@ -101,11 +101,11 @@ def one_point(
     kappa[upper == 0] = _kappa_at_zero(population, min(samples, features))
     beyond = np.flatnonzero(upper)
     kappa[beyond], solved = _core.spectral_kappa(
-        upper[beyond], population.values, population.power, samples, features
+        upper[beyond], population.values, population.multiplicities, samples, features
     )
     if solved < len(beyond):
         raise ArithmeticError(
-            f"kappa(z) was not found at z = {upper[beyond[solved]]:.17g}, samples = {samples:g}, "
+            f"kappa(z) was not found at z = {upper[beyond[solved]]}, samples = {samples:g}, "
             f"features = {features:g}: z is too close to the eigenvalues"
         )
     ratio = np.divide(upper, kappa, out=np.zeros_like(upper), where=kappa != 0)
@@ -125,8 +125,11 @@ def _responses(
     ``P (1 - R1) = N (1 - R3)`` makes the smaller one the root of a quadratic.
     """
     few, many = min(samples, features), max(samples, features)
-    part = 1.0 if few == many else few / many
-    smaller = 2 * ratio / (1 - part + np.sqrt((1 - part) ** 2 + 4 * part * ratio))
+    if math.isinf(few):
+        return np.ones_like(ratio), np.ones_like(ratio)
+    part = few / many
+    divisor = 1 - part + np.sqrt((1 - part) ** 2 + 4 * part * ratio)
+    smaller = np.divide(2 * ratio, divisor, out=np.zeros_like(ratio), where=ratio != 0)
     larger = 1 - part + part * smaller
     return (smaller, larger) if samples <= features else (larger, smaller)
 

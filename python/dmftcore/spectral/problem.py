@@ -16,7 +16,7 @@ from dmftcore.spectrum import AnySpectrum
 __all__ = ["Problem"]
 
 #: Numbers in a table of all modes at some spectral parameters.
-TABLE = 1 << 21
+TABLE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Problem:
         return float(self.population.signal.sum()) + self.noise_variance
 
     def two_point(self, z1: ComplexArray, z2: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
-        """Phi of the test and of the training loss, (n1, n2)."""
+        """Phi of the test and of the training loss, (*batch, n1, n2)."""
+        z1, z2 = np.ascontiguousarray(z1), np.ascontiguousarray(z2)
         found = two_point(z1, z2, self.spectrum, self.samples, self.features, self.noise_variance)
         return found.test, found.train
 
@@ -84,9 +85,12 @@ class Problem:
 
     def _over_modes(self, kappa: ComplexArray, *weights: FloatArray) -> ComplexArray:
         """sum_k weights_k / (lambda_k + kappa), (weights, n)."""
+        # In real numbers: w / (lambda + kappa) = (w lambda + conj(kappa) w) / |lambda + kappa|^2.
         values, rows = self.population.values, np.stack(weights)
+        rows = np.concatenate([rows * values, rows])
         parts = np.array_split(kappa, 1 + kappa.size * len(values) // TABLE)
-        sums: ComplexArray = np.concatenate(
-            [rows @ (1 / (values[:, None] + part)) for part in parts], axis=1
+        sums = np.concatenate(
+            [rows @ (1 / ((values[:, None] + k.real) ** 2 + k.imag**2)) for k in parts], axis=1
         )
-        return sums
+        with_values, alone = np.split(sums, 2)
+        return np.asarray(with_values + kappa.conj() * alone, np.complex128)
