@@ -7,13 +7,13 @@
 // bits for any number of threads.
 #pragma once
 
-#include <complex>
 #include <cstddef>
+
+#include "complex.hpp"
 
 namespace dmftcore {
 
 using index = std::ptrdiff_t;
-using complex = std::complex<double>;
 
 namespace cpu {
 

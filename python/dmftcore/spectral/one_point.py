@@ -129,7 +129,8 @@ def _responses(
         return np.ones_like(ratio), np.ones_like(ratio)
     part = few / many
     divisor = 1 - part + np.sqrt((1 - part) ** 2 + 4 * part * ratio)
-    smaller = np.divide(2 * ratio, divisor, out=np.zeros_like(ratio), where=ratio != 0)
+    smaller = np.zeros_like(ratio)
+    np.divide(2 * ratio, divisor, out=smaller, where=ratio != 0)
     larger = 1 - part + part * smaller
     return (smaller, larger) if samples <= features else (larger, smaller)
 
