@@ -18,8 +18,10 @@ FEW_RATES = np.geomspace(0.01, 0.1, 3)
 
 #: Constants of examples that take long, as small as their pictures allow.
 QUICK = {
+    "compute_optimal": {"BUDGETS": np.geomspace(1e3, 1e5, 3), "SIZES": (10.0,)},
     "data_repetition": {"STEPS": 10, "WIDTH": 20, "SEEDS": 2},
     "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3), "RATES": FEW_RATES},
+    "hard_and_easy_tasks": {"LAST": 1e3},
     "learning_rate_transfer": {
         "STEPS": 6,
         "WIDTHS": (1, 4),

@@ -12,12 +12,13 @@ Three nouns, three verbs, one result::
     experiment = dc.simulate(limit, data, training, width=1000, seeds=4)
     grid = dc.sweep(dc.solve, limit=[limit, ...], data=data, training=training)
 
-The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`.
+The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`, those on the
+resolvents of random matrices in `dmftcore.spectral`.
 """
 
 from importlib.metadata import version
 
-from dmftcore import twotime
+from dmftcore import spectral, twotime
 from dmftcore._core import cuda_status, get_num_threads, set_num_threads
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
@@ -26,7 +27,9 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.precision import PrecisionLaw
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -40,11 +43,14 @@ __all__ = [
     "Dataset",
     "DeepLinear",
     "DivergenceError",
+    "FeatureLearning",
     "GradientDescent",
     "GradientFlow",
     "OnlineSGD",
     "PowerLaw",
+    "PrecisionLaw",
     "ProportionalLinear",
+    "RandomFeatures",
     "Solution",
     "Spectrum",
     "StabilityWarning",
@@ -53,6 +59,7 @@ __all__ = [
     "set_num_threads",
     "simulate",
     "solve",
+    "spectral",
     "sweep",
     "twotime",
 ]

@@ -20,6 +20,7 @@ from dmftcore._optional import optional_import
 from dmftcore._progress import reporting
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
+from dmftcore._verbs import unmarched
 from dmftcore.checkpoint import Checkpoint
 from dmftcore.config import Config, ConfigError, read_config
 from dmftcore.demo import demo_config
@@ -27,7 +28,6 @@ from dmftcore.errors import CudaError, DivergenceError, StabilityWarning
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
-from dmftcore.training import GradientFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -253,15 +253,13 @@ def _run(
     if picture is not None:
         _check_picture(picture, inputs=[path, output])
     if checkpoint is not None:
-        if theory and isinstance(config.training, GradientFlow):
-            raise ConfigError(f"--checkpoint: {path} asks for a flow, which cannot be resumed")
+        if theory and (why := unmarched(config.limit, config.training)):
+            raise ConfigError(f"--checkpoint: {path}: {why}")
         _check_target(checkpoint, inputs=[path, output])
 
     with _checkpoints(output, checkpoint, config, theory=theory) as files, _Store(output) as store:
         if theory:
-            # A flow cannot be resumed.
-            is_flow = isinstance(config.training, GradientFlow)
-            file = None if is_flow else files["theory"]
+            file = None if unmarched(config.limit, config.training) else files["theory"]
             store.run("theory", solve, config, config.solve, file)
         if config.simulate is not None:
             store.run("experiment", simulate, config, config.simulate, files["experiment"])

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from numpy import float32, float64, int64
+from numpy import complex128, float32, float64, int64
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", float64, float32)
@@ -104,3 +104,22 @@ def lazy_updates(
     velocity: NDArray[float64],
     initial: NDArray[float64],
 ) -> int: ...
+
+# bind_spectral.cpp
+
+def spectral_kappa(
+    z: NDArray[complex128],
+    lam: NDArray[float64],
+    mu: NDArray[float64],
+    samples: float,
+    features: float,
+) -> tuple[NDArray[complex128], int]: ...
+def spectral_two_point(
+    one1: NDArray[complex128],
+    one2: NDArray[complex128],
+    lam: NDArray[float64],
+    weights: NDArray[float64],
+    samples: float,
+    features: float,
+    noise_variance: float,
+) -> tuple[NDArray[complex128], NDArray[complex128], NDArray[complex128] | None]: ...

@@ -9,23 +9,31 @@ import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
 from dmftcore._validate import one_of, positive
-from dmftcore._verbs import check_nouns, device_of, fields_to_save
+from dmftcore._verbs import check_nouns, device_of, fields_to_save, unmarched
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow, proportional_solve
+from dmftcore.limits import (
+    feature_solve,
+    linear,
+    linear_flow,
+    proportional_solve,
+    random_features,
+)
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress, SolveOptions
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
+from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear | ProportionalLinear,
-    data: Dataset | None,
+    limit: DeepLinear | ProportionalLinear | RandomFeatures | FeatureLearning,
+    data: Dataset | AnySpectrum | None,
     training: Training,
     *,
     times: npt.ArrayLike | None = None,
@@ -42,14 +50,16 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
+    limit : DeepLinear, ProportionalLinear, RandomFeatures or FeatureLearning
         Which network, in which limit.
-    data : Dataset or None
-        Training points, and optionally test points; None for a `ProportionalLinear`, whose data
-        are random.
+    data : Dataset, Spectrum, PowerLaw or None
+        Training points, and optionally test points; the spectrum of the population for
+        `RandomFeatures` and `FeatureLearning`; None for a `ProportionalLinear`, whose data are
+        random.
     training : GradientDescent, GradientFlow or OnlineSGD
         Learning rates, momentum, weight decay and number of steps, or the times of a flow. A
-        `ProportionalLinear` has no flow, and only it has `OnlineSGD`.
+        `ProportionalLinear` has no flow, and only it and `RandomFeatures` have `OnlineSGD`. A
+        `FeatureLearning` has a flow with infinitely many features.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond. A flow has its own.
@@ -61,7 +71,9 @@ def solve(
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
         at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
-        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". With random features
+        "C0", the population error v(t).Lambda v(s) with the noise, and "CD", that on the training
+        samples; with learned ones "C0" and, per neuron, "C_w" and "C_u" of readout and gradient.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
@@ -69,7 +81,7 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-    method : {"growing", "chain", "richardson", "stiff"}, optional
+    method : {"growing", "chain", "richardson", "stiff", "closed", "spectral"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
@@ -79,7 +91,9 @@ def solve(
         For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
-        Random data have the chain alone, at a cost O((L + modes) steps^3).
+        Learned features: "chain", at a cost O(modes steps^3), and for infinitely many of them
+        "closed", O(modes^2 steps), or O(modes log tau) for a flow. Random features: "spectral",
+        contour integrals whose cost does not grow with time.
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
@@ -98,7 +112,8 @@ def solve(
         File from which the same call goes on after it was interrupted, to the same result bit for
         bit (on the same machine, with the same versions). It is written about once a minute, on
         Ctrl-C, and at the end: the same call with more steps extends a run. An extended run keeps
-        what it has by default: its `tol`, and the steps stored so far. Not for a flow.
+        what it has by default: its `tol`, and the steps stored so far. Not for a flow, nor for
+        `RandomFeatures`.
 
     Returns
     -------
@@ -114,8 +129,8 @@ def solve(
     CudaError, ImportError
         If the chain is to be marched on a device and there is none, or no cupy.
     DivergenceError
-        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
-        it carries the part already solved.
+        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0,
+        or, of a `FeatureLearning`, when it grows at all; it carries the part already solved.
 
     Warns
     -----
@@ -123,17 +138,22 @@ def solve(
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
     AccuracyWarning
-        If the estimated error of a flow exceeds `tol`.
+        If the estimated error of a flow exceeds `tol`, or a loss of `RandomFeatures` has decayed
+        below its accuracy.
     """
     check_nouns("solve", limit, data, training)
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
-    if isinstance(training, GradientFlow) and checkpoint is not None:
-        raise ValueError("checkpoint: a GradientFlow cannot be resumed; leave checkpoint out")
+    if checkpoint is not None and (why := unmarched(limit, training)):
+        raise ValueError(f"checkpoint: {why}; leave checkpoint out")
     schedule = Schedule.of_training(training, times, kernel_times)
     theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
     if isinstance(limit, ProportionalLinear):
         theory = proportional_solve
+    elif isinstance(limit, FeatureLearning):
+        theory = feature_solve
+    elif isinstance(limit, RandomFeatures):
+        theory = random_features
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
@@ -144,7 +164,8 @@ def solve(
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
     )
-    data = None if data is None else data.on_host
+    if isinstance(data, Dataset):
+        data = data.on_host
     config = {
         "limit": describe(limit),
         "data": describe(data),
@@ -163,7 +184,13 @@ def solve(
     if isinstance(limit, ProportionalLinear):
         assert not isinstance(training, GradientFlow)
         return proportional_solve.solve_proportional(limit, training, options, config)
-    assert data is not None
+    if isinstance(limit, RandomFeatures | FeatureLearning):
+        assert isinstance(data, Spectrum | PowerLaw)
+        if isinstance(limit, RandomFeatures):
+            return random_features.solve_random_features(limit, data, training, options, config)
+        assert not isinstance(training, OnlineSGD)
+        return feature_solve.solve_feature_learning(limit, data, training, options, config)
+    assert isinstance(data, Dataset)
     assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)

@@ -9,9 +9,11 @@ from dmftcore._validate import one_of
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
-__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "device_of", "fields_to_save"]
+__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "device_of", "fields_to_save", "unmarched"]
 
 NO_FLOW_OF_NETWORKS = (
     "networks are trained in steps, not by a GradientFlow: use GradientDescent with a small lr, "
@@ -20,8 +22,8 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, ProportionalLinear),
-    "simulate": (DeepLinear, ProportionalLinear),
+    "solve": (DeepLinear, ProportionalLinear, RandomFeatures, FeatureLearning),
+    "simulate": (DeepLinear, ProportionalLinear, RandomFeatures, FeatureLearning),
 }
 
 
@@ -45,6 +47,9 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         if not isinstance(training, GradientDescent | OnlineSGD):
             raise TypeError(f"training must be a GradientDescent or an OnlineSGD, not {training!r}")
         return
+    if isinstance(limit, RandomFeatures | FeatureLearning):
+        _check_population(verb, limit, data, training)
+        return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
     if isinstance(training, OnlineSGD):
@@ -55,7 +60,35 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
 
 
-def device_of(data: Dataset | None, device: str | None) -> str:
+def _check_population(
+    verb: str, limit: RandomFeatures | FeatureLearning, data: Any, training: Any
+) -> None:
+    """The data and trainings of models that learn from a spectrum."""
+    name = type(limit).__name__
+    if not isinstance(data, Spectrum | PowerLaw):
+        raise TypeError(
+            f"data must be a Spectrum or a PowerLaw, which a {name} learns, not {data!r}"
+        )
+    known: tuple[type, ...] = (GradientDescent, GradientFlow)
+    if isinstance(limit, RandomFeatures):
+        known = (*known, OnlineSGD)
+    if not isinstance(training, known):
+        kinds = " or a ".join(kind.__name__ for kind in known)
+        raise TypeError(f"training must be a {kinds}, which train a {name}, not {training!r}")
+    if verb == "simulate" and isinstance(training, GradientFlow):
+        raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
+
+
+def unmarched(limit: Any, training: Any) -> str | None:
+    """Why `solve` has no march that a checkpoint could hold; None if there is one."""
+    if isinstance(training, GradientFlow):
+        return "a GradientFlow cannot be resumed"
+    if isinstance(limit, RandomFeatures):
+        return "the curves of a RandomFeatures are found at once, there is nothing to resume"
+    return None
+
+
+def device_of(data: Dataset | AnySpectrum | None, device: str | None) -> str:
     """Where to compute: where one is told to, else where the data are.
 
     Raises
@@ -65,7 +98,7 @@ def device_of(data: Dataset | None, device: str | None) -> str:
     """
     if device is not None:
         return one_of("device", device, ("cpu", "cuda"))
-    return "cpu" if data is None else data.device
+    return data.device if isinstance(data, Dataset) else "cpu"
 
 
 def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 Sections are ``[limit]``, ``[data]``, ``[training]``, ``[solve]``, ``[simulate]`` and ``[plot]``.
 The first three hold one noun each, named by ``type``; [data] is left out where the limit draws its
-own. A noun inside a noun has a table of its own, ``[limit.spectrum]``. The next two hold keyword
-arguments of `solve` and `simulate`. Any array may be a list in the file or a reference to another
-file, ``"digits.npz:inputs"`` or ``"inputs.npy"``, relative to the folder of the TOML file.
+own, and is a spectrum where the limit learns from one. A noun inside a noun has a table of its own,
+``[limit.spectrum]``. The next two hold keyword arguments of `solve` and `simulate`. Any array may
+be a list in the file or a reference to another file, ``"digits.npz:inputs"`` or ``"inputs.npy"``,
+relative to the folder of the TOML file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
@@ -39,8 +41,13 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 
 #: What `type` may say in the section of each noun.
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
-    "limit": {"DeepLinear": DeepLinear, "ProportionalLinear": ProportionalLinear},
-    "data": {"Dataset": Dataset, "Digits": digits},
+    "limit": {
+        "DeepLinear": DeepLinear,
+        "ProportionalLinear": ProportionalLinear,
+        "RandomFeatures": RandomFeatures,
+        "FeatureLearning": FeatureLearning,
+    },
+    "data": {"Dataset": Dataset, "Digits": digits, "Spectrum": Spectrum, "PowerLaw": PowerLaw},
     "training": {
         "GradientDescent": GradientDescent,
         "GradientFlow": GradientFlow,

@@ -21,7 +21,8 @@ class DivergenceError(ArithmeticError):
     Attributes
     ----------
     step : int
-        First step whose loss is not finite, or exceeds 1e8 times the loss at step 0.
+        First step whose loss is not finite, or exceeds 1e8 times the loss at step 0; in the theory
+        of a `FeatureLearning`, that before it.
     partial : Solution or None
         Everything up to the last stored step before `step`.
     """

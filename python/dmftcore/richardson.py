@@ -4,7 +4,8 @@ With fields D(h) = D + c_1 h + c_2 h^2 + ... computed at h, h/2, h/4, ... the ta
 
     T_0(h) = D(h),    T_k(h) = T_{k-1}(h/2) + (T_{k-1}(h/2) - T_{k-1}(h)) / (2^k - 1)
 
-removes one power after the other; its diagonal converges to D.
+removes one power after the other; its diagonal converges to D. A symmetric method has even powers
+alone, and 4^k in the place of 2^k.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ Fields: TypeAlias = Mapping[Hashable, FloatArray]
 
 
 class Tableau:
-    """The last row of the tableau, T_0(h), T_1(2h), T_2(4h), ...: all that the next row needs."""
+    """The last row of the tableau, T_0(h), T_1(2h), T_2(4h), ...: all that the next row needs.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    symmetric : bool
+        Whether the fields are those of a symmetric method.
+    """
+
+    def __init__(self, *, symmetric: bool = False) -> None:
+        self._ratio = 4 if symmetric else 2
         self._row: list[Fields] = []
 
     @property
@@ -40,6 +48,6 @@ class Tableau:
         """Append what was computed with half the step of before."""
         row = [fields]
         for order, coarse in enumerate(self._row, start=1):
-            fine, weight = row[-1], 1 / (2**order - 1)
+            fine, weight = row[-1], 1 / (self._ratio**order - 1)
             row.append({key: fine[key] + weight * (fine[key] - coarse[key]) for key in fine})
         self._row = row

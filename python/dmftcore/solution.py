@@ -38,8 +38,8 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
-#: Kernels and responses of random data, which have one layer and no sides.
-OF_DATA = ("Cp", "CD", "Cv", "RD")
+#: Kernels and responses of random data and of their features: one layer and no sides.
+OF_DATA = ("Cp", "CD", "Cv", "RD", "C0", "C_w", "C_u")
 
 #: How the fields that are dictionaries are named in a file: prefixes, and suffixes of kernels.
 _SEED, _ERROR, _ORDER = "per_seed_", "stderr_", "order_parameter_"
@@ -63,7 +63,7 @@ class Solution:
         Steps of the equal-time kernels, the tangent kernel and the two-time kernels.
     train_loss, test_loss : (n_times,) arrays
         Mean over points of ``sum_k (y - f)^2 / 2``; on random data the expected one, for the test
-        loss without the noise of the labels.
+        loss without the noise of the labels, except for `RandomFeatures`.
     outputs, test_outputs : (n_times, P[, K]) and (n_times, Q[, K]) arrays
         Network outputs f.
     errors : (n_times, P[, K]) array
@@ -121,7 +121,9 @@ class Solution:
             "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
             outputs) or "BPhi" (outputs and points). On random data H (of the features of the mean
             gradient) and G have times only, and so have the kernels without layers "Cp"
-            (population error), "CD" (training error) and "Cv" (mean gradient).
+            (population error), "CD" (training error) and "Cv" (mean gradient). Random and learned
+            features have "C0" (population error with its noise), random ones "CD", and learned
+            ones, per neuron, "C_w" (readout) and "C_u" (gradient).
         layer : int, optional
             Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
             layers on a first axis.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import linear, proportional
+from dmftcore._simulate import linear, proportional, scaling
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
@@ -16,17 +16,19 @@ from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
+from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, OnlineSGD
 
 __all__ = ["simulate"]
 
 
 def simulate(
-    limit: DeepLinear | ProportionalLinear,
-    data: Dataset | None,
+    limit: DeepLinear | ProportionalLinear | RandomFeatures | FeatureLearning,
+    data: Dataset | AnySpectrum | None,
     training: GradientDescent | OnlineSGD,
     *,
     width: int | None = None,
@@ -49,15 +51,20 @@ def simulate(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
-        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``.
-    data : Dataset or None
-        Training points, and optionally test points; None for a `ProportionalLinear`.
+    limit : DeepLinear, ProportionalLinear, RandomFeatures or FeatureLearning
+        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``. The last two name whole
+        numbers of samples and features.
+    data : Dataset, Spectrum, PowerLaw or None
+        Training points, and optionally test points; the spectrum of the population for the last
+        two, whose every direction is simulated; None for a `ProportionalLinear`.
     training : GradientDescent or OnlineSGD
         Learning rates, momentum, weight decay and number of steps. `OnlineSGD`, which draws
-        ``sample_ratio * D`` fresh samples at every step, is for a `ProportionalLinear`.
+        ``sample_ratio * D`` fresh samples at every step, is for a `ProportionalLinear`, and with a
+        batch for `RandomFeatures` of infinitely many samples. For a gradient flow take a small lr:
+        its error is of order lr.
     width : int
-        Number N of neurons in every hidden layer. A `ProportionalLinear` has
+        Number N of neurons in every hidden layer; None for the last two limits, which have their
+        number of features. A `ProportionalLinear` has
         ``D = width / width_ratio`` inputs and ``P = sample_ratio * D`` samples, which must be whole
         numbers; the modes of its spectrum have their parts of the D directions, rounded.
     seeds : int
@@ -72,7 +79,8 @@ def simulate(
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
     save : {"H", "G", "all"} or sequence of these
-        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv".
+        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv"; of
+        random features "C0" and "CD", of learned ones "C0", "C_w" and "C_u".
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -98,20 +106,30 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
-    if width is None:
+    if isinstance(limit, RandomFeatures | FeatureLearning):
+        if width is not None:
+            raise ValueError(
+                f"width: a {type(limit).__name__} has its number of features; leave width out"
+            )
+        assert isinstance(data, Spectrum | PowerLaw)
+        width, kernels = scaling.width_of(limit, data), scaling.kernels_of(limit)
+    elif width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
-    networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
+    else:
+        networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
+        kernels = networks.KERNELS
     options = Options(
         width=integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
-        save=fields_to_save(save, networks.KERNELS),
+        save=fields_to_save(save, kernels),
         progress=progress,
         device=device_of(data, device),
         checkpoint=Checkpoint.at(checkpoint),
     )
-    data = None if data is None else data.on_host
+    if isinstance(data, Dataset):
+        data = data.on_host
     schedule = options.schedule
     config = {
         "limit": describe(limit),
@@ -129,6 +147,9 @@ def simulate(
     }
     if isinstance(limit, ProportionalLinear):
         return proportional.train(limit, training, options, config)
-    assert data is not None
+    if isinstance(limit, RandomFeatures | FeatureLearning):
+        assert isinstance(data, Spectrum | PowerLaw)
+        return scaling.train(limit, data, training, options, config)
+    assert isinstance(data, Dataset)
     assert isinstance(training, GradientDescent)
     return linear.train(limit, data, training, options, config)

@@ -201,7 +201,7 @@ class VectorRecords:
             name: {layer: values[done] for layer, values in layers.items()}
             for name, layers in self._squares.items()
         }
-        several = next(iter(squares["Cp"].values())).shape[1] > 1
+        several = all(v.shape[1] > 1 for layers in squares.values() for v in layers.values())
         return {
             "equal_time": {
                 name: {layer: values.mean(axis=1) for layer, values in layers.items()}

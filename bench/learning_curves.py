@@ -1,0 +1,131 @@
+"""Learning curves of linear models to t = 1e6: this package against JAX, and against FFTs.
+
+Gradient flow on P = 80 samples through N = 60 features, power-law data, 121 times from 0.1 to 1e6,
+one core, float64. The competitor is the same contour method in jitted JAX. Ours evaluates each
+curve twice, for its error estimate, and the training loss on contours of its own; both are part of
+its time. The error of each is its largest difference, relative to the first loss, from ours with
+the contours of the estimate.
+
+One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself. The
+competitor solves the Volterra equation by fast Fourier transforms, and so computes all steps; its
+forcing and kernel come from matrix products over the modes.
+
+The compilation of the JAX program is recorded and not counted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+
+import numpy as np
+
+import dmftcore as dc
+from bench._harness import Report, restart_on_one_core
+from dmftcore.spectral import learning_curve, volterra
+from dmftcore.spectral.contours import hyperbola, octaves
+
+SAMPLES, FEATURES, NOISE_VARIANCE = 80.0, 60.0, 0.05
+TIMES = np.geomspace(0.1, 1e6, 121)
+MODES = (100, 2000, 20_000)
+LR, BATCH, STEPS = 0.3, 4, 1_000_000
+ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def spectrum(modes):
+    return dc.PowerLaw(b=1.2, a=1.9, modes=modes)
+
+
+# -- gradient flow -------------------------------------------------------------------------------
+
+
+def flow(modes, times=TIMES):
+    """Test and training loss, (2, n_times)."""
+    curve = learning_curve(times, spectrum(modes), SAMPLES, FEATURES, NOISE_VARIANCE)
+    return np.stack([curve.test, curve.train])
+
+
+def jax_flow(modes, times=TIMES):
+    """A compiled function, and the seconds that took."""
+    module = importlib.import_module("bench.baselines.learning_curves_jax")
+    given = spectrum(modes)
+    model = module.Model(
+        given.values, given.values, given.values * given.target, SAMPLES, FEATURES, NOISE_VARIANCE
+    )
+    nodes, places = module.plan(times, hyperbola, octaves)
+    begin = time.perf_counter()
+    program = module.run.lower(model, nodes).compile()
+    seconds = time.perf_counter() - begin
+    return lambda: np.asarray(program(model, nodes)).reshape(2, -1)[:, places], seconds
+
+
+# -- one-pass SGD --------------------------------------------------------------------------------
+
+
+def one_pass(steps, modes):
+    return learning_curve(
+        steps, spectrum(modes), np.inf, np.inf, NOISE_VARIANCE, "sgd", LR, batch=BATCH
+    ).test
+
+
+def by_transforms(last, modes):
+    """The loss at all steps to `last`; powers of the decays are products of two tables."""
+    given = spectrum(modes)
+    decay = (1 - LR * given.values) ** 2
+    width = int(np.sqrt(last)) + 1
+    coarse = decay ** (width * np.arange(width + 1)[:, None])
+    fine = (decay ** np.arange(width)[:, None]).T
+    forcing, kernel = (
+        ((coarse * weights) @ fine).ravel()[: last + 1]
+        for weights in (given.values * given.target, LR**2 / BATCH * given.values**2)
+    )
+    return volterra(forcing + NOISE_VARIANCE, kernel)
+
+
+# -- the benchmark -------------------------------------------------------------------------------
+
+
+def main():
+    os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
+    restart_on_one_core()
+    report = Report("learning_curves")
+    for modes in MODES:
+        reference = flow(modes)
+        program, seconds = jax_flow(modes)
+        record = report.case(
+            f"flow, {len(TIMES)} times to 1e6, modes={modes}",
+            {"dmftcore": lambda modes=modes: flow(modes), "jax": program},
+            error=lambda found, r=reference: float(np.abs(found - r).max() / r.max()),
+            rounds=5,
+        )
+        record["competitors"]["jax"]["compile_seconds"] = seconds
+        report.note(f"jax compiled in {seconds:.1f} s")
+    steps = np.unique(np.geomspace(1, STEPS, 121).round())
+    modes = MODES[0]
+    everything = by_transforms(STEPS, modes)
+    for title, when in (
+        (f"SGD, {len(steps)} steps to 1e6, modes={modes}", steps),
+        (f"SGD, all steps to 1e6, modes={modes}", np.arange(STEPS + 1)),
+    ):
+        where = when.astype(int)
+        report.case(
+            title,
+            {
+                "dmftcore": lambda when=when: one_pass(when, modes),
+                "fft": lambda where=where: by_transforms(STEPS, modes)[where],
+            },
+            error=lambda found, r=everything[where]: float(np.abs(found / r - 1).max()),
+            rounds=3,
+        )
+    path = report.write()
+    written = json.loads(path.read_text())
+    written["machine"] |= {
+        name: importlib.import_module(name).__version__ for name in ("jax", "jaxlib")
+    }
+    path.write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The result: losses over time, with what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmftcore._validate import FloatArray
+from dmftcore.spectral.filters import Piece
+
+__all__ = ["LearningCurve", "twice"]
+
+#: The sum over a hyperbola loses factors of about 30 to cancellation, in each variable.
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Losses L over time, label noise included.
+
+    Attributes
+    ----------
+    times : (n_times,) array
+        Times of gradient flow, numbers of steps otherwise.
+    test, train : (n_times,) arrays
+        Loss on fresh data and on the training data; in one-pass SGD and with samples = inf the
+        training data are fresh.
+    error_estimate, train_error_estimate : (n_times,) arrays
+        Absolute errors of both, from a second evaluation on other contours; nan where the march
+        over all steps was used, which has rounding errors only.
+    engine : str
+        How the losses were computed, and why so.
+    test_two_time, train_two_time : (n_times, n_times) arrays or None
+        ``v(t) . Sigma v(t') + sigma^2`` and ``r(t) . r(t') / P`` for errors v and residuals r.
+    forcing, kernel : (n_times,) arrays or None
+        Of one-pass SGD, F(t) and K(t): ``L(t) = F(t) + sum_{s<t} K(t-1-s) L(s)``.
+    """
+
+    times: FloatArray
+    test: FloatArray
+    train: FloatArray
+    error_estimate: FloatArray
+    train_error_estimate: FloatArray
+    engine: str
+    test_two_time: FloatArray | None = None
+    train_two_time: FloatArray | None = None
+    forcing: FloatArray | None = None
+    kernel: FloatArray | None = None
+
+
+def twice(
+    evaluate: Callable[[list[Piece]], FloatArray],
+    pieces: list[Piece],
+    others: list[Piece],
+    scale: float,
+) -> tuple[FloatArray, FloatArray]:
+    """A curve, and its error from a second evaluation on other contours.
+
+    What both lose to rounding, and may lose alike, is added in units of `scale`, the loss at the
+    start.
+    """
+    curve = evaluate(pieces)
+    return curve, np.abs(curve - evaluate(others)) + ROUNDING * scale

@@ -1,0 +1,269 @@
+r"""Spectral filters: what training has left of an eigendirection by a given time.
+
+All full-batch methods with linear predictors multiply the error along an eigenvector of the
+gradient's matrix, of eigenvalue x = -z, by a number p_t(z) that is 1 at t = 0 and at z = 0. A
+filter knows its values, and the contours on which they stay small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore._validate import FloatArray
+from dmftcore.spectral.arguments import ComplexArray
+from dmftcore.spectral.contours import (
+    HYPERBOLA_NODES,
+    Contour,
+    ellipse,
+    hyperbola,
+    infinity,
+    octaves,
+)
+
+__all__ = ["Descent", "Filter", "Flow", "Piece", "Schedule", "described", "start"]
+
+#: From this step on gradient descent takes hyperbolas.
+LATE = 64
+#: Kinds of pieces, with the reason for each.
+START = "initial loss"
+ELLIPSE = "ellipse for all times of a polynomial filter"
+HYPERBOLA = "hyperbola for each octave of times"
+HYPERBOLA_IN_LOG = "hyperbola in log rho for each octave of late times"
+#: Nodes of a hyperbola are left out where the filter is below e^-45.
+DROPPED = 45.0
+#: From so many consecutive steps on, products are cheaper than exponentials.
+CONSECUTIVE = 64
+#: Logarithm of how little of the modes that oscillate with momentum is left out.
+LEFT_OUT = 34.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of the times, with their contour.
+
+    Attributes
+    ----------
+    where : (m,) int array
+        Which times.
+    contour : Contour
+        n nodes.
+    values : (m, n) complex array
+        The filter at the nodes.
+    kind : str
+        What the contour is.
+    """
+
+    where: npt.NDArray[np.intp]
+    contour: Contour
+    values: ComplexArray
+    kind: str
+
+
+class Filter(Protocol):
+    """A way of training."""
+
+    def pieces(
+        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
+    ) -> list[Piece]:
+        """Contours for the filter, or its square, at some times.
+
+        Parameters
+        ----------
+        times : (n_times,) array
+            Times > 0.
+        edge : float
+            End of the spectrum.
+        power : int
+            2 for the square of the filter.
+        again : bool
+            The same with other nodes: the results differ by about the error of both.
+        """
+
+
+def _hyperbola_nodes(again: bool) -> int:
+    return HYPERBOLA_NODES + 2 if again else HYPERBOLA_NODES
+
+
+def start(where: npt.NDArray[np.intp], edge: float) -> Piece:
+    """The piece of time 0, where nothing has been filtered."""
+    return Piece(where, infinity(edge), np.ones((len(where), 1), np.complex128), START)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Gradient flow, p_t = e^{zt}."""
+
+    def pieces(
+        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
+    ) -> list[Piece]:
+        """A hyperbola for each octave of times."""
+        found = []
+        for where in octaves(times):
+            contour = hyperbola(power * times[where[0]], _hyperbola_nodes(again))
+            values = np.exp(power * times[where][:, None] * contour.z)
+            found.append(Piece(where, contour, values, HYPERBOLA))
+        return found
+
+
+@dataclass(frozen=True)
+class Descent:
+    r"""Gradient descent with a heavy ball.
+
+    .. math:: p_{t+1} = (1 + m + \eta z) p_t - m p_{t-1}, \qquad p_{-1} = p_0 = 1
+
+    With the larger root rho of rho + m/rho = 1 + m + eta z it is
+
+    .. math:: p_t = \frac{\rho (\rho - m) \rho^t + m (\rho - 1) (m/\rho)^t}{\rho^2 - m}.
+
+    The roots of the spectrum are the circle |rho|^2 = m, part of the real axis between it and 1,
+    and part of the negative real axis between it and -1. Without momentum, rho = 1 + eta z.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate eta > 0.
+    momentum : float
+        0 <= m < 1.
+    """
+
+    lr: float
+    momentum: float = 0.0
+
+    @property
+    def late(self) -> float:
+        """The first step for which `late_pieces` is used."""
+        return max(LATE, -2 * LEFT_OUT / np.log(self.momentum)) if self.momentum else LATE
+
+    def pieces(
+        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
+    ) -> list[Piece]:
+        """An ellipse for all early times, hyperbolas in log rho for each octave of late ones."""
+        found = []
+        early = np.flatnonzero(times < self.late)
+        if early.size:
+            last = times[early].max()
+            steps = np.unique(np.round(last * np.array([0.03, 0.1, 0.3, 0.6, 1.0])))
+            contour = ellipse(
+                edge,
+                lambda z: float(np.abs(self._at(self._log_root(z), steps, power)).max()),
+                again,
+            )
+            values = self._at(self._log_root(contour.z), times[early], power)
+            found.append(Piece(early, contour, values, ELLIPSE))
+        late = np.flatnonzero(times >= self.late)
+        for octave in octaves(times[late]):
+            where = late[octave]
+            first = times[where[0]]
+            contour, log_root = self.late_contour(power * first, edge, _hyperbola_nodes(again))
+            values = self._at(log_root, times[where], power)
+            found.append(Piece(where, contour, values, HYPERBOLA_IN_LOG))
+        return found
+
+    def late_contour(
+        self, first: float, edge: float, nodes: int = HYPERBOLA_NODES
+    ) -> tuple[Contour, ComplexArray]:
+        r"""Hyperbolas in log rho, for rho^t with t from `first` to twice that, and their log rho.
+
+        One goes around the roots 0 < rho <= 1, and one around the negative ones where they
+        matter. The circle of roots that momentum makes is left out: it counts m^{t/2}.
+
+        Raises
+        ------
+        ValueError
+            If `first` is too early.
+        """
+        curve = hyperbola(first, nodes)
+        kept = first * curve.z.real > -DROPPED
+        s, ds = curve.z[kept], curve.dz[kept]
+        if np.abs(s.imag).max() > 3 or self.momentum ** (first / 2) > np.exp(-LEFT_OUT):
+            raise ValueError(
+                f"t = {first:g} is too early for a contour that leaves out what decays fast"
+            )
+        log_root, d_log_root = s, ds
+        if self.lr * edge > (1 + np.sqrt(self.momentum)) ** 2:
+            lowest = self._log_root(np.array([-edge + 0j]))[0].real
+            if first * lowest > -DROPPED:
+                # rho = -e^s has the upper half plane where s has the lower one.
+                log_root = np.append(s, lowest + 1j * np.pi + s.conj())
+                d_log_root = np.append(ds, ds.conj())
+        # rho - 1, without cancellation at rho = 1
+        rho, beyond = np.exp(log_root), np.expm1(log_root)
+        z = np.asarray(beyond * (1 - self.momentum / rho) / self.lr, np.complex128)
+        dz = np.asarray(d_log_root * (rho - self.momentum / rho) / self.lr, np.complex128)
+        return Contour(z, dz), log_root
+
+    def _log_root(self, z: ComplexArray) -> ComplexArray:
+        if self.momentum == 0:
+            return np.asarray(np.log1p(self.lr * z))
+        middle, end = (1 + self.momentum + self.lr * z) / 2, np.sqrt(self.momentum)
+        return np.asarray(np.log(middle + np.sqrt(middle - end) * np.sqrt(middle + end)))
+
+    def _at(self, log_root: ComplexArray, times: FloatArray, power: int) -> ComplexArray:
+        """The filter, or its square, where log rho is given, (times, n)."""
+        if self.momentum == 0:
+            return _powers(power * log_root, times)
+        m, rho = self.momentum, np.exp(log_root)
+        fast, slow = _powers(log_root, times), _powers(np.log(m) - log_root, times)
+        sum_: ComplexArray = rho * (rho - m) * fast + m * np.expm1(log_root) * slow
+        values = sum_ / (rho**2 - m)
+        return values if power == 1 else values**2
+
+
+def _powers(logs: ComplexArray, times: FloatArray) -> ComplexArray:
+    """e^{logs t}, (times, n); of consecutive steps by products of two short tables."""
+    count = len(times)
+    if count < CONSECUTIVE or (np.diff(times) != 1).any():
+        return np.exp(times[:, None] * logs)
+    width = int(np.ceil(np.sqrt(count)))
+    coarse = np.exp((times[0] + width * np.arange(-(-count // width)))[:, None] * logs)
+    fine = np.exp(np.arange(width)[:, None] * logs)
+    powers: ComplexArray = (coarse[:, None] * fine).reshape(-1, len(logs))[:count]
+    return powers
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    r"""Gradient descent with a learning rate of its own for each step, p_t = prod (1 + eta_s z).
+
+    Parameters
+    ----------
+    rates : (steps,) array
+        Learning rates >= 0.
+    """
+
+    rates: FloatArray
+
+    def pieces(
+        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
+    ) -> list[Piece]:
+        """One ellipse for all times."""
+        steps = np.unique(np.linspace(0, times.max(), 65).round())
+        contour = ellipse(
+            edge, lambda z: float(np.exp(power * self._logs(z, steps).real.max())), again
+        )
+        values = np.exp(power * self._logs(contour.z, times))
+        return [Piece(np.arange(len(times)), contour, values, ELLIPSE)]
+
+    def _logs(self, z: ComplexArray, times: FloatArray) -> ComplexArray:
+        """log p_t, (times, n)."""
+        steps = times.astype(np.intp)
+        rates = self.rates[: steps.max()]
+        logs = np.zeros((len(times), len(z)), np.complex128)
+        for j, node in enumerate(z):
+            logs[:, j] = np.append(0, np.cumsum(np.log1p(rates * node)))[steps]
+        return logs
+
+
+def described(pieces: list[Piece], times: FloatArray) -> str:
+    """Which contours serve which times, and why."""
+    parts = []
+    for kind in dict.fromkeys(piece.kind for piece in pieces):
+        those = [piece for piece in pieces if piece.kind == kind]
+        inside = times[np.concatenate([piece.where for piece in those])]
+        nodes = sum(len(piece.contour.z) for piece in those)
+        parts.append(f"{kind} (t = {inside.min():g} to {inside.max():g}: {nodes} nodes)")
+    return "; ".join(parts)

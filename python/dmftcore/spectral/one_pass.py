@@ -1,0 +1,124 @@
+"""One-pass SGD: a loss that feeds back on itself through the noise of the gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmftcore._validate import FloatArray
+from dmftcore.spectral.arguments import ComplexArray
+from dmftcore.spectral.curve import LearningCurve, twice
+from dmftcore.spectral.filters import Descent, Piece, described
+from dmftcore.spectral.problem import Problem
+from dmftcore.spectral.time_domain import LONGEST_MARCH, gradient_responses, march
+
+__all__ = ["one_pass", "scheduled", "two_time_losses"]
+
+
+def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: float) -> LearningCurve:
+    r"""SGD with one learning rate, (1,), by generating functions.
+
+    F and K are sums over eigenvalues s of S, of (1 - lr s)^{2t} with the weights of g, and of
+    lr^2 s^2 / B. With ``F^(rho) = sum_t rho^{-t} F(t)``,
+
+    .. math:: \hat F = \frac{\sqrt\rho}{2\eta} \big( g(z_+) - g(z_-) \big), \qquad
+              z_\pm = \frac{\pm\sqrt\rho - 1}{\eta}, \qquad
+              \hat L = \frac{\hat F}{1 - \hat K / \rho}, \qquad
+              L(t) = \oint \rho^{t-1} \hat L \frac{d\rho}{2\pi i}.
+
+    K is a mixture of decays y^t with 0 <= y < 1, and K^/rho = sum 1 / (rho - y) has no value 1 off
+    the real axis: while K sums to less than 1, all singularities of L^ lie on [0, 1].
+    """
+    lr = float(rates[0])
+    total = _noise_gain(problem, lr, batch)
+    if total >= 1:
+        raise ValueError(
+            f"batch = {batch:g} makes the noise of SGD grow without bound: K sums to {total:.3g}, "
+            "not below 1; take more samples a step, or a smaller lr"
+        )
+
+    def integrals(pieces: list[Piece]) -> FloatArray:
+        """L, F and K, (3, n_times)."""
+        found = np.zeros((3, len(times)))
+        for piece in pieces:
+            z, rho = piece.contour.z, 1 + piece.contour.z
+            root = np.sqrt(rho)
+            plus, minus = z / ((1 + root) * lr), np.negative(1 + root) / lr
+            g, h = problem.residual_and_noise(np.concatenate([plus, minus]))
+            forcing = root / (2 * lr) * _difference(g)
+            kernel = root * lr / (2 * batch) * _difference(h)
+            transforms = np.stack([forcing / (1 - kernel / rho), forcing, kernel])
+            weights = transforms / rho * piece.contour.dz
+            found[:, piece.where] = 2 * (weights @ piece.values.T).real
+        return found
+
+    # rho = 1 + z, as the filter of descent with lr = 1 has it.
+    powers = Descent(1.0)
+    pieces = powers.pieces(times, 1.0)
+    others = powers.pieces(times, 1.0, again=True)
+    curves, errors = twice(integrals, pieces, others, problem.initial_loss)
+    loss, forcing, kernel = curves
+    return LearningCurve(
+        times,
+        loss,
+        loss,
+        errors[0],
+        errors[0],
+        "generating functions: " + described(pieces, times),
+        forcing=forcing,
+        kernel=kernel,
+    )
+
+
+def _difference(values: ComplexArray) -> ComplexArray:
+    """First half less the second."""
+    plus, minus = values.reshape(2, -1)
+    return np.asarray(plus - minus, np.complex128)
+
+
+def _noise_gain(problem: Problem, lr: float, batch: float) -> float:
+    """The sum of K over all times, K^ at rho = 1."""
+    beyond = np.array([-2 / lr * (1 - 1e-10j)])
+    _, noise = problem.residual_and_noise(beyond)
+    # At z = 0 it is tr S.
+    gain = problem.population.power.sum() - noise[0].real
+    return float(lr / (2 * batch) * gain)
+
+
+def two_time_losses(
+    problem: Problem, rates: FloatArray, times: FloatArray, batch: float
+) -> FloatArray:
+    """Losses between pairs of steps from the march over all of them, (n_times, n_times).
+
+    Parameters
+    ----------
+    rates : (1,) or (steps,) array
+        One learning rate, or one for each step.
+
+    Raises
+    ------
+    ValueError
+        For more than 512 steps.
+    """
+    last = int(times.max())
+    if last > LONGEST_MARCH:
+        raise ValueError(
+            f"two_time tables of SGD, and SGD with a schedule of lr, go up to {LONGEST_MARCH} "
+            f"steps, but times go up to {last}"
+        )
+    steps = np.full(last, rates[0]) if len(rates) == 1 else rates[:last]
+    theta = gradient_responses(steps)
+    losses = march(
+        theta, problem.population, np.inf, problem.features, problem.noise_variance, batch
+    )
+    where = times.astype(np.intp)
+    return losses.test[np.ix_(where, where)]
+
+
+def scheduled(
+    problem: Problem, rates: FloatArray, times: FloatArray, batch: float
+) -> LearningCurve:
+    """SGD with a learning rate of its own for each step, (steps,)."""
+    loss = np.diag(two_time_losses(problem, rates, times, batch)).copy()
+    unknown = np.full(len(times), np.nan)
+    engine = "march over all steps: learning rates that vary make the noise no convolution"
+    return LearningCurve(times, loss, loss, unknown, unknown, engine)
