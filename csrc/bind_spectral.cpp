@@ -4,7 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <utility>
+#include <complex>
 
 #include "ops.hpp"
 
@@ -14,28 +14,30 @@ namespace dmftcore {
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style>;
-using Complexes = py::array_t<complex, py::array::c_style>;
+using Complexes = py::array_t<std::complex<double>, py::array::c_style>;
+
+// The same numbers as the core sees them.
+const complex* data(const Complexes& a) { return reinterpret_cast<const complex*>(a.data()); }
+complex* data(Complexes& a) { return reinterpret_cast<complex*>(a.mutable_data()); }
 
 void require(bool condition, const char* text) {
   if (!condition) throw py::value_error(text);
 }
 
-// kappa, and the number of parameters before the first that was not solved for.
-std::pair<Complexes, index> spectral_kappa(const Complexes& z, const Doubles& lam,
-                                           const Doubles& mu, double samples, double features) {
+Complexes spectral_kappa(const Complexes& z, const Doubles& lam, const Doubles& mu, double samples,
+                         double features) {
   require(z.ndim() == 1, "z must be (n,)");
   require(lam.ndim() == 1 && lam.shape(0) > 0, "lam must be (modes,)");
   require(mu.ndim() == 1 && mu.shape(0) == lam.shape(0), "mu must be (modes,)");
   Complexes kappa(z.shape(0));
-  const complex* const zp = z.data();
+  const complex* const zp = data(z);
   const double *const lp = lam.data(), *const wp = mu.data();
-  complex* const kp = kappa.mutable_data();
-  index solved = 0;
+  complex* const kp = data(kappa);
   {
     py::gil_scoped_release nogil;
-    solved = cpu::spectral_kappa(z.shape(0), lam.shape(0), lp, wp, samples, features, zp, kp);
+    cpu::spectral_kappa(z.shape(0), lam.shape(0), lp, wp, samples, features, zp, kp);
   }
-  return {std::move(kappa), solved};
+  return kappa;
 }
 
 py::tuple spectral_two_point(const Complexes& one1, const Complexes& one2, const Doubles& lam,
@@ -52,10 +54,10 @@ py::tuple spectral_two_point(const Complexes& one1, const Complexes& one2, const
   const bool observed = weights.shape(0) == 6;
   Complexes test({batch, n1, n2}), train({batch, n1, n2}), observable;
   if (observed) observable = Complexes({batch, n1, n2});
-  const complex *const p1 = one1.data(), *const p2 = one2.data();
+  const complex *const p1 = data(one1), *const p2 = data(one2);
   const double *const lp = lam.data(), *const wp = weights.data();
-  complex *const to = test.mutable_data(), *const tr = train.mutable_data();
-  complex* const ob = observed ? observable.mutable_data() : nullptr;
+  complex *const to = data(test), *const tr = data(train);
+  complex* const ob = observed ? data(observable) : nullptr;
   {
     py::gil_scoped_release nogil;
     cpu::spectral_two_point(batch, n1, n2, lam.shape(0), lp, wp, samples, features, noise_variance,

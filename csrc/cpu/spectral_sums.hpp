@@ -12,8 +12,8 @@ public:
   explicit SpectralSums(index most);
 
   void set(index i, complex kappa, complex other = 0) {
-    kappa_[0][i] = kappa.real(), kappa_[1][i] = kappa.imag();
-    kappa_[2][i] = other.real(), kappa_[3][i] = other.imag();
+    kappa_[0][i] = kappa.re, kappa_[1][i] = kappa.im;
+    kappa_[2][i] = other.re, kappa_[3][i] = other.im;
   }
   // Sums for the first `count` kappa; `extent` of the spectrum: its smallest and largest
   // eigenvalue.

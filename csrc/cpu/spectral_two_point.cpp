@@ -1,100 +1,18 @@
-// The two-point functions of pairs of parameters.
-//
-// With s(kappa) = sum_k w_k / (lam_k + kappa), sums over two resolvents are divided differences,
-// sum_k w_k / ((lam_k + kappa)(lam_k + kappa')) = (s(kappa) - s(kappa')) / (kappa' - kappa), so
-// that a grid costs one sum for each of its lines. Pairs for which the difference cancels are
-// summed directly.
+// The two-point functions on grids of parameters; those of a pair are in spectral_pair.hpp.
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "cpu/pool.hpp"
 #include "cpu/spectral_sums.hpp"
+#include "spectral_pair.hpp"
 
 namespace dmftcore::cpu {
 namespace {
 
+using namespace spectral;
+
 // What a task takes.
 constexpr index NODES = 128, PAIRS = 1024;
-
-// A difference may lose three digits.
-constexpr double CANCELLED = 1e-3;
-
-// One line of a grid: kappa, R1, R3, and sums over the modes with each kind of weights.
-struct Node {
-  complex kappa, r1, r3;
-  complex power, bare, signal, target; // weights mu lam, mu, lam w^2, w^2
-  complex observed, observed_target;   // mu obs, obs w^2
-};
-
-// Sums of two resolvents: with weights mu lam, lam w^2; mu obs, obs w^2.
-struct PairSums {
-  complex power, signal, observed, observed_target;
-};
-
-struct Difference {
-  complex value;
-  double left; // the part of the terms that has not cancelled
-};
-
-Difference divided(complex s, complex other_s, complex between) {
-  const complex difference = s - other_s;
-  return {difference / between,
-          std::abs(difference) / std::max(std::abs(s) + std::abs(other_s), 1e-300)};
-}
-
-// sum_k lam_k w_k / ((lam_k + kappa)(lam_k + kappa')) from sums with lam w and with w: the former
-// differ more where kappa is large, the latter, times kappa, where it is small.
-Difference divided(complex kappa, complex other_kappa, complex s, complex other_s, complex bare,
-                   complex other_bare) {
-  const complex between = other_kappa - kappa;
-  const Difference large = divided(s, other_s, between);
-  const Difference small = divided(other_kappa * other_bare, kappa * bare, between);
-  return large.left > small.left ? large : small;
-}
-
-// Whether the sums are what differences make of them.
-bool differences(const Node& a, const Node& b, bool observable, PairSums& sums) {
-  const Difference power = divided(a.kappa, b.kappa, a.power, b.power, a.bare, b.bare);
-  const Difference signal = divided(a.kappa, b.kappa, a.signal, b.signal, a.target, b.target);
-  double left = std::min(power.left, signal.left);
-  sums.power = power.value;
-  sums.signal = signal.value;
-  if (observable) {
-    const complex between = b.kappa - a.kappa;
-    const Difference observed = divided(a.observed, b.observed, between);
-    const Difference target = divided(a.observed_target, b.observed_target, between);
-    left = std::min({left, observed.left, target.left});
-    sums.observed = observed.value;
-    sums.observed_target = target.value;
-  }
-  return left > CANCELLED; // also false for NaN, of equal kappa
-}
-
-struct Value {
-  complex test, train, observable;
-};
-
-// With kappa the smaller of the two, G2 = df' - kappa G1, which turns 1 - G2/P into R1' + kappa
-// G1/P and the denominator into R1' R3' + kappa G1 (R1'/N + R3/P): no 1 - df/P, which cancels where
-// the model interpolates, is left.
-Value two_point(const Node& a, const Node& b, const PairSums& sums, double p, double n,
-                double noise) {
-  const bool swapped = std::abs(a.kappa) > std::abs(b.kappa);
-  const Node &small = swapped ? b : a, &large = swapped ? a : b;
-  const complex product = a.kappa * b.kappa;
-  const complex g1 = small.kappa * sums.power;
-  const complex s1 = product * sums.signal + noise, s2 = large.signal - small.kappa * sums.signal;
-  const complex samples = large.r1 + p * g1, features = large.r3 + n * g1;
-  const complex denominator = large.r1 * large.r3 + g1 * (n * large.r1 + p * small.r3);
-  Value value;
-  value.test = (s1 * features + n * (large.kappa * g1) * s2) / denominator;
-  value.train = a.r1 * b.r1 * value.test;
-  const complex c3 = n * (s2 * samples + p * sums.power * s1) / denominator;
-  value.observable = product * (sums.observed_target + c3 * sums.observed) +
-                     p * value.test * (large.observed - small.kappa * sums.observed);
-  return value;
-}
 
 struct Spectrum {
   index m;
