@@ -495,6 +495,11 @@ def test_errors_of_one_point(change, error, message):
             ValueError,
             "observable has 3 modes, but the spectrum has 100",
         ),
+        (
+            {"spectrum": dc.PowerLaw(1.5, 1.9, 10**6), "observable": np.ones(3)},
+            ValueError,
+            r"groups: give it for the modes of spectrum.grouped\(\)",
+        ),
         ({"z1": 0.0, "z2": 0.0, "samples": 60}, ValueError, "no limit at z = 0"),
     ],
 )

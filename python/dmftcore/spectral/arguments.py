@@ -30,11 +30,14 @@ class Population:
         lambda_k > 0 and mu_k.
     target : (modes,) array
         Square of the target, summed over the mode.
+    in_groups : bool
+        Whether modes of a power law have been gathered.
     """
 
     values: FloatArray
     multiplicities: FloatArray
     target: FloatArray
+    in_groups: bool = False
 
     @classmethod
     def of(cls, spectrum: AnySpectrum) -> Population:
@@ -52,15 +55,17 @@ class Population:
                 "spectrum has weights, which are parts of all directions; here their numbers "
                 "count: give it multiplicities"
             )
+        in_groups = False
         if isinstance(spectrum, PowerLaw) and spectrum.modes > MOST_SINGLE_MODES:
-            spectrum = spectrum.grouped()
+            spectrum, in_groups = spectrum.grouped(), True
         values, counts = spectrum.values, spectrum.multiplicities
         if not values.all():
             raise ValueError(
                 f"spectrum must have values > 0, found 0 at {np.flatnonzero(values == 0)[0]}; "
                 "leave out modes without power"
             )
-        return cls(values, np.ones(len(values)) if counts is None else counts, spectrum.target)
+        mu = np.ones(len(values)) if counts is None else counts
+        return cls(values, mu, spectrum.target, in_groups)
 
     @property
     def dimension(self) -> float:

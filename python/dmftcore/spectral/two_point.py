@@ -101,6 +101,7 @@ def two_point(
             raise ValueError(
                 f"observable has {len(weights)} modes, but the spectrum has "
                 f"{len(population.values)}"
+                + (" groups: give it for the modes of spectrum.grouped()" * population.in_groups)
             )
     P, N = size("samples", samples), size("features", features)
     xp = _arrays.namespace(first)
