@@ -5,7 +5,6 @@
 #include <pybind11/pybind11.h>
 
 #include <complex>
-#include <utility>
 
 #include "ops.hpp"
 
@@ -25,9 +24,8 @@ void require(bool condition, const char* text) {
   if (!condition) throw py::value_error(text);
 }
 
-// kappa, and the number of parameters before the first that was not solved for.
-std::pair<Complexes, index> spectral_kappa(const Complexes& z, const Doubles& lam,
-                                           const Doubles& mu, double samples, double features) {
+Complexes spectral_kappa(const Complexes& z, const Doubles& lam, const Doubles& mu, double samples,
+                         double features) {
   require(z.ndim() == 1, "z must be (n,)");
   require(lam.ndim() == 1 && lam.shape(0) > 0, "lam must be (modes,)");
   require(mu.ndim() == 1 && mu.shape(0) == lam.shape(0), "mu must be (modes,)");
@@ -35,12 +33,11 @@ std::pair<Complexes, index> spectral_kappa(const Complexes& z, const Doubles& la
   const complex* const zp = data(z);
   const double *const lp = lam.data(), *const wp = mu.data();
   complex* const kp = data(kappa);
-  index solved = 0;
   {
     py::gil_scoped_release nogil;
-    solved = cpu::spectral_kappa(z.shape(0), lam.shape(0), lp, wp, samples, features, zp, kp);
+    cpu::spectral_kappa(z.shape(0), lam.shape(0), lp, wp, samples, features, zp, kp);
   }
-  return {std::move(kappa), solved};
+  return kappa;
 }
 
 py::tuple spectral_two_point(const Complexes& one1, const Complexes& one2, const Doubles& lam,

@@ -74,18 +74,22 @@ struct Value {
 DMFTCORE_EVERYWHERE Value two_point(const Node& a, const Node& b, const PairSums& sums, double p,
                                     double n, double noise) {
   const bool swapped = abs(a.kappa) > abs(b.kappa);
-  const Node &small = swapped ? b : a, &large = swapped ? a : b;
-  const complex product = a.kappa * b.kappa;
-  const complex g1 = small.kappa * sums.power;
-  const complex s1 = product * sums.signal + noise, s2 = large.signal - small.kappa * sums.signal;
-  const complex samples = large.r1 + p * g1, features = large.r3 + n * g1;
-  const complex denominator = large.r1 * large.r3 + g1 * (n * large.r1 + p * small.r3);
+  const complex small = swapped ? b.kappa : a.kappa, large = swapped ? a.kappa : b.kappa;
+  const complex r1 = swapped ? a.r1 : b.r1, r3 = swapped ? a.r3 : b.r3;
+  const complex r3_of_small = swapped ? b.r3 : a.r3;
+  const complex signal = swapped ? a.signal : b.signal;
+  const complex observed = swapped ? a.observed : b.observed;
+
+  const complex g1 = small * sums.power, product = small * large;
+  const complex s1 = product * sums.signal + noise, s2 = signal - small * sums.signal;
+  const complex samples = r1 + p * g1, features = r3 + n * g1;
+  const complex denominator = r1 * r3 + g1 * (n * r1 + p * r3_of_small);
   Value value;
-  value.test = (s1 * features + n * (large.kappa * g1) * s2) / denominator;
+  value.test = (s1 * features + n * (large * g1) * s2) / denominator;
   value.train = a.r1 * b.r1 * value.test;
   const complex c3 = n * (s2 * samples + p * sums.power * s1) / denominator;
   value.observable = product * (sums.observed_target + c3 * sums.observed) +
-                     p * value.test * (large.observed - small.kappa * sums.observed);
+                     p * value.test * (observed - small * sums.observed);
   return value;
 }
 

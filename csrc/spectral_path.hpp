@@ -1,14 +1,13 @@
 // kappa(z) on its physical branch.
 //
-// With h(kappa) = kappa R1 R3, all kappa with Im kappa > 0 and 0 < arg kappa + arg R1 + arg R3 <=
-// pi solve the equations for z = h(kappa): both are then fixed points of maps of the upper half
-// plane into itself, which have one. On the positive axis the condition is kappa, R1, R3 > 0. So
-// any such kappa is a place to start from, and whether a step has left the branch shows where it
-// has led.
+// With h(kappa) = kappa R1 R3, every kappa with Im kappa > 0 and arg kappa + arg R1 + arg R3 <= pi
+// solves the equations for z = h(kappa): it is then a fixed point of maps of the upper half plane
+// into itself, which have one. On the positive axis the condition is kappa, R1, R3 > 0. So any such
+// kappa is a place to start from, and whether a step has left the branch shows where it has led.
 //
-// Newton steps lead from log h to log z. As the factors of h are nearly
-// linear in kappa, h is close to (kappa - kappa_0)^n with n = S^2 / (1 + a1^2 + a3^2), a the
-// logarithmic derivatives of R1 and R3, S = 1 + a1 + a3 that of h, and the steps follow that.
+// Newton steps lead from log h to log z. As the factors of h are nearly linear in kappa, h is close
+// to (kappa - kappa_0)^n with n = S^2 / (1 + a1^2 + a3^2), a the logarithmic derivatives of R1 and
+// R3, S = 1 + a1 + a3 that of h, and the steps follow that.
 #pragma once
 
 #include "complex.hpp"

@@ -109,7 +109,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         value = getattr(self._host, name)
         if callable(value):
             return lambda *args, **kwargs: call(value, *args, **kwargs)
-        return value
+        return wrapped(value)
 
 
 def wrapped(value):

@@ -200,6 +200,18 @@ def test_late_steps_agree_with_the_ellipse(relative):
         np.testing.assert_allclose(getattr(hyperbolas, name), getattr(one, name), rtol=1e-11)
 
 
+def test_late_steps_at_the_edge_of_stability():
+    """Modes that change sign in each step last for thousands of steps."""
+    lr = 1.9999 / spectral_edge(GROUPS, INF, INF)
+    times = np.array([64, 1001, 3000, 12_345, 1_000_001])
+    curve = learning_curve(times, GROUPS, INF, INF, 0.1, "gradient_descent", lr, two_time=True)
+    left = (1 - lr * GROUPS.values) ** times[:, None]
+    expected = (left * GROUPS.values * GROUPS.target) @ left.T + 0.1
+    assert np.abs(expected - 0.1).max() > 1
+    np.testing.assert_allclose(curve.test_two_time, expected, rtol=1e-11)
+    np.testing.assert_allclose(curve.test, np.diag(expected), rtol=1e-11)
+
+
 @pytest.mark.parametrize("relative", [0.4, 2.0, 3.4])
 def test_late_steps_of_a_heavy_ball_agree_with_the_march(relative):
     lr, momentum = relative / spectral_edge(GROUPS, 40, 30), 0.75

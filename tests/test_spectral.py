@@ -462,7 +462,7 @@ PLAIN = {"spectrum": MODES, "samples": 80, "features": 60}
         ({"z": Z.astype(np.complex64)}, TypeError, "not complex64; pass z.astype"),
         ({"z": np.arange(1, 3)}, TypeError, "z must be complex128 or float64, not int64"),
         ({"z": np.ones((2, 4), complex)[:, ::2]}, TypeError, "numpy.ascontiguousarray"),
-        ({"z": [1.0, 2.0]}, TypeError, "z must be a number or a numpy array, not list"),
+        ({"z": [1.0, 2.0]}, TypeError, "z must be a numpy array, not list; pass numpy.asarray"),
         ({"z": True}, TypeError, "not bool"),
         ({"samples": 0}, ValueError, "samples must be a number > 0 or inf, not 0"),
         ({"features": -1.5}, ValueError, "features must be a number > 0 or inf, not -1.5"),
@@ -495,6 +495,11 @@ def test_errors_of_one_point(change, error, message):
             ValueError,
             "observable has 3 modes, but the spectrum has 100",
         ),
+        (
+            {"spectrum": dc.PowerLaw(1.5, 1.9, 10**6), "observable": np.ones(3)},
+            ValueError,
+            r"groups: give it for the modes of spectrum.grouped\(\)",
+        ),
         ({"z1": 0.0, "z2": 0.0, "samples": 60}, ValueError, "no limit at z = 0"),
     ],
 )
@@ -505,8 +510,6 @@ def test_errors_of_two_points(change, error, message):
 
 
 def test_a_failure_names_the_parameter(monkeypatch):
-    monkeypatch.setattr(
-        spectral.one_point._core, "spectral_kappa", lambda z, *_: (np.ones_like(z), 1)
-    )
+    monkeypatch.setattr(_core, "spectral_kappa", lambda z, *_: np.where(z.imag > 0, np.nan, z))
     with pytest.raises(ArithmeticError, match=r"not found at z = \(0\.3\+0\.2j\), samples = 80"):
         spectral.deterministic_equivalent(np.array([0.3 + 0.2j, 0.1]), MODES, 80, 60)

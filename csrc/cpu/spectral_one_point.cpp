@@ -1,6 +1,5 @@
 // kappa(z), for many z at a time; how is in spectral_path.hpp.
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "cpu/pool.hpp"
@@ -17,8 +16,8 @@ constexpr index BLOCK = 128;
 
 } // namespace
 
-index spectral_kappa(index nz, index m, const double* lam, const double* mu, double samples,
-                     double features, const complex* z, complex* kappa) {
+void spectral_kappa(index nz, index m, const double* lam, const double* mu, double samples,
+                    double features, const complex* z, complex* kappa) {
   double dimension = 0, trace = 0;
   Scratch<double> powers(m);
   for (index k = 0; k < m; ++k) {
@@ -30,11 +29,6 @@ index spectral_kappa(index nz, index m, const double* lam, const double* mu, dou
   const double* const weights = model.few ? mu : powers.data();
   const auto ends = extent(m, lam);
   const auto& kernels = spectral_kernels();
-  std::atomic<index> first_failed{nz};
-  const auto fail = [&](index place) {
-    for (index first = first_failed; place < first;)
-      if (first_failed.compare_exchange_weak(first, place)) break;
-  };
 
   parallel_for((nz + BLOCK - 1) / BLOCK, [&](index block) {
     const index begin = block * BLOCK, end = std::min(nz, begin + BLOCK);
@@ -53,15 +47,15 @@ index spectral_kappa(index nz, index m, const double* lam, const double* mu, dou
       for (index i = 0; i < count; ++i) {
         Path& path = paths[static_cast<std::size_t>(i)];
         const State state = step(path, sums.moment(i), sums.square(i), model);
-        if (state == State::solved) kappa[path.place] = path.next;
-        if (state == State::failed) fail(path.place);
-        if (state == State::running) *kept++ = path;
+        if (state == State::running)
+          *kept++ = path;
+        else
+          kappa[path.place] = state == State::solved ? path.next : complex(NAN, NAN);
       }
       paths.erase(kept, paths.end());
     }
-    for (const Path& path : paths) fail(path.place);
+    for (const Path& path : paths) kappa[path.place] = complex(NAN, NAN);
   });
-  return first_failed;
 }
 
 } // namespace dmftcore::cpu

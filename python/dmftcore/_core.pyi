@@ -46,8 +46,8 @@ def rows_causal_batch(
     x: NDArray[_Float], a: NDArray[_Float], transposed: bool
 ) -> NDArray[_Float]: ...
 
-# bind_device.cpp, where CUDA was built: a namespace for each type, float64 and float32, with the
-# operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
+# bind_device.cpp, where CUDA was built: a namespace for each type, float64, float32 and complex128,
+# with the operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
 
 cuda: Any
 
@@ -113,7 +113,7 @@ def spectral_kappa(
     mu: NDArray[float64],
     samples: float,
     features: float,
-) -> tuple[NDArray[complex128], int]: ...
+) -> NDArray[complex128]: ...
 def spectral_two_point(
     one1: NDArray[complex128],
     one2: NDArray[complex128],

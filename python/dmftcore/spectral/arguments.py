@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 
@@ -29,11 +30,14 @@ class Population:
         lambda_k > 0 and mu_k.
     target : (modes,) array
         Square of the target, summed over the mode.
+    in_groups : bool
+        Whether modes of a power law have been gathered.
     """
 
     values: FloatArray
     multiplicities: FloatArray
     target: FloatArray
+    in_groups: bool = False
 
     @classmethod
     def of(cls, spectrum: AnySpectrum) -> Population:
@@ -51,15 +55,17 @@ class Population:
                 "spectrum has weights, which are parts of all directions; here their numbers "
                 "count: give it multiplicities"
             )
+        in_groups = False
         if isinstance(spectrum, PowerLaw) and spectrum.modes > MOST_SINGLE_MODES:
-            spectrum = spectrum.grouped()
+            spectrum, in_groups = spectrum.grouped(), True
         values, counts = spectrum.values, spectrum.multiplicities
         if not values.all():
             raise ValueError(
                 f"spectrum must have values > 0, found 0 at {np.flatnonzero(values == 0)[0]}; "
                 "leave out modes without power"
             )
-        return cls(values, np.ones(len(values)) if counts is None else counts, spectrum.target)
+        mu = np.ones(len(values)) if counts is None else counts
+        return cls(values, mu, spectrum.target, in_groups)
 
     @property
     def dimension(self) -> float:
@@ -88,46 +94,33 @@ def size(name: str, value: Any) -> float:
     return number
 
 
-def nodes(name: str, z: Any) -> ComplexArray:
-    """Spectral parameters as complex128, off the cut z < 0.
+def nodes(**values: Any) -> tuple[Any, ...]:
+    """The core for spectral parameters, and these as complex128 arrays, off the cut z < 0.
 
     Raises
     ------
     TypeError
-        Not a number, nor a C-contiguous complex128 or float64 array.
+        As of `_arrays.parameters`.
     ValueError
         Not finite, or on the negative real axis.
     """
-    if isinstance(z, bool) or not isinstance(z, np.ndarray | np.generic | complex | float | int):
-        raise TypeError(
-            f"{name} must be a number or a numpy array, not {type(z).__name__}; pass "
-            f"numpy.asarray({name}, dtype=complex)"
-        )
-    array = np.asarray(z, dtype=None if isinstance(z, np.ndarray | np.generic) else complex)
-    if array.dtype not in (np.complex128, np.float64):
-        raise TypeError(
-            f"{name} must be complex128 or float64, not {array.dtype}; pass "
-            f"{name}.astype(numpy.complex128)"
-        )
-    if not array.flags.c_contiguous:
-        raise TypeError(
-            f"{name} must be C-contiguous, but has shape {array.shape} and strides "
-            f"{array.strides}; pass numpy.ascontiguousarray({name})"
-        )
-    wrong = ~np.isfinite(array)
-    if wrong.any():
-        raise ValueError(f"{name} is {_first(array, wrong)}, which is not finite")
-    wrong = (array.imag == 0) & (array.real < 0)
-    if wrong.any():
-        raise ValueError(
-            f"{name} is {_first(array, wrong)}, on the negative real axis, where the eigenvalues "
-            "are; give it an imaginary part"
-        )
-    return array.astype(np.complex128)
+    core, *arrays = _arrays.parameters(**values)
+    for name, array in zip(values, arrays, strict=True):
+        xp = _arrays.namespace(array)
+        wrong = ~xp.isfinite(array)
+        if bool(wrong.any()):
+            raise ValueError(f"{name} is {_first(array, wrong)}, which is not finite")
+        wrong = (array.imag == 0) & (array.real < 0)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{name} is {_first(array, wrong)}, on the negative real axis, where the "
+                "eigenvalues are; give it an imaginary part"
+            )
+    return core, *arrays
 
 
-def _first(array: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> str:
+def _first(array: Any, where: Any) -> str:
     """The first value that is marked, and its place."""
-    index = tuple(int(i) for i in np.argwhere(where)[0])
-    value = complex(array[index])
+    index = tuple(int(i) for i in _arrays.namespace(array).argwhere(where)[0])
+    value = array[index].item()
     return f"{value.real if value.imag == 0 else value}" + (f" at {index}" if index else "")

@@ -40,7 +40,7 @@ DIGITS = 37.0
 GROWTH = 10.0
 #: Between which widths the ellipse is searched for.
 NARROWEST, WIDEST = 1e-5, 3.0
-#: Of an ellipse, in the upper half plane; all pairs of them are evaluated, in seconds.
+#: Of an ellipse, in the upper half plane; all pairs of them are evaluated, in a minute.
 MOST_ELLIPSE_NODES = 8192
 
 

@@ -16,7 +16,7 @@ __all__ = ["LearningCurve", "twice"]
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearningCurve:
     """Losses L over time, label noise included.
 

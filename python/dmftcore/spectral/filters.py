@@ -135,7 +135,7 @@ class Descent:
 
     @property
     def late(self) -> float:
-        """The first step for which `late_pieces` is used."""
+        """The first step from which on there are hyperbolas."""
         return max(LATE, -2 * LEFT_OUT / np.log(self.momentum)) if self.momentum else LATE
 
     def pieces(
@@ -158,18 +158,24 @@ class Descent:
         for octave in octaves(times[late]):
             where = late[octave]
             first = times[where[0]]
-            contour, log_root = self.late_contour(power * first, edge, _hyperbola_nodes(again))
-            values = self._at(log_root, times[where], power)
+            nodes = _hyperbola_nodes(again)
+            contour, logs, signs = self.late_contour(power * first, edge, nodes)
+            values = self._at(logs, times[where], power, signs)
             found.append(Piece(where, contour, values, HYPERBOLA_IN_LOG))
         return found
 
     def late_contour(
         self, first: float, edge: float, nodes: int = HYPERBOLA_NODES
-    ) -> tuple[Contour, ComplexArray]:
-        r"""Hyperbolas in log rho, for rho^t with t from `first` to twice that, and their log rho.
+    ) -> tuple[Contour, ComplexArray, FloatArray]:
+        r"""Hyperbolas in log rho, for rho^t with t from `first` to twice that.
 
         One goes around the roots 0 < rho <= 1, and one around the negative ones where they
         matter. The circle of roots that momentum makes is left out: it counts m^{t/2}.
+
+        Returns
+        -------
+        Contour, (n,) complex array, (n,) array
+            And log(+-rho) at its nodes, and the sign.
 
         Raises
         ------
@@ -183,18 +189,19 @@ class Descent:
             raise ValueError(
                 f"t = {first:g} is too early for a contour that leaves out what decays fast"
             )
-        log_root, d_log_root = s, ds
+        logs, steps, signs = s, ds, np.ones(len(s))
         if self.lr * edge > (1 + np.sqrt(self.momentum)) ** 2:
             lowest = self._log_root(np.array([-edge + 0j]))[0].real
             if first * lowest > -DROPPED:
-                # rho = -e^s has the upper half plane where s has the lower one.
-                log_root = np.append(s, lowest + 1j * np.pi + s.conj())
-                d_log_root = np.append(ds, ds.conj())
+                # -e^s has the upper half plane where s has the lower one.
+                logs, steps = np.append(s, lowest + s.conj()), np.append(ds, ds.conj())
+                signs = np.append(signs, -signs)
+        rho = signs * np.exp(logs)
         # rho - 1, without cancellation at rho = 1
-        rho, beyond = np.exp(log_root), np.expm1(log_root)
+        beyond = np.where(signs > 0, np.expm1(logs), rho - 1)
         z = np.asarray(beyond * (1 - self.momentum / rho) / self.lr, np.complex128)
-        dz = np.asarray(d_log_root * (rho - self.momentum / rho) / self.lr, np.complex128)
-        return Contour(z, dz), log_root
+        dz = np.asarray(steps * (rho - self.momentum / rho) / self.lr, np.complex128)
+        return Contour(z, dz), logs, signs
 
     def _log_root(self, z: ComplexArray) -> ComplexArray:
         if self.momentum == 0:
@@ -202,15 +209,32 @@ class Descent:
         middle, end = (1 + self.momentum + self.lr * z) / 2, np.sqrt(self.momentum)
         return np.asarray(np.log(middle + np.sqrt(middle - end) * np.sqrt(middle + end)))
 
-    def _at(self, log_root: ComplexArray, times: FloatArray, power: int) -> ComplexArray:
-        """The filter, or its square, where log rho is given, (times, n)."""
+    def _at(
+        self,
+        logs: ComplexArray,
+        times: FloatArray,
+        power: int,
+        signs: FloatArray | float = 1.0,
+    ) -> ComplexArray:
+        """The filter, or its square, at rho = signs e^logs, (times, n)."""
         if self.momentum == 0:
-            return _powers(power * log_root, times)
-        m, rho = self.momentum, np.exp(log_root)
-        fast, slow = _powers(log_root, times), _powers(np.log(m) - log_root, times)
-        sum_: ComplexArray = rho * (rho - m) * fast + m * np.expm1(log_root) * slow
-        values = sum_ / (rho**2 - m)
+            values = _powers(power * logs, times)
+            return values if power == 2 else _alternating(values, times, signs)
+        m, rho = self.momentum, signs * np.exp(logs)
+        fast, slow = _powers(logs, times), _powers(np.log(m) - logs, times)
+        sum_: ComplexArray = rho * (rho - m) * fast + m * (rho - 1) * slow
+        values = _alternating(sum_ / (rho**2 - m), times, signs)
         return values if power == 1 else values**2
+
+
+def _alternating(
+    values: ComplexArray, times: FloatArray, signs: FloatArray | float
+) -> ComplexArray:
+    """values signs^t: a phase pi t would have no digits left at late times."""
+    if np.ndim(signs) == 0:
+        return values
+    odd = times[:, None] % 2 == 1
+    return np.asarray(np.where(odd, signs, 1.0) * values)
 
 
 def _powers(logs: ComplexArray, times: FloatArray) -> ComplexArray:

@@ -61,7 +61,8 @@ def learning_curve(
     * ``"gradient_descent"``, full batch, with momentum (heavy ball) or with a schedule of rates,
     * ``"sgd"``, one pass: each step takes a batch of B fresh samples.
 
-    No cost grows with time, except where learning rates change from step to step.
+    No cost grows with time, except where learning rates change from step to step: as the steps
+    then, and with momentum at first, up to about 70 / (1 - m) steps.
 
     Parameters
     ----------

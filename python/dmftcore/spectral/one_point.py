@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from dmftcore import _core
+from dmftcore import _arrays
 from dmftcore.spectral.arguments import ComplexArray, Population, nodes, size
 from dmftcore.spectrum import AnySpectrum
 
@@ -50,7 +50,8 @@ def deterministic_equivalent(
     Parameters
     ----------
     z : number, or complex128 or float64 array of any shape
-        Off the negative real axis; z = 0 is the limit from above.
+        Off the negative real axis; z = 0 is the limit from above. An array of cupy is computed with
+        on its device, and so are the results.
     spectrum : Spectrum or PowerLaw
         Eigenvalues > 0 with multiplicities; the target is not used. A power law of more than
         20 000 modes is taken in groups (`PowerLaw.grouped`).
@@ -76,9 +77,10 @@ def deterministic_equivalent(
     Some 7 sums over the modes for each z, whatever z is, and none that is stored: 12 flops and a
     fraction of a division for each pair of a z and a mode.
     """
-    parameters = nodes("z", z)
+    core, parameters = nodes(z=z)
     return DeterministicEquivalent(
         *one_point(
+            core,
             parameters,
             Population.of(spectrum),
             size("samples", samples),
@@ -87,50 +89,55 @@ def deterministic_equivalent(
     )
 
 
-def one_point(
-    z: ComplexArray, population: Population, samples: float, features: float
-) -> ComplexArray:
+def one_point(core: Any, z: Any, population: Population, samples: float, features: float) -> Any:
     """kappa, R1 and R3 of checked parameters z, (3, *z.shape).
 
-    A parameter that occurs again, or whose conjugate does, is solved for once.
+    On the host a parameter that occurs again, or whose conjugate does, is solved for once.
     """
+    xp = _arrays.namespace(z)
     flat = z.ravel()
     lower = flat.imag < 0
-    upper, place = np.unique(np.where(lower, flat.conj(), flat), return_inverse=True)
-    kappa = np.zeros_like(upper)
-    kappa[upper == 0] = _kappa_at_zero(population, min(samples, features))
-    beyond = np.flatnonzero(upper)
-    kappa[beyond], solved = _core.spectral_kappa(
-        upper[beyond], population.values, population.multiplicities, samples, features
+    upper: Any = xp.where(lower, flat.conj(), flat)
+    place: Any = slice(None)
+    if xp is np:
+        upper, place = np.unique(upper, return_inverse=True)
+    at_zero = upper == 0
+    # Where z = 0, anything that has a solution stands in for it.
+    kappa = core.spectral_kappa(
+        xp.where(at_zero, 1, upper),
+        xp.asarray(population.values),
+        xp.asarray(population.multiplicities),
+        samples,
+        features,
     )
-    if solved < len(beyond):
+    missing = xp.isnan(kappa)
+    if bool(missing.any()):
         raise ArithmeticError(
-            f"kappa(z) was not found at z = {upper[beyond[solved]]}, samples = {samples:g}, "
+            f"kappa(z) was not found at z = {upper[missing][0].item()}, samples = {samples:g}, "
             f"features = {features:g}: z is too close to the eigenvalues"
         )
-    ratio = np.divide(upper, kappa, out=np.zeros_like(upper), where=kappa != 0)
-    R1, R3 = _responses(ratio, samples, features)
+    if bool(at_zero.any()):
+        kappa = xp.where(at_zero, _kappa_at_zero(population, min(samples, features)), kappa)
+    nothing = kappa == 0
+    R1, R3 = _responses(xp, upper / xp.where(nothing, 1, kappa), samples, features)
     # Fewer directions than samples and features: kappa vanishes with z, and z / kappa does not.
-    R1[kappa == 0] = 1 - population.dimension / samples
-    R3[kappa == 0] = 1 - population.dimension / features
-    found = np.stack([kappa, R1, R3])[:, place]
-    return np.where(lower, found.conj(), found).reshape(3, *z.shape)
+    R1 = xp.where(nothing, 1 - population.dimension / samples, R1)
+    R3 = xp.where(nothing, 1 - population.dimension / features, R3)
+    found = xp.stack([kappa, R1, R3])[:, place]
+    return xp.where(lower, found.conj(), found).reshape(3, *z.shape)
 
 
-def _responses(
-    ratio: ComplexArray, samples: float, features: float
-) -> tuple[ComplexArray, ComplexArray]:
+def _responses(xp: Any, ratio: Any, samples: float, features: float) -> tuple[Any, Any]:
     """R1 and R3 from their product z / kappa, without the difference 1 - df / P.
 
     ``P (1 - R1) = N (1 - R3)`` makes the smaller one the root of a quadratic.
     """
     few, many = min(samples, features), max(samples, features)
     if math.isinf(few):
-        return np.ones_like(ratio), np.ones_like(ratio)
+        return xp.ones_like(ratio), xp.ones_like(ratio)
     part = few / many
-    divisor = 1 - part + np.sqrt((1 - part) ** 2 + 4 * part * ratio)
-    smaller = np.zeros_like(ratio)
-    np.divide(2 * ratio, divisor, out=smaller, where=ratio != 0)
+    divisor = 1 - part + xp.sqrt((1 - part) ** 2 + 4 * part * ratio)
+    smaller = 2 * ratio / xp.where(divisor == 0, 1, divisor)
     larger = 1 - part + part * smaller
     return (smaller, larger) if samples <= features else (larger, smaller)
 

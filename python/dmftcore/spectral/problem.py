@@ -9,7 +9,7 @@ import numpy as np
 
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray, Population
-from dmftcore.spectral.one_point import one_point, spectral_edge
+from dmftcore.spectral.one_point import deterministic_equivalent, spectral_edge
 from dmftcore.spectral.two_point import two_point
 from dmftcore.spectrum import AnySpectrum
 
@@ -64,9 +64,9 @@ class Problem:
         .. math:: g = \frac{R_1}{z} \Big( \sigma^2 + \sum_k \frac{\lambda_k w_k^2 \kappa}{\lambda_k
                   + \kappa} \Big)
         """
-        kappa, R1, _ = one_point(z, self.population, self.samples, self.features)
-        (unlearned,) = self._over_modes(kappa, self.population.signal)
-        return np.asarray(R1 / z * (self.noise_variance + kappa * unlearned), np.complex128)
+        one = deterministic_equivalent(z, self.spectrum, self.samples, self.features)
+        (unlearned,) = self._over_modes(one.kappa, self.population.signal)
+        return np.asarray(one.R1 / z * (self.noise_variance + one.kappa * unlearned), np.complex128)
 
     def residual_and_noise(self, z: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
         r"""For infinitely many samples, g(z), and what SGD makes of its noise, (n,) each.
@@ -75,7 +75,7 @@ class Problem:
                   \kappa} + \frac{\kappa}{N} \mathrm{df}^2, \qquad S = F^\top \Lambda F
         """
         population = self.population
-        kappa, _, _ = one_point(z, population, np.inf, self.features)
+        kappa = deterministic_equivalent(z, self.spectrum, np.inf, self.features).kappa
         power = population.power
         unlearned, df, squares = self._over_modes(
             kappa, population.signal, power, power * population.values

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore import _core
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray, non_negative, real_array
 from dmftcore.spectral.arguments import ComplexArray, Population, nodes, size
 from dmftcore.spectral.one_point import one_point
@@ -86,7 +86,7 @@ def two_point(
         As in `deterministic_equivalent`; shapes that do not fit; z = 0 where the loss of the
         interpolating predictor diverges.
     """
-    first, second = nodes("z1", z1), nodes("z2", z2)
+    core, first, second = nodes(z1=z1, z2=z2)
     if first.ndim and second.ndim and first.shape[:-1] != second.shape[:-1]:
         raise ValueError(
             f"z1 has the batch axes {first.shape[:-1]}, but z2 has {second.shape[:-1]}: batch axes "
@@ -101,18 +101,19 @@ def two_point(
             raise ValueError(
                 f"observable has {len(weights)} modes, but the spectrum has "
                 f"{len(population.values)}"
+                + (" groups: give it for the modes of spectrum.grouped()" * population.in_groups)
             )
     P, N = size("samples", samples), size("features", features)
-    one = one_point(np.concatenate([first.ravel(), second.ravel()]), population, P, N)
+    xp = _arrays.namespace(first)
+    one = one_point(core, xp.concatenate([first.ravel(), second.ravel()]), population, P, N)
     batch = first.shape[:-1] if first.ndim else second.shape[:-1]
     rows, columns = (
-        np.ascontiguousarray(part).reshape(3, math.prod(batch), -1)
-        for part in np.split(one, [first.size], axis=1)
+        xp.ascontiguousarray(part).reshape(3, math.prod(batch), -1)
+        for part in xp.split(one, [first.size], axis=1)
     )
-    test, train, value = _core.spectral_two_point(
-        rows, columns, population.values, _weights(population, weights), P, N, variance
-    )
-    _check_finite(test, first, second)
+    lam, sums = xp.asarray(population.values), xp.asarray(_weights(population, weights))
+    test, train, value = core.spectral_two_point(rows, columns, lam, sums, P, N, variance)
+    _check_finite(test)
     shape = batch + first.shape[-1:] + second.shape[-1:]
     return TwoPoint(
         test.reshape(shape), train.reshape(shape), None if value is None else value.reshape(shape)
@@ -127,8 +128,8 @@ def _weights(population: Population, observable: FloatArray | None) -> FloatArra
     return np.stack(rows)
 
 
-def _check_finite(test: ComplexArray, first: ComplexArray, second: ComplexArray) -> None:
-    if not np.isfinite(test).all():
+def _check_finite(test: Any) -> None:
+    if not bool(_arrays.namespace(test).isfinite(test).all()):
         raise ValueError(
             "two_point has no limit at z = 0 where the numbers of samples or features at which the "
             "model begins to interpolate are met exactly: the loss diverges there; give z a ridge"
