@@ -24,7 +24,7 @@ FLOORS = (
     {"_core"},
     {"_arrays", "_device", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
-    {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
+    {"activations", "data", "losses", "observables", "solution", "spectrum", "training", "worth"},
     {
         "chain",
         "checkpoint",

@@ -26,7 +26,9 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -35,6 +37,7 @@ __version__ = version("dmftcore")
 
 __all__ = [
     "INFINITE",
+    "MLP",
     "AccuracyWarning",
     "CudaError",
     "Dataset",
@@ -45,6 +48,7 @@ __all__ = [
     "OnlineSGD",
     "PowerLaw",
     "ProportionalLinear",
+    "Residual",
     "Solution",
     "Spectrum",
     "StabilityWarning",

@@ -9,10 +9,12 @@ ordered after the work of their own stream by the rules of these protocols.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+import scipy.special
 from numpy import ndarray
 
 from dmftcore import _core
@@ -20,7 +22,15 @@ from dmftcore._device import DeviceCore
 from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
 
-__all__ = ["arguments", "device_library", "device_memory", "namespace", "to_device", "to_host"]
+__all__ = [
+    "arguments",
+    "device_library",
+    "device_memory",
+    "namespace",
+    "special",
+    "to_device",
+    "to_host",
+]
 
 #: Device type of CUDA memory in DLPack.
 DLPACK_CUDA = 2
@@ -235,6 +245,13 @@ def namespace(array: Any) -> Any:
     """The array library of `array`: cupy for its arrays, numpy otherwise."""
     cupy = sys.modules.get("cupy")
     return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
+
+
+def special(array: Any) -> Any:
+    """Special functions of arrays like `array`, under the names of `scipy.special`."""
+    if namespace(array) is np:
+        return scipy.special
+    return importlib.import_module("cupyx.scipy.special")
 
 
 def to_host(array: Any) -> Any:

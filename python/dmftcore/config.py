@@ -30,7 +30,9 @@ from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
@@ -39,7 +41,12 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 
 #: What `type` may say in the section of each noun.
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
-    "limit": {"DeepLinear": DeepLinear, "ProportionalLinear": ProportionalLinear},
+    "limit": {
+        "DeepLinear": DeepLinear,
+        "MLP": MLP,
+        "ProportionalLinear": ProportionalLinear,
+        "Residual": Residual,
+    },
     "data": {"Dataset": Dataset, "Digits": digits},
     "training": {
         "GradientDescent": GradientDescent,

@@ -10,45 +10,42 @@ import scipy.linalg
 
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
+from dmftcore.losses import loss_function
 
 __all__ = [
     "alignment",
     "curves",
     "sharpness",
-    "square_loss",
     "tangent_kernel",
     "training_loss",
 ]
 
 
-def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
-    """Mean over points of ``sum_k (y - f)^2 / 2``: outputs (..., P, K), targets (P, K)."""
-    summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
-    return summed / (2 * len(targets))
+def training_loss(data: Dataset, loss: str = "square") -> Callable[[FloatArray], float]:
+    """The mean training loss of outputs (..., P + Q, K), as a function."""
+    targets, mean = data.targets.reshape(data.n_train, -1), loss_function(loss).mean
+    return lambda outputs: float(mean(outputs[..., : data.n_train, :], targets).mean())
 
 
-def training_loss(data: Dataset) -> Callable[[FloatArray], float]:
-    """The training loss of outputs (P + Q, K), as a function."""
-    targets = data.targets.reshape(data.n_train, -1)
-    return lambda outputs: float(square_loss(outputs[: data.n_train], targets))
-
-
-def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
-    """Outputs and losses as fields of a `Solution`, from outputs (..., P + Q, K).
+def curves(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
+    """Outputs, errors and losses as fields of a `Solution`, from outputs (..., P + Q, K).
 
     Outputs of a single-output problem lose their last axis. What concerns test points is there
     if `data` has them.
     """
+    function = loss_function(loss)
     train, test = outputs[..., : data.n_train, :], outputs[..., data.n_train :, :]
-    k = data.targets.shape[1:]
+    targets, k = data.targets.reshape(data.n_train, -1), data.targets.shape[1:]
     fields: dict[str, Any] = {
         "outputs": train.reshape(*train.shape[:-1], *k),
-        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
+        "errors": function.errors(train, targets).reshape(*train.shape[:-1], *k),
+        "train_loss": function.mean(train, targets),
     }
     if data.n_test:
         fields["test_outputs"] = test.reshape(*test.shape[:-1], *k)
     if data.test_targets is not None:
-        fields["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
+        of_test = data.test_targets.reshape(data.n_test, -1)
+        fields["test_loss"] = function.mean(test, of_test)
     return fields
 
 

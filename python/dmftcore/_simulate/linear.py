@@ -16,7 +16,7 @@ from dmftcore.errors import DivergenceError
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import square_loss
+from dmftcore.observables import training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
@@ -129,10 +129,7 @@ def train(
     )
     records = Records(limit, data, options)
     networks = Networks(limit, data, training, weights, points, records)
-    targets = data.targets.reshape(data.n_train, -1)
-
-    def mean_loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[:, : data.n_train], targets).mean())
+    loss = training_loss(data)
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         diagnostics = {
@@ -159,7 +156,7 @@ def train(
         )
 
     try:
-        outputs = march(networks, options.schedule, mean_loss, options.progress, options.checkpoint)
+        outputs = march(networks, options.schedule, loss, options.progress, options.checkpoint)
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "

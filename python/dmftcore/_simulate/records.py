@@ -153,14 +153,15 @@ def two_time_kernel(vectors: FloatArray) -> FloatArray:
     return total.reshape(times, rows, times, rows)
 
 
-def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
+def curves(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
     """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
-    per_seed = observables.curves(data, outputs.swapaxes(0, 1))
+    per_seed = observables.curves(data, outputs.swapaxes(0, 1), loss)
+    errors = per_seed.pop("errors")
     means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
     several = outputs.shape[1] > 1
     return {
         **means,
-        "errors": data.targets - means["outputs"],
+        "errors": errors.mean(axis=0),
         "per_seed": per_seed,
         "standard_errors": {
             name: standard_error(values) for name, values in per_seed.items() if several
