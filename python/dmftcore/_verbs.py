@@ -24,7 +24,7 @@ NO_FLOW_OF_NETWORKS = (
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
     "solve": (DeepLinear, ProportionalLinear),
-    "simulate": (DeepLinear, ProportionalLinear),
+    "simulate": (DeepLinear, MLP, Residual, ProportionalLinear),
 }
 
 

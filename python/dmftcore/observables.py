@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "alignment",
     "curves",
     "sharpness",
+    "summed_products",
     "tangent_kernel",
     "training_loss",
 ]
@@ -70,13 +71,23 @@ def tangent_kernel(
     """
     inner = 1.0 if branch is None else branch**2
     factors = [1.0, *[inner] * (len(features) - 2), 1.0]
-    products = (
-        factor * h[..., :, None, :, None] * g[..., None, :, None, :]
-        for factor, h, g in zip(factors, features, gradients, strict=True)
-    )
+    of_outputs = [g[..., None, :, None, :] for g in gradients]
+    return summed_products(zip(factors, features, of_outputs, strict=True))
+
+
+def summed_products(terms: Iterable[tuple[float, FloatArray, FloatArray]]) -> FloatArray:
+    """Tangent kernel ``sum scale Phi G``, shape (..., P, K, P, K), over the arrays of weights.
+
+    Parameters
+    ----------
+    terms : iterable of (scale, features, gradients)
+        For each array of weights the kernel (..., P, P) of what it acts on, and that of the
+        gradients by what it gives, (..., P, K, P, K) or of length 1 where it is constant.
+    """
+    products = (scale * h[..., :, None, :, None] * g for scale, h, g in terms)
     kernel: FloatArray = next(products)
     for product in products:
-        kernel += product
+        kernel = kernel + product
     return kernel
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import linear, proportional
+from dmftcore._simulate import linear, nonlinear, proportional
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -25,7 +27,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    limit: DeepLinear | ProportionalLinear,
+    limit: DeepLinear | MLP | Residual | ProportionalLinear,
     data: Dataset | None,
     training: GradientDescent | OnlineSGD,
     *,
@@ -49,7 +51,7 @@ def simulate(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
+    limit : DeepLinear, MLP, Residual or ProportionalLinear
         Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`.
@@ -71,8 +73,9 @@ def simulate(
     kernel_times : sequence of int, optional
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
-    save : {"H", "G", "all"} or sequence of these
-        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv".
+    save : {"H", "Phi", "G", "all"} or sequence of these
+        Two-time kernels to keep, at `kernel_times`; "Phi" of an `MLP` or a `Residual`. On random
+        data also "Cp", "CD" and "Cv".
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -100,7 +103,11 @@ def simulate(
     check_nouns("simulate", limit, data, training)
     if width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
-    networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
+    networks: Any = linear
+    if isinstance(limit, ProportionalLinear):
+        networks = proportional
+    elif isinstance(limit, MLP | Residual):
+        networks = nonlinear
     options = Options(
         width=integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
@@ -131,4 +138,6 @@ def simulate(
         return proportional.train(limit, training, options, config)
     assert data is not None
     assert isinstance(training, GradientDescent)
+    if isinstance(limit, MLP | Residual):
+        return nonlinear.train(limit, data, training, options, config)
     return linear.train(limit, data, training, options, config)
