@@ -142,8 +142,8 @@ def blend(
 ) -> None:
     """n columns made of two bases, and what follows elementwise.
 
-    ``u_j = sum_i c_ij a_i``, then ``y_j = skip base_j + scale phi'(field_j) (u_j + sum_i d_ij b_i)``
-    and ``value_j = phi(y_j)``.
+    ``u_j = sum_i c_ij a_i``, ``y_j = skip base_j + scale phi'(field_j) (u_j + sum_i d_ij b_i)``,
+    ``value_j = phi(y_j)``.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class TableNormals:
     def fill(self, out: Any, run: int, stream: int, column: int) -> None:
         """See `Normals`."""
         for row in out:
-            row[:] = self._entry(self._next, np.arange(len(row)))
+            row[:] = self._entry(self._next, np.arange(float(len(row))))
             self._next += 1
 
 
