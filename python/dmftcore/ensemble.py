@@ -410,9 +410,8 @@ class _Layer:
         self, particles: Particles, count: int, stream: int, training: GradientDescent
     ) -> None:
         self.particles, self._training = particles, training
-        self.columns = particles.empty(count)
-        for run in range(particles.runs):
-            self.columns[run] = particles.draw(run, count, stream, 0)
+        none = np.zeros(particles.runs, dtype=np.int64)
+        self.columns = particles.draw(none + count, stream, none)
         self._velocity = np.zeros_like(self.columns) if training.momentum else None
 
     @property

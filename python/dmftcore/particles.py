@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from dmftcore import _core
 from dmftcore._validate import FloatArray
@@ -26,6 +25,8 @@ __all__ = [
     "Particles",
     "TableNormals",
     "blend",
+    "deflate",
+    "orthonormalised",
     "products",
 ]
 
@@ -55,32 +56,38 @@ class Directions:
         """Columns that there is room for."""
         return int(self.rows.shape[1])
 
-    def append(self, run: int, columns: Any) -> None:
-        """Add columns (m, S) to one run."""
-        begin = int(self.used[run])
-        end = begin + len(columns)
-        if end > self.capacity:
-            self._reserve(max(end, self.capacity + self.capacity // 2, SPARE))
-        self.rows[run, begin:end] = columns
-        self.used[run] = end
+    @property
+    def basis(self) -> tuple[Any, Any]:
+        """Rows and numbers, as the operations take them."""
+        return self.rows, self.used
 
-    def of(self, run: int) -> tuple[Any, Any]:
-        """Rows and numbers of one run, as the operations take them."""
-        return self.rows[run : run + 1], self.used[run : run + 1]
+    def append(self, columns: Any, counts: Any) -> None:
+        """Add the first counts[r] of the columns (runs, m, S) to run r."""
+        begin, self.used = self.used, self.used + counts
+        needed = int(self.used.max())
+        if needed > self.capacity:
+            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), begin)
+        for run, (first, last) in enumerate(zip(begin, self.used, strict=True)):
+            self.rows[run, first:last] = columns[run, : last - first]
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is in use."""
-        return {"used": self.used.copy(), "rows": self.rows[:, : self.used.max(initial=0)].copy()}
+        """What is in use, and the room there is."""
+        return {
+            "used": self.used.copy(),
+            "rows": self.rows[:, : self.used.max()].copy(),
+            "capacity": np.array(self.capacity),
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
-        self.used = np.array(state["used"])
-        self.rows = np.array(state["rows"], order="C")
+        # With equal room: the bits of products of matrices may depend on their shapes.
+        self.used, self.rows = np.array(state["used"]), state["rows"]
+        self._reserve(int(state["capacity"]), self.used)
 
-    def _reserve(self, capacity: int) -> None:
+    def _reserve(self, capacity: int, used: Any) -> None:
         runs, _, size = self.rows.shape
         rows = np.empty((runs, capacity, size), self.rows.dtype)
-        known = self.used.max(initial=0)
+        known = used.max()
         rows[:, :known] = self.rows[:, :known]
         self.rows = rows
 
@@ -249,9 +256,8 @@ class Particles:
         self.pool = Directions(runs, size, dtype)
         #: Unit sources handed out so far.
         self.sources = np.zeros(runs, dtype=np.int64)
-        if self._match:
-            for run in range(runs):
-                self.pool.append(run, np.ones((1, size), dtype)[: self._room])
+        if self._match and self._room:
+            self.pool.append(np.ones((runs, 1, size), dtype), 1)
 
     def empty(self, columns: int) -> Any:
         """A field of so many columns, (runs, columns, S), not initialised."""
@@ -262,31 +268,48 @@ class Particles:
         return Directions(self.runs, self.size, self.dtype, capacity)
 
     def draw(
-        self, run: int, count: int, stream: int, column: int, opposite: Directions | None = None
+        self, counts: Any, stream: int, columns: Any, opposite: Directions | None = None
     ) -> Any:
-        """Fresh sources (count, S) of one run, orthogonal to the `opposite` basis.
+        """Fresh sources orthogonal to the `opposite` basis.
+
+        Parameters
+        ----------
+        counts : (runs,) int array
+            How many in each run.
+        stream : int
+            The array of sources that they belong to, and
+        columns : (runs,) int array
+            the place of the first in it.
+        opposite : Directions, optional
+
+        Returns
+        -------
+        (runs, m, S) array
+            m, the largest of `counts`; zero beyond those of a run.
 
         Raises
         ------
         ValueError
             If there are more unit sources than particles.
         """
-        fresh = np.empty((count, self.size), self.dtype)
+        fresh = np.zeros((self.runs, int(counts.max()), self.size), self.dtype)
         if self._unit:
-            return self._unit_sources(run, fresh)
-        self._normals.fill(fresh, run, stream, column)
-        taken = count + int(self.pool.used[run])
-        taken += 0 if opposite is None else int(opposite.used[run])
-        if not self._match or taken >= self.size:
-            # Without room to match, the exact law of a network of width S.
-            self._project(run, fresh, opposite)
+            return self._unit_sources(counts, fresh)
+        for run, count in enumerate(counts.tolist()):
+            self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
+        taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
+        # Without room to match, the exact law of a network of width S.
+        matched = (taken < self.size) & self._match
+        if not matched.any():
+            self._project(fresh, opposite, counts > 0)
             return fresh
         for _ in range(2):
-            self._project(run, fresh, self.pool)
-            self._project(run, fresh, opposite)
+            self._project(fresh, self.pool, matched)
+            self._project(fresh, opposite, counts > 0)
         for _ in range(2):
-            fresh = self._normalised(fresh)
-        self.pool.append(run, fresh[: max(0, self._room - int(self.pool.used[run]))])
+            fresh = orthonormalised(fresh, np.where(matched, counts, 0))
+        room = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
+        self.pool.append(fresh, room)
         return fresh
 
     def mark(self) -> tuple[Any, Any]:
@@ -305,36 +328,49 @@ class Particles:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
         self.sources = np.array(state["sources"])
-        self.pool.restore({"used": state["pool.used"], "rows": state["pool.rows"]})
+        parts = ("used", "rows", "capacity")
+        self.pool.restore({part: state[f"pool.{part}"] for part in parts})
 
-    def _unit_sources(self, run: int, fresh: Any) -> Any:
-        first = int(self.sources[run])
-        last = first + len(fresh)
+    def _unit_sources(self, counts: Any, fresh: Any) -> Any:
+        last = int((self.sources + counts).max())
         if last > self.size:
             raise ValueError(
                 f"unit sources: {last} are needed so far, but there are {self.size} particles"
             )
-        fresh[:] = 0
-        fresh[np.arange(len(fresh)), np.arange(first, last)] = np.sqrt(self.size)
-        self.sources[run] = last
+        for run, count in enumerate(counts.tolist()):
+            sites = self.sources[run] + np.arange(count)
+            fresh[run, np.arange(count), sites] = np.sqrt(self.size)
+        self.sources = self.sources + counts
         return fresh
 
-    def _project(self, run: int, columns: Any, basis: Directions | None) -> None:
-        """Make columns (m, S) orthogonal to a basis, in place."""
-        if basis is None or basis.used[run] == 0:
+    def _project(self, columns: Any, basis: Directions | None, runs: Any) -> None:
+        """Make columns (runs, m, S) orthogonal to a basis, in place, in some of the runs."""
+        if basis is None:
             return
-        field, known = columns[None], basis.of(run)
-        c, _, _ = products(field, len(columns), known)
-        blend(len(columns), known, c, base=field, scale=-1.0, y=field)
+        known = basis.rows, np.where(runs, basis.used, 0)
+        if known[1].any():
+            deflate(columns, known)
 
-    @staticmethod
-    def _normalised(columns: Any) -> Any:
-        """The same space by orthonormal columns, the first j made of the first j."""
-        field, count = columns[None], len(columns)
-        _, _, gram = products(field, count, gram=True)
-        factor = np.linalg.cholesky(gram[0])
-        inverse = scipy.linalg.solve_triangular(factor, np.eye(count), lower=True)
-        result = np.empty_like(field)
-        used = np.array([count])
-        blend(count, (field, used), inverse.T[None], y=result)
-        return result[0]
+
+def deflate(columns: Any, basis: tuple[Any, Any]) -> Any:
+    """Make columns (runs, m, S) orthogonal to a basis, in place; their coordinates along it."""
+    count = columns.shape[1]
+    along, _, _ = products(columns, count, basis)
+    blend(count, basis, along, base=columns, scale=-1.0, y=columns)
+    return along
+
+
+def orthonormalised(columns: Any, counts: Any) -> Any:
+    """Orthonormal columns, the j-th made of the first j of those given, (runs, m, S).
+
+    Only the first counts[r] in run r are changed.
+    """
+    runs, count, _ = columns.shape
+    _, _, gram = products(columns, count, gram=True)
+    idle = np.arange(count) >= counts[:, None]
+    gram[idle[:, :, None] | idle[:, None, :]] = 0
+    gram[:, np.arange(count), np.arange(count)] += idle
+    inverse = np.linalg.inv(np.linalg.cholesky(gram))
+    result = np.empty_like(columns)
+    blend(count, (columns, np.full(runs, count)), inverse.swapaxes(1, 2), y=result)
+    return result

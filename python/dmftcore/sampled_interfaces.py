@@ -21,15 +21,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import lapack
 
 from dmftcore._validate import FloatArray
-from dmftcore.particles import Directions, Particles, blend, products
+from dmftcore.particles import Directions, Particles, blend, deflate, orthonormalised, products
 
 __all__ = ["Interface", "Shore"]
 
 #: Residuals down to this part of the norm are known from inner products alone, in units of the
 #: rounding error of the particles: below, they are formed.
 RELIABLE = 1e4
+
+#: Ratio of the smallest to the largest pivot among columns that are made orthonormal at a time.
+WELL_CONDITIONED = 1e-6
 
 
 class Shore:
@@ -53,16 +57,11 @@ class Shore:
         self.particles, self.stream = particles, stream
         self.visited, self.sources = particles.directions(), particles.directions()
 
-    @property
-    def bases(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Visited columns and sources, as the operations take them."""
-        return (self.visited.rows, self.visited.used), (self.sources.rows, self.sources.used)
-
-    def draw(self, run: int, count: int) -> None:
-        """Add sources to one run."""
-        column = int(self.sources.used[run])
-        fresh = self.particles.draw(run, count, self.stream, column, self.visited)
-        self.sources.append(run, fresh)
+    def draw(self, counts: Any) -> None:
+        """Add counts[r] sources to run r."""
+        used = self.sources.used
+        fresh = self.particles.draw(counts, self.stream, used, self.visited)
+        self.sources.append(fresh, counts)
 
 
 class Interface:
@@ -167,7 +166,8 @@ class Interface:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
         for name, directions in self._directions():
-            directions.restore({part: state[f"{name}.{part}"] for part in ("used", "rows")})
+            parts = ("used", "rows", "capacity")
+            directions.restore({part: state[f"{name}.{part}"] for part in parts})
         self.matrix = np.array(state["matrix"])
         self.dropped = float(state["dropped"])
         self._velocity = np.array(state["velocity"]) if "velocity" in state else None
@@ -197,43 +197,30 @@ class Interface:
         rest: dict[str, Any],
     ) -> None:
         """``c F C + Q (c R + M C)`` on the other shore."""
-        visited, sources = target.bases
         # The responses belong to the visited columns of the target, as the learned part.
-        along = kept * _padded(visit.along, (len(learned), sources[0].shape[1], n))
+        along = kept * _padded(visit.along, (len(learned), target.sources.capacity, n))
         response = kept * _padded(visit.response, learned.shape) + learned
-        blend(n, sources, along, visited, response, **rest)
+        blend(n, target.sources.basis, along, target.visited.basis, response, **rest)
 
     def _visit(self, source: Shore, target: Shore, x: Any, n: int, reference: Any) -> Visit:
         """A field's coordinates along visited columns, which grow if it leaves their span."""
-        visited, sources = source.bases
-        along, response, gram = products(x, n, visited, sources, reference=reference, gram=True)
-        eps = float(np.finfo(x.dtype).eps)
-        for run in range(len(x)):
-            norms = gram[run].diagonal()
-            threshold = self._tol * float(norms.mean())
-            outside = norms - np.sum(along[run] ** 2, axis=0)
-            largest = float(outside.max(initial=0.0))
-            if self._tol > RELIABLE * eps and not largest > threshold:
-                self._note(largest, norms)
-                continue
-            new, rest = _unvisited(source.visited, run, x, n, along, threshold)
-            self._note(rest, norms)
-            if len(new):
-                source.visited.append(run, new)
-                target.draw(run, len(new))
-                along = _padded(along, (len(x), source.visited.capacity, n))
-                used = int(source.visited.used[run])
-                field = x[run : run + 1]
-                basis = (new[None], np.array([len(new)]))
-                along[run, used - len(new) : used] = products(field, n, basis)[0][0]
-        along = _padded(along, (len(x), source.visited.capacity, n))
+        along, response, gram = products(
+            x, n, source.visited.basis, source.sources.basis, reference=reference, gram=True
+        )
+        norms = np.einsum("rjj->rj", gram)
+        mean = norms.mean(axis=1)
+        outside = (norms - np.sum(along**2, axis=1)).max(axis=1)
+        grows = outside > self._tol * mean
+        if self._tol <= RELIABLE * float(np.finfo(x.dtype).eps):
+            grows[:] = True
+        if grows.any():
+            thresholds = np.where(grows, self._tol * mean, np.inf)
+            along, counts, rest = _visit_new(source.visited, x, n, along, thresholds)
+            target.draw(counts)
+            outside = np.where(grows, rest, outside)
+        known = mean > 0
+        self.dropped = max(self.dropped, float((outside[known] / mean[known]).max(initial=0.0)))
         return Visit(along, response, gram)
-
-    def _note(self, rest: float, norms: FloatArray) -> None:
-        """Remember the largest part that was dropped."""
-        mean = float(norms.mean()) if norms.size else 0.0
-        if mean > 0:
-            self.dropped = max(self.dropped, rest / mean)
 
 
 class Visit:
@@ -257,47 +244,84 @@ class Visit:
         self.along, self.response, self.gram = along, response, gram
 
 
-def _unvisited(
-    visited: Directions, run: int, x: Any, n: int, along: FloatArray, threshold: float
-) -> tuple[Any, float]:
-    """New orthonormal columns (m, S) of a field, and the largest mean square that they miss.
+def _visit_new(
+    visited: Directions, x: Any, n: int, along: FloatArray, thresholds: Any
+) -> tuple[FloatArray, Any, Any]:
+    """Append what of a field is not visited, by Gram-Schmidt with pivots.
 
-    By Gram-Schmidt with pivots, until no column has a mean square above the threshold outside the
-    visited ones. `along` is corrected for rounding.
+    Parameters
+    ----------
+    visited : Directions
+    x : (runs, >= n, S) array
+    n : int
+    along : (runs, k, n) array
+        Coordinates of the field along the visited columns, up to rounding.
+    thresholds : (runs,) array
+        Mean squares that columns may have outside the visited ones; infinite where nothing is to
+        be changed.
+
+    Returns
+    -------
+    along : (runs, k', n) array
+    counts : (runs,) int array
+        New columns of every run.
+    rest : (runs,) array
+        Largest mean square that is left.
     """
-    known = visited.of(run)
-    rest = np.empty((1, n, x.shape[2]), x.dtype)
-    blend(n, known, along[run : run + 1], base=x[run : run + 1], scale=-1.0, y=rest)
-    correction, _, _ = products(rest, n, known)
-    blend(n, known, correction, base=rest, scale=-1.0, y=rest)
-    along[run] += correction[0]
-    new: Any = np.empty((0, x.shape[2]), x.dtype)
+    active = np.isfinite(thresholds)
+    rest = np.empty((len(x), n, x.shape[2]), x.dtype)
+    blend(n, visited.basis, along, base=x, scale=-1.0, y=rest)
+    # Once more, for the rounding errors of the first time.
+    correction = deflate(rest, visited.basis)
+    along[active] += correction[active]
+    counts = np.zeros(len(x), dtype=np.int64)
+    every = np.full(len(x), n)
     while True:
-        norms = _mean_squares(rest[0])
-        pivot = int(norms.argmax()) if n else 0
-        if n == 0 or not norms[pivot] > threshold or len(new) == n:
-            break
-        column = _orthogonal(rest[0, pivot] / np.sqrt(norms[pivot]), visited, run, new)
-        new = np.concatenate([new, column])
-        basis = (column[None], np.array([1]))
-        c, _, _ = products(rest, n, basis)
-        blend(n, basis, c, base=rest, scale=-1.0, y=rest)
-    return new, float(norms.max(initial=0.0))
+        _, _, gram = products(rest, n, gram=True)
+        limits = np.where(counts < n, thresholds, np.inf)
+        factors, ranks, left = _pivoted(gram, limits)
+        if not ranks.any():
+            return along, counts, left
+        new = np.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
+        blend(new.shape[1], (rest, every), factors, y=new)
+        deflate(new, visited.basis)
+        new = orthonormalised(new, ranks)
+        deflate(rest, (new, ranks))
+        first = visited.used
+        visited.append(new, ranks)
+        counts += ranks
+        along = _padded(along, (len(x), visited.capacity, n))
+        coordinates, _, _ = products(x, n, (new, ranks))
+        for run, rank in enumerate(ranks.tolist()):
+            along[run, first[run] : first[run] + rank] = coordinates[run, :rank]
 
 
-def _orthogonal(column: Any, visited: Directions, run: int, new: Any) -> Any:
-    """The column (1, S) without rounding errors along others, and normalised."""
-    field = np.ascontiguousarray(column, dtype=new.dtype)[None, None]
-    for basis in (visited.of(run), (new[None], np.array([len(new)]))):
-        c, _, _ = products(field, 1, basis)
-        blend(1, basis, c, base=field, scale=-1.0, y=field)
-    norm = np.sqrt(_mean_squares(field[0])[0])
-    return (field[0] / norm).astype(new.dtype)
+def _pivoted(gram: FloatArray, limits: Any) -> tuple[FloatArray, Any, Any]:
+    """Combinations of columns with these inner products that are orthonormal.
 
+    The pivots of the Cholesky decomposition stop at the limits, and where rounding spoils them: the
+    rest is for another time.
 
-def _mean_squares(columns: Any) -> FloatArray:
-    squares: FloatArray = np.square(columns, dtype=np.float64).mean(axis=1)
-    return squares
+    Returns
+    -------
+    factors : (runs, n, m) array
+        Columns of coefficients.
+    ranks : (runs,) int array
+        How many are meant in each run; the others vanish.
+    left : (runs,) array
+        Largest mean square of a column beforehand.
+    """
+    runs, n, _ = gram.shape
+    left = np.einsum("rjj->rj", gram).max(axis=1, initial=0.0)
+    ranks = np.zeros(runs, dtype=np.int64)
+    factors = np.zeros((runs, n, n))
+    for run in np.flatnonzero(left > limits).tolist():
+        stop = max(float(limits[run]), WELL_CONDITIONED * float(left[run]))
+        factor, pivots, rank, _ = lapack.dpstrf(gram[run], tol=stop, lower=1)
+        triangle = np.tril(factor[:rank, :rank])
+        factors[run, pivots[:rank] - 1, :rank] = np.linalg.inv(triangle).T
+        ranks[run] = rank
+    return factors[:, :, : int(ranks.max(initial=0))], ranks, left
 
 
 def _padded(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
