@@ -9,6 +9,8 @@ namespace dmftcore::cpu {
   extern const ProductKernels<double> product_double;                                              \
   extern const ProductKernels<float> product_float;                                                \
   extern const NetworkKernels network;                                                             \
+  extern const ParticleKernels<double> particles_double;                                           \
+  extern const ParticleKernels<float> particles_float;                                             \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -48,5 +50,11 @@ template <> const ProductKernels<float>& product_kernels() {
   return DMFTCORE_CHOOSE(product_float);
 }
 const NetworkKernels& network_kernels() { return DMFTCORE_CHOOSE(network); }
+template <> const ParticleKernels<double>& particle_kernels() {
+  return DMFTCORE_CHOOSE(particles_double);
+}
+template <> const ParticleKernels<float>& particle_kernels() {
+  return DMFTCORE_CHOOSE(particles_float);
+}
 
 } // namespace dmftcore::cpu

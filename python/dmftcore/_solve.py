@@ -8,31 +8,37 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._validate import one_of, positive
+from dmftcore._validate import integer, one_of, positive
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow, proportional_solve
+from dmftcore.limits import ensemble_solve, linear, linear_flow, proportional_solve
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.march import Progress, SolveOptions
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
-from dmftcore.training import GradientFlow, OnlineSGD, Training
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
 
 __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear | ProportionalLinear,
+    limit: DeepLinear | MLP | Residual | ProportionalLinear,
     data: Dataset | None,
     training: Training,
     *,
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
     save: str | Iterable[str] = (),
+    samples: int | None = None,
+    replicas: int | None = None,
+    seed: int = 0,
     tol: float | None = None,
     method: str | None = None,
+    dtype: str = "float64",
     device: str | None = None,
     estimate_error: bool = False,
     progress: Progress | None = None,
@@ -42,7 +48,7 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
+    limit : DeepLinear, MLP, Residual or ProportionalLinear
         Which network, in which limit.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`, whose data
@@ -61,7 +67,16 @@ def solve(
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
         at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
-        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". Of an `MLP` or `Residual`:
+        "H", "Phi", "G", "AG" and "BPhi".
+    samples : int, optional
+        Particles that stand for the neurons of a layer, in the theory of an `MLP` or `Residual`,
+        which is sampled; by default 2000. Sampling errors fall as 1 / sqrt(samples replicas).
+    replicas : int, optional
+        Independent runs of a sampled theory, by default 8. The answer is their mean, and with at
+        least two their scatter gives the standard errors ``stderr(name)``.
+    seed : int
+        Start of the random numbers of a sampled theory. A replica r depends on `seed` and r alone.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
@@ -69,7 +84,9 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-    method : {"growing", "chain", "richardson", "stiff"}, optional
+        For a sampled theory the part of the mean square of a field that may be dropped: by default
+        1e-4.
+    method : {"growing", "chain", "richardson", "stiff", "ensemble"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
@@ -80,6 +97,11 @@ def solve(
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
         Random data have the chain alone, at a cost O((L + modes) steps^3).
+        An `MLP` or `Residual` has "ensemble" alone: the infinite network on particles, at a cost
+        O(steps L samples replicas k P) with k of about 100 for smooth activations; for "relu" k
+        grows up to P steps.
+    dtype : {"float64", "float32"}
+        Type of the particles of a sampled theory; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
@@ -134,6 +156,21 @@ def solve(
     theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
     if isinstance(limit, ProportionalLinear):
         theory = proportional_solve
+    if isinstance(limit, MLP | Residual):
+        theory = ensemble_solve
+        if isinstance(training, GradientFlow):
+            raise TypeError(
+                f"training: a {type(limit).__name__} is trained in steps, not by a GradientFlow: "
+                "use GradientDescent with a small lr, where tau = lr * step"
+            )
+    elif (samples, replicas, seed, dtype) != (None, None, 0, "float64"):
+        given = {"samples": samples, "replicas": replicas, "seed": seed, "dtype": dtype}
+        defaults = {"samples": None, "replicas": None, "seed": 0, "dtype": "float64"}
+        name = next(name for name, value in given.items() if value != defaults[name])
+        raise ValueError(
+            f"{name}: the theory of a {type(limit).__name__} is not sampled, and solved in "
+            f"float64; leave {name} out"
+        )
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
@@ -143,6 +180,10 @@ def solve(
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
+        samples=None if samples is None else integer("samples", samples, at_least=2),
+        replicas=None if replicas is None else integer("replicas", replicas, at_least=1),
+        seed=integer("seed", seed, at_least=0),
+        dtype=one_of("dtype", dtype, ("float64", "float32")),
     )
     data = None if data is None else data.on_host
     config = {
@@ -160,6 +201,12 @@ def solve(
         },
         "versions": provenance(),
     }
+    if isinstance(limit, MLP | Residual):
+        assert data is not None
+        assert isinstance(training, GradientDescent)
+        sampling = ("samples", "replicas", "seed", "dtype")
+        config["solve"] |= {name: getattr(options, name) for name in sampling}
+        return ensemble_solve.solve_ensemble(limit, data, training, options, config)
     if isinstance(limit, ProportionalLinear):
         assert not isinstance(training, GradientFlow)
         return proportional_solve.solve_proportional(limit, training, options, config)

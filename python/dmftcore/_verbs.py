@@ -23,7 +23,7 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, ProportionalLinear),
+    "solve": (DeepLinear, MLP, Residual, ProportionalLinear),
     "simulate": (DeepLinear, MLP, Residual, ProportionalLinear),
 }
 

@@ -76,7 +76,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 SECTIONS = (*NOUNS, *OPTIONS)
 
 #: Options that are counts, with their smallest value.
-_COUNTS = {"width": 1, "seeds": 1, "seed": 0}
+_COUNTS = {"width": 1, "seeds": 1, "seed": 0, "samples": 2, "replicas": 1}
 
 
 class ConfigError(ValueError):

@@ -15,7 +15,9 @@ from dmftcore.losses import loss_function
 __all__ = [
     "alignment",
     "curves",
+    "curves_of_runs",
     "sharpness",
+    "standard_error",
     "summed_products",
     "tangent_kernel",
     "training_loss",
@@ -118,3 +120,29 @@ def alignment(kernels: FloatArray, targets: FloatArray) -> FloatArray:
     norms = np.linalg.norm(kernels, axis=(1, 2)) * np.linalg.norm(y.T @ y)
     aligned: FloatArray = np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
     return aligned
+
+
+def curves_of_runs(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, runs, P + Q, K).
+
+    Means over the runs, the curves of every run in `per_seed`, and standard errors if there are
+    several.
+    """
+    per_seed = curves(data, outputs.swapaxes(0, 1), loss)
+    errors = per_seed.pop("errors")
+    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
+    several = outputs.shape[1] > 1
+    return {
+        **means,
+        "errors": errors.mean(axis=0),
+        "per_seed": per_seed,
+        "standard_errors": {
+            name: standard_error(values) for name, values in per_seed.items() if several
+        },
+    }
+
+
+def standard_error(values: FloatArray) -> FloatArray:
+    """Standard error of the mean over the first axis."""
+    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    return error

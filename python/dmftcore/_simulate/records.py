@@ -8,14 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _arrays, observables
+from dmftcore import _arrays
 from dmftcore._simulate.options import Options
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
-from dmftcore.observables import sharpness
+from dmftcore.observables import sharpness, standard_error
 from dmftcore.solution import Layers
 
-__all__ = ["Records", "Sides", "Vectors", "curves", "products", "standard_error"]
+__all__ = ["Records", "Sides", "Vectors", "products"]
 
 #: What one side of every kernel counts: name -> layer -> shape.
 Sides: TypeAlias = Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -159,12 +159,6 @@ def products(vectors: Vectors) -> dict[str, dict[int, FloatArray]]:
     }
 
 
-def standard_error(values: FloatArray) -> FloatArray:
-    """Standard error of the mean over the first axis."""
-    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
-    return error
-
-
 def two_time_kernel(vectors: FloatArray) -> FloatArray:
     """Mean over networks of the products of vectors (S, times, rows, N)."""
     seeds, times, rows, width = vectors.shape
@@ -179,19 +173,3 @@ def _two_time_kernel(vectors: FloatArray, side: tuple[int, ...]) -> FloatArray:
     """`two_time_kernel` with rows that count several things, (times, *side, times, *side)."""
     times = vectors.shape[1]
     return two_time_kernel(vectors).reshape(times, *side, times, *side)
-
-
-def curves(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
-    """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
-    per_seed = observables.curves(data, outputs.swapaxes(0, 1), loss)
-    errors = per_seed.pop("errors")
-    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
-    several = outputs.shape[1] > 1
-    return {
-        **means,
-        "errors": errors.mean(axis=0),
-        "per_seed": per_seed,
-        "standard_errors": {
-            name: standard_error(values) for name, values in per_seed.items() if several
-        },
-    }

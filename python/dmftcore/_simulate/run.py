@@ -6,13 +6,13 @@ from typing import Any
 
 from dmftcore._simulate.networks import TrainedNetworks
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import Records, curves
+from dmftcore._simulate.records import Records
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.march import Diverged, Stopwatch, march
 from dmftcore.memory import Plan
-from dmftcore.observables import training_loss
+from dmftcore.observables import curves_of_runs, training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
@@ -73,7 +73,7 @@ def run(
             diagnostics.update(options.checkpoint.diagnostics())
         kernels = records.fields()
         measured = outputs.reshape(len(schedule.times), *networks.shape)
-        fields = curves(data, measured, training.loss)
+        fields = curves_of_runs(data, measured, training.loss)
         errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
         return Solution(
             schedule.times,

@@ -1,0 +1,274 @@
+"""Nonlinear networks on a fixed data set, on sampled particles: sizes, memory, sampling errors."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dmftcore._validate import INFINITE, FloatArray
+from dmftcore.activations import activation
+from dmftcore.data import Dataset
+from dmftcore.ensemble import Ensemble
+from dmftcore.errors import DivergenceError, StabilityWarning
+from dmftcore.limits.architecture import Architecture
+from dmftcore.limits.mlp import MLP
+from dmftcore.limits.residual import Residual
+from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.memory import Plan, check_memory
+from dmftcore.observables import curves_of_runs, sharpness, standard_error, training_loss
+from dmftcore.sampled_blocks import Sampling
+from dmftcore.sampled_kernels import StoredKernels
+from dmftcore.schedule import Schedule
+from dmftcore.solution import Layers, Solution
+from dmftcore.training import GradientDescent
+from dmftcore.worth import stability, unstable
+
+__all__ = ["FIELDS", "METHODS", "solve_ensemble"]
+
+KERNELS = ("H", "Phi", "G")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
+#: What `save` and `method` of `dmftcore.solve` may name.
+FIELDS = (*KERNELS, *PRODUCTS)
+METHODS = ("ensemble",)
+
+#: Particles of a replica, and replicas: the scatter of the replicas is the sampling error.
+DEFAULT_SAMPLES = 2000
+DEFAULT_REPLICAS = 8
+
+#: Truncation of the bases. At 1e-3 it shows, far below 1e-6 it resolves but sampling noise.
+DEFAULT_TOL = 1e-4
+#: Below it, directions are made of the rounding noise of float32.
+SMALLEST_TOL_FLOAT32 = 1e-6
+
+#: Eigenvalues of the Gram matrix below this part of the largest are rounding.
+RANK_TOLERANCE = 1e-14
+
+#: Visited directions of a smooth network in units of the columns of a field, and at least: those
+#: of a run of 200 steps.
+SMOOTH_RANK = 20
+
+
+def solve_ensemble(
+    limit: MLP | Residual,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+) -> Solution:
+    """March the theory of `limit`; see `dmftcore.solve`."""
+    watch = Stopwatch()
+    if limit.depth == INFINITE:
+        raise ValueError(
+            "depth = INFINITE: nonlinear networks are solved at finite depth; take several depths "
+            "and extrapolate, the distance to the limit is of order 1 / depth"
+        )
+    if limit.gamma == 0:
+        raise ValueError(
+            "gamma = 0 is not sampled: take a small value such as gamma=1e-3 for the lazy limit"
+        )
+    sampling = _sampling(options)
+    schedule = resumed(
+        options.schedule,
+        options.checkpoint,
+        config,
+        training.lr,
+        engine="ensemble",
+        tol=sampling.tol,
+        samples=sampling.size,
+        replicas=sampling.runs,
+    )
+    options = replace(options, schedule=schedule)
+    net, points = limit.architecture, _coordinates(data)
+    plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
+    check_memory(plan, _REMEDIES, nested=options.nested)
+    targets = data.targets.reshape(data.n_train, -1)
+    system = Ensemble(net, points, targets, training, sampling, two_time=bool(options.save))
+
+    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
+        shape = (-1, sampling.runs, len(points), data.n_outputs)
+        fields = curves_of_runs(data, outputs.reshape(shape), training.loss)
+        kernels, errors = kernel_fields(system.kernels, data, options.save, schedule)
+        several = sampling.runs > 1
+        errors = {**fields.pop("standard_errors"), **(errors if several else {})}
+        diagnostics: dict[str, Any] = {
+            "engine": "ensemble",
+            "reason": "networks with activations are sampled",
+            "device": "cpu",
+            "memory": plan.total,
+            **system.worth(),
+        }
+        result = Solution(
+            schedule.times,
+            schedule.kernel_times,
+            **fields,
+            **kernels,
+            standard_errors=errors,
+            diagnostics=diagnostics,
+            config=config,
+        )
+        if several:
+            scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
+            mean = np.maximum(result.train_loss, np.finfo(float).tiny)
+            diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
+        if result.sharpness is not None and training.steps > 0 and training.loss == "square":
+            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
+        diagnostics["wall_seconds"] = watch.seconds()
+        if options.checkpoint is not None:
+            diagnostics.update(options.checkpoint.diagnostics())
+        return result
+
+    loss = training_loss(data, training.loss)
+    try:
+        outputs = march(system, schedule, loss, options.progress, options.checkpoint)
+    except Diverged as stop:
+        raise DivergenceError(
+            f"the training loss diverged at step {stop.step}: lower lr "
+            f"(now {training.rates.max():g})",
+            step=stop.step,
+            partial=solution(stop.schedule, stop.outputs),
+        ) from None
+    result = solution(schedule, outputs)
+    if "stability" in result.diagnostics:
+        warning = unstable(result.diagnostics["stability"], training)
+        if warning is not None:
+            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    if options.estimate_error:
+        reason = "a sampled theory carries standard errors, see stderr(name)"
+        result.diagnostics["error_estimate"] = {"reason": reason}
+    return result
+
+
+def _sampling(options: SolveOptions) -> Sampling:
+    """How to sample; by default as the run that is gone on with."""
+
+    def held(name: str, given: Any, default: Any) -> Any:
+        if given is not None:
+            return given
+        found = None if options.checkpoint is None else options.checkpoint.held(name)
+        return default if found is None else found
+
+    tol = float(held("tol", options.tol, DEFAULT_TOL))
+    if options.dtype == "float32" and tol < SMALLEST_TOL_FLOAT32:
+        raise ValueError(
+            f"tol = {tol:g} is below the rounding noise of dtype='float32': take tol >= "
+            f"{SMALLEST_TOL_FLOAT32:g}, or dtype='float64'"
+        )
+    return Sampling(
+        size=int(held("samples", options.samples, DEFAULT_SAMPLES)),
+        runs=int(held("replicas", options.replicas, DEFAULT_REPLICAS)),
+        tol=tol,
+        seed=options.seed,
+        dtype=options.dtype,
+    )
+
+
+def _coordinates(data: Dataset) -> FloatArray:
+    """Rows (P + Q, r0) of all points, along the principal axes of their Gram matrix."""
+    values, vectors = np.linalg.eigh(data.kernel)
+    kept = values > RANK_TOLERANCE * len(values) * values[-1]
+    if values[-1] <= 0:
+        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
+    # The largest first.
+    rows: FloatArray = (vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1]
+    return np.ascontiguousarray(rows)
+
+
+def kernel_fields(
+    stored: StoredKernels, data: Dataset, save: tuple[str, ...], schedule: Schedule
+) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """Kernel fields of a `Solution`, and their standard errors."""
+    if len(schedule.kernel_times) == 0:
+        return {}, {}
+    points, patterns = (data.n_train + data.n_test,), data.targets.shape
+    sides = {"H": (points, points), "Phi": (points, points), "G": (patterns, patterns)}
+    sides |= {"ntk": (patterns, patterns), "AG": (points, patterns), "BPhi": (patterns, points)}
+    equal_time: dict[str, Layers] = {}
+    errors: dict[str, FloatArray] = {}
+    for name in KERNELS:
+        mean, error = (
+            values.reshape(*values.shape[:2], *sides[name][0], *sides[name][1])
+            for values in stored.equal_time(name)
+        )
+        equal_time[name], errors[name] = dict(enumerate(mean, start=1)), error
+    ntk, errors["ntk"] = (
+        values[0].reshape(-1, *patterns, *patterns) for values in stored.equal_time("ntk")
+    )
+    errors["sharpness"] = stored.equal_time("sharpness")[1][0]
+    two_time: dict[str, Layers] = {}
+    for name in save:
+        first, second = sides[name]
+        runs = [
+            kernel.reshape(len(kernel), kernel.shape[1], *first, kernel.shape[3], *second)
+            for kernel in stored.between_times(name)
+        ]
+        two_time[name] = dict(enumerate((kernel.mean(axis=0) for kernel in runs), start=1))
+        if name in PRODUCTS and runs and len(runs[0]) > 1:
+            errors[name] = np.stack([standard_error(kernel) for kernel in runs])
+    square = (-1, data.n_train, data.n_outputs, data.n_train, data.n_outputs)
+    fields = {
+        "ntk": ntk,
+        "sharpness": np.array([sharpness(kernel) for kernel in ntk.reshape(square)]),
+        "equal_time": equal_time,
+        "two_time": {name: layers for name, layers in two_time.items() if layers},
+    }
+    return fields, errors
+
+
+def memory_plan(
+    net: Architecture,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    sampling: Sampling,
+    *,
+    rank: int,
+) -> Plan:
+    """Memory of a run, by part; that of the bases is estimated."""
+    points, outputs, p = data.n_train + data.n_test, data.n_outputs, data.n_train
+    patterns, slots = p * outputs, len(options.schedule.kernel_times)
+    backward = patterns if options.save or outputs == 1 else p
+    size, word = sampling.size, np.dtype(sampling.dtype).itemsize
+    smooth = activation(net.activation).smooth and activation(net.readout_activation).smooth
+
+    def visited(columns: int) -> int:
+        most = min((training.steps + 1) * columns, size)
+        return min(most, SMOOTH_RANK * columns + 100) if smooth else most
+
+    interfaces = net.blocks * net.block_layers
+    forward_rank, backward_rank = visited(points), visited(backward)
+    # Two columns for every direction; half as much again is spare, and a copy as they grow.
+    bases = 2 * interfaces * (forward_rank + backward_rank) * size * 2
+    levels = net.depth * (2 + (net.block_layers - 1))
+    fields = size * (levels * points + 3 * max(patterns if slots else 0, backward) + rank + outputs)
+    matrices = interfaces * forward_rank * backward_rank * (2 if training.momentum else 1)
+    kernels = net.depth * (2 * points**2 + patterns**2) + patterns**2
+    vectors = size * (net.depth * points + points + patterns)
+    vectors += 2 * interfaces * (forward_rank * points + backward_rank * patterns)
+    held = 0 if options.checkpoint is None else 1
+    counts = {
+        "bases": sampling.runs * bases * word,
+        "fields": sampling.runs * fields * word,
+        "matrices": 8 * sampling.runs * matrices,
+        "checkpoint": held * sampling.runs * (bases // 2 + fields) * word,
+        "curves": 8 * 4 * (sampling.runs + 1) * len(options.schedule.times) * points * outputs,
+        "kernels": 8 * (3 * slots + 2 * sampling.runs) * kernels,
+        "two-time kernels": (8 * sampling.runs * slots * vectors if options.save else 0)
+        + 8 * (sampling.runs + 2) * net.depth * len(options.save) * (slots * points) ** 2,
+    }
+    return Plan(counts)
+
+
+#: What to change when a part of the plan is the largest.
+_REMEDIES = {
+    "bases": "lower samples or replicas, raise tol, or use dtype='float32'",
+    "fields": "lower samples or replicas, or use dtype='float32'",
+    "matrices": "raise tol, or lower replicas",
+    "checkpoint": "lower samples or replicas, or pass no checkpoint",
+    "curves": "pass fewer times",
+    "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
+    "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+}
