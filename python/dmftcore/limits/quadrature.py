@@ -90,6 +90,11 @@ class Quadrature:
         self._keeps_neurons = bool(save)
         self._stored: list[FloatArray] = []
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the outputs of a step: P + Q points, K outputs."""
+        return len(self._points), self._targets.shape[1]
+
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
         rows: list[FloatArray] = []
@@ -101,7 +106,7 @@ class Quadrature:
                 if not self._is_finite(outputs):
                     break
                 rows.append(outputs)
-        return np.array(rows).reshape(-1, len(self._points), self._targets.shape[1])
+        return np.array(rows).reshape(-1, *self.shape)
 
     def store_kernels(self) -> None:
         """Keep the equal-time kernels, and the neurons if two-time kernels are wanted."""
