@@ -96,7 +96,7 @@ def solve_ensemble(
         errors = {**fields.pop("standard_errors"), **(errors if several else {})}
         diagnostics: dict[str, Any] = {
             "engine": "ensemble",
-            "reason": "networks with activations are sampled",
+            "reason": reason,
             "device": "cpu",
             "memory": plan.total,
             **system.worth(),
@@ -121,6 +121,9 @@ def solve_ensemble(
             diagnostics.update(options.checkpoint.diagnostics())
         return result
 
+    reason = "networks with activations are sampled"
+    if options.device == "cuda":
+        reason += "; it runs on the CPU"
     loss = training_loss(data, training.loss)
     try:
         outputs = march(system, schedule, loss, options.progress, options.checkpoint)
