@@ -24,7 +24,17 @@ FLOORS = (
     {"_core"},
     {"_arrays", "_device", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
-    {"activations", "data", "losses", "observables", "solution", "spectrum", "training", "worth"},
+    {
+        "activations",
+        "data",
+        "losses",
+        "gaussian",
+        "observables",
+        "solution",
+        "spectrum",
+        "training",
+        "worth",
+    },
     {
         "chain",
         "checkpoint",
