@@ -12,7 +12,7 @@ from dmftcore._validate import integer, one_of, positive
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import ensemble_solve, linear, linear_flow, proportional_solve
+from dmftcore.limits import linear, linear_flow, networks, proportional_solve
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -71,7 +71,8 @@ def solve(
         "H", "Phi", "G", "AG" and "BPhi".
     samples : int, optional
         Particles that stand for the neurons of a layer, in the theory of an `MLP` or `Residual`,
-        which is sampled; by default 2000. Sampling errors fall as 1 / sqrt(samples replicas).
+        which is sampled; by default 2000. Sampling errors fall as 1 / sqrt(samples replicas). Of a
+        quadrature the number of its nodes, by default 96^2 or 64^3.
     replicas : int, optional
         Independent runs of a sampled theory, by default 8. The answer is their mean, and with at
         least two their scatter gives the standard errors ``stderr(name)``.
@@ -86,7 +87,7 @@ def solve(
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
         For a sampled theory the part of the mean square of a field that may be dropped: by default
         1e-4.
-    method : {"growing", "chain", "richardson", "stiff", "ensemble"}, optional
+    method : {"growing", "chain", "richardson", "stiff", "ensemble", "quadrature"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
@@ -97,9 +98,12 @@ def solve(
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
         Random data have the chain alone, at a cost O((L + modes) steps^3).
-        An `MLP` or `Residual` has "ensemble" alone: the infinite network on particles, at a cost
+        For an `MLP` or `Residual` "ensemble": the infinite network on particles, at a cost
         O(steps L samples replicas k P) with k of about 100 for smooth activations; for "relu" k
-        grows up to P steps.
+        grows up to P steps. Needing no samples, linear ones with the square loss are solved as a
+        `DeepLinear`, and gamma = 0 by descent under the initial tangent kernel. "quadrature" is
+        deterministic, for ``MLP(depth=1)`` with a smooth activation and a Gram matrix whose rank
+        and the number of outputs add up to 3 at most.
     dtype : {"float64", "float32"}
         Type of the particles of a sampled theory; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
@@ -157,7 +161,7 @@ def solve(
     if isinstance(limit, ProportionalLinear):
         theory = proportional_solve
     if isinstance(limit, MLP | Residual):
-        theory = ensemble_solve
+        theory = networks
         if isinstance(training, GradientFlow):
             raise TypeError(
                 f"training: a {type(limit).__name__} is trained in steps, not by a GradientFlow: "
@@ -206,7 +210,7 @@ def solve(
         assert isinstance(training, GradientDescent)
         sampling = ("samples", "replicas", "seed", "dtype")
         config["solve"] |= {name: getattr(options, name) for name in sampling}
-        return ensemble_solve.solve_ensemble(limit, data, training, options, config)
+        return networks.solve_network(limit, data, training, options, config)
     if isinstance(limit, ProportionalLinear):
         assert not isinstance(training, GradientFlow)
         return proportional_solve.solve_proportional(limit, training, options, config)
