@@ -124,9 +124,7 @@ def test_theory_against_trained_networks():
     )
     training = dc.GradientDescent(0.4, 12, loss="softmax", weight_decay=0.02, momentum=0.5)
     theory = dc.solve(limit, data, training, kernel_times=[0, 12], samples=4000)
-    networks = dc.simulate(
-        limit, data, training, width=1000, seeds=12, kernel_times=[0, 12], seed=2
-    )
+    networks = dc.simulate(limit, data, training, width=500, seeds=12, kernel_times=[0, 12], seed=2)
     for name in ("outputs", "test_outputs", "train_loss", "test_loss", "ntk", "H", "Phi", "G"):
         if name in ("H", "Phi", "G"):
             pair = [
@@ -319,9 +317,9 @@ def solve(limit=None, training=None, **options):
         ({"seed": -1}, "seed must be an integer >= 0"),
         ({"dtype": "float16"}, "dtype must be one of"),
         ({"dtype": "float32", "tol": 1e-9}, "below the rounding noise of dtype='float32'"),
-        ({"method": "chain"}, "method must be one of 'ensemble'"),
+        ({"method": "stiff"}, "method must be one of 'ensemble'"),
         ({"save": "A"}, "save must be one of"),
-        ({"limit": dc.MLP(2, "tanh", gamma=0)}, "gamma"),
+        ({"limit": dc.MLP(2, "tanh", gamma=0), "method": "ensemble"}, "needs gamma > 0"),
         ({"limit": dc.Residual(dc.INFINITE, "tanh")}, "finite depth"),
     ],
 )

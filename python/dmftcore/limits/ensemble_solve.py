@@ -41,9 +41,6 @@ DEFAULT_TOL = 1e-4
 #: Below it, directions are made of the rounding noise of float32.
 SMALLEST_TOL_FLOAT32 = 1e-6
 
-#: Eigenvalues of the Gram matrix below this part of the largest are rounding.
-RANK_TOLERANCE = 1e-14
-
 #: Visited directions of a smooth network in units of the columns of a field, and at least: those
 #: of a run of 200 steps.
 SMOOTH_RANK = 20
@@ -65,7 +62,7 @@ def solve_ensemble(
         )
     if limit.gamma == 0:
         raise ValueError(
-            "gamma = 0 is not sampled: take a small value such as gamma=1e-3 for the lazy limit"
+            "method='ensemble' needs gamma > 0: leave method out for the exact limit gamma = 0"
         )
     sampling = _sampling(options)
     schedule = resumed(
@@ -79,13 +76,15 @@ def solve_ensemble(
         replicas=sampling.runs,
     )
     options = replace(options, schedule=schedule)
-    net, points = limit.architecture, _coordinates(data)
+    net, points = limit.architecture, data.coordinates
     plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
     check_memory(plan, _REMEDIES, nested=options.nested)
     reason = "networks with activations are sampled"
     if options.device == "cuda":
         reason += "; it runs on the CPU"
     report = {"engine": "ensemble", "reason": reason, "device": "cpu", "memory": plan.total}
+    if points.shape[1] == 0:
+        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
     system = SampledNetworks(net, data, training, sampling, points, options.save)
     result = solved(
         system,
@@ -129,17 +128,6 @@ def _sampling(options: SolveOptions) -> Sampling:
         seed=options.seed,
         dtype=options.dtype,
     )
-
-
-def _coordinates(data: Dataset) -> FloatArray:
-    """Rows (P + Q, r0) of all points, along the principal axes of their Gram matrix."""
-    values, vectors = np.linalg.eigh(data.kernel)
-    kept = values > RANK_TOLERANCE * len(values) * values[-1]
-    if values[-1] <= 0:
-        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
-    # The largest first.
-    rows: FloatArray = (vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1]
-    return np.ascontiguousarray(rows)
 
 
 class SampledNetworks(Ensemble):
