@@ -115,7 +115,7 @@ def test_a_table_of_random_numbers(activation, match, variates):
     if ntk is not None:
         found = march.kernels.equal_time("ntk")[0][0, 0]
         np.testing.assert_allclose(found[np.triu_indices(2)], ntk, atol=1e-9)
-    assert march.worth()["ranks"] == [[10, 10], [10, 10]]
+    assert march.diagnostics()["ranks"] == [[10, 10], [10, 10]]
 
 
 # -- linear networks: nothing is sampled ----------------------------------------------------------

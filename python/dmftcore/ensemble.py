@@ -111,6 +111,11 @@ class Ensemble:
     def step(self) -> int:
         return self._step
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the outputs of a step, (runs, P + Q, K)."""
+        return self._f.shape
+
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), runs, P + Q, K) at the given steps; fewer if a loss diverges."""
         rows: list[FloatArray] = []
@@ -118,9 +123,9 @@ class Ensemble:
             for stop in stops.tolist():
                 while self._step < stop:
                     if not self._next_step():
-                        return np.array(rows).reshape(-1, *self._f.shape)
+                        return np.array(rows).reshape(-1, *self.shape)
                 rows.append(self._f)
-        return np.array(rows).reshape(-1, *self._f.shape)
+        return np.array(rows).reshape(-1, *self.shape)
 
     def store_kernels(self) -> None:
         """Keep the kernels of the current step, and what two-time kernels need."""
@@ -146,8 +151,8 @@ class Ensemble:
         """All of them, from below."""
         return [interface for block in self._blocks for interface in block.interfaces]
 
-    def worth(self) -> dict[str, Any]:
-        """What the answer is worth, for the diagnostics."""
+    def diagnostics(self) -> dict[str, Any]:
+        """What the answer is worth."""
         pairs = [interface.ranks for interface in self.interfaces]
         return {
             "tol": self.sampling.tol,

@@ -34,6 +34,11 @@ class StoredKernels:
         #: By name and layer: fields, or coordinates along visited columns, of every stored step.
         self._histories: dict[str, list[list[Any]]] = {}
 
+    @property
+    def steps(self) -> int:
+        """How many steps are stored."""
+        return len(self._equal.get("ntk", ()))
+
     def append(self, kernels: Mapping[str, Sequence[FloatArray]]) -> None:
         """Add one step: name -> layers -> kernels (runs, ., .)."""
         for name, layers in kernels.items():

@@ -186,7 +186,8 @@ class Solution:
     def stderr(self, name: str) -> FloatArray:
         """Standard error of the mean of a measured or sampled field.
 
-        Those of the equal-time kernels "H" and "G" have the layer on their first axis.
+        Those of kernels have the layer on their first axis: of "H", "Phi" and "G" at equal times,
+        of "AG" and "BPhi" at two times.
 
         Raises
         ------
@@ -249,6 +250,9 @@ class Solution:
             name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
             for name, layers in self.equal_time.items()
         }
+        for name in self.standard_errors.keys() & self.two_time.keys() - self.equal_time.keys():
+            first, second = self._sides(name, self.two_time[name], times=2)
+            kernel_axes[name] = (f"layer_{name}_two_time", "t", *first, "s", *second)
         for name, values in self.standard_errors.items():
             variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
         for name, values in self.order_parameters.items():

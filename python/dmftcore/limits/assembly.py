@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from dmftcore._validate import FloatArray
@@ -21,6 +22,10 @@ __all__ = ["NetworkMarch", "solved"]
 class NetworkMarch(March, Protocol):
     """A march that knows its kernels at the stored steps."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the outputs of a step, (P + Q, K), or (runs, P + Q, K)."""
+
     def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
         """Kernel fields of a `Solution`; two-time kernels are those named by `save`."""
 
@@ -37,6 +42,7 @@ def solved(
     *,
     report: dict[str, Any],
     watch: Stopwatch,
+    curves: Callable[[Dataset, FloatArray, str], dict[str, Any]] = curves,
 ) -> Solution:
     """March `system`, and report what it found.
 
@@ -50,6 +56,9 @@ def solved(
         Diagnostics known before the march: the engine, why it was chosen, its memory.
     watch : Stopwatch
         Started with the solve.
+    curves : callable
+        Curve fields of a `Solution` from data, outputs (n_times, *shape) and loss; that of
+        `dmftcore.observables.curves_of_runs` for a march of several runs.
 
     Raises
     ------
@@ -58,12 +67,16 @@ def solved(
     """
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        points = data.n_train + data.n_test
+        # Without any times the march does not know the shape of an output.
+        shaped = outputs.reshape(len(schedule.times), *system.shape)
+        measured, kernels = curves(data, shaped, training.loss), system.fields(options.save)
+        errors = [part.pop("standard_errors", {}) for part in (measured, kernels)]
         result = Solution(
             schedule.times,
             schedule.kernel_times,
-            **curves(data, outputs.reshape(-1, points, data.n_outputs), training.loss),
-            **system.fields(options.save),
+            **measured,
+            **kernels,
+            standard_errors=errors[0] | errors[1],
             diagnostics={**report, **system.diagnostics()},
             config=config,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,19 +12,16 @@ from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
 from dmftcore.ensemble import Ensemble
-from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.limits.architecture import Architecture
+from dmftcore.limits.assembly import solved
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.residual import Residual
-from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves_of_runs, sharpness, standard_error, training_loss
+from dmftcore.observables import curves_of_runs, sharpness, standard_error
 from dmftcore.sampled_blocks import Sampling
-from dmftcore.sampled_kernels import StoredKernels
-from dmftcore.schedule import Schedule
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
-from dmftcore.worth import stability, unstable
 
 __all__ = ["FIELDS", "METHODS", "solve_ensemble"]
 
@@ -43,9 +40,6 @@ DEFAULT_REPLICAS = 8
 DEFAULT_TOL = 1e-4
 #: Below it, directions are made of the rounding noise of float32.
 SMALLEST_TOL_FLOAT32 = 1e-6
-
-#: Eigenvalues of the Gram matrix below this part of the largest are rounding.
-RANK_TOLERANCE = 1e-14
 
 #: Visited directions of a smooth network in units of the columns of a field, and at least: those
 #: of a run of 200 steps.
@@ -68,7 +62,7 @@ def solve_ensemble(
         )
     if limit.gamma == 0:
         raise ValueError(
-            "gamma = 0 is not sampled: take a small value such as gamma=1e-3 for the lazy limit"
+            "method='ensemble' needs gamma > 0: leave method out for the exact limit gamma = 0"
         )
     sampling = _sampling(options)
     schedule = resumed(
@@ -82,63 +76,33 @@ def solve_ensemble(
         replicas=sampling.runs,
     )
     options = replace(options, schedule=schedule)
-    net, points = limit.architecture, _coordinates(data)
+    net, points = limit.architecture, data.coordinates
     plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
     check_memory(plan, _REMEDIES, nested=options.nested)
-    targets = data.targets.reshape(data.n_train, -1)
-    system = Ensemble(net, points, targets, training, sampling, two_time=bool(options.save))
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        shape = (-1, sampling.runs, len(points), data.n_outputs)
-        fields = curves_of_runs(data, outputs.reshape(shape), training.loss)
-        kernels, errors = kernel_fields(system.kernels, data, options.save, schedule)
-        several = sampling.runs > 1
-        errors = {**fields.pop("standard_errors"), **(errors if several else {})}
-        diagnostics: dict[str, Any] = {
-            "engine": "ensemble",
-            "reason": "networks with activations are sampled",
-            "device": "cpu",
-            "memory": plan.total,
-            **system.worth(),
-        }
-        result = Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **fields,
-            **kernels,
-            standard_errors=errors,
-            diagnostics=diagnostics,
-            config=config,
-        )
-        if several:
-            scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
-            mean = np.maximum(result.train_loss, np.finfo(float).tiny)
-            diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
-        if result.sharpness is not None and training.steps > 0 and training.loss == "square":
-            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
-        diagnostics["wall_seconds"] = watch.seconds()
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        return result
-
-    loss = training_loss(data, training.loss)
-    try:
-        outputs = march(system, schedule, loss, options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    result = solution(schedule, outputs)
-    if "stability" in result.diagnostics:
-        warning = unstable(result.diagnostics["stability"], training)
-        if warning is not None:
-            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    reason = "networks with activations are sampled"
+    if options.device == "cuda":
+        reason += "; it runs on the CPU"
+    report = {"engine": "ensemble", "reason": reason, "device": "cpu", "memory": plan.total}
+    if points.shape[1] == 0:
+        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
+    system = SampledNetworks(net, data, training, sampling, points, options.save)
+    result = solved(
+        system,
+        data,
+        training,
+        options,
+        config,
+        report=report,
+        watch=watch,
+        curves=curves_of_runs,
+    )
+    if sampling.runs > 1:
+        scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
+        mean = np.maximum(result.train_loss, np.finfo(float).tiny)
+        result.diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
     if options.estimate_error:
-        reason = "a sampled theory carries standard errors, see stderr(name)"
-        result.diagnostics["error_estimate"] = {"reason": reason}
+        text = "a sampled theory carries standard errors, see stderr(name)"
+        result.diagnostics["error_estimate"] = {"reason": text}
     return result
 
 
@@ -166,56 +130,82 @@ def _sampling(options: SolveOptions) -> Sampling:
     )
 
 
-def _coordinates(data: Dataset) -> FloatArray:
-    """Rows (P + Q, r0) of all points, along the principal axes of their Gram matrix."""
-    values, vectors = np.linalg.eigh(data.kernel)
-    kept = values > RANK_TOLERANCE * len(values) * values[-1]
-    if values[-1] <= 0:
-        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
-    # The largest first.
-    rows: FloatArray = (vectors[:, kept] * np.sqrt(values[kept]))[:, ::-1]
-    return np.ascontiguousarray(rows)
+class SampledNetworks(Ensemble):
+    """The ensemble of a data set; a `dmftcore.limits.assembly.NetworkMarch`.
 
+    Parameters
+    ----------
+    net : Architecture
+    data : Dataset
+    training : GradientDescent
+    sampling : Sampling
+    points : (P + Q, r0) array
+        Coordinates of the points.
+    save : tuple of str
+        Two-time kernels that will be asked for.
+    """
 
-def kernel_fields(
-    stored: StoredKernels, data: Dataset, save: tuple[str, ...], schedule: Schedule
-) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-    """Kernel fields of a `Solution`, and their standard errors."""
-    if len(schedule.kernel_times) == 0:
-        return {}, {}
-    points, patterns = (data.n_train + data.n_test,), data.targets.shape
-    sides = {"H": (points, points), "Phi": (points, points), "G": (patterns, patterns)}
-    sides |= {"ntk": (patterns, patterns), "AG": (points, patterns), "BPhi": (patterns, points)}
-    equal_time: dict[str, Layers] = {}
-    errors: dict[str, FloatArray] = {}
-    for name in KERNELS:
-        mean, error = (
-            values.reshape(*values.shape[:2], *sides[name][0], *sides[name][1])
-            for values in stored.equal_time(name)
-        )
-        equal_time[name], errors[name] = dict(enumerate(mean, start=1)), error
-    ntk, errors["ntk"] = (
-        values[0].reshape(-1, *patterns, *patterns) for values in stored.equal_time("ntk")
-    )
-    errors["sharpness"] = stored.equal_time("sharpness")[1][0]
-    two_time: dict[str, Layers] = {}
-    for name in save:
-        first, second = sides[name]
-        runs = [
+    def __init__(
+        self,
+        net: Architecture,
+        data: Dataset,
+        training: GradientDescent,
+        sampling: Sampling,
+        points: FloatArray,
+        save: tuple[str, ...],
+    ) -> None:
+        targets = data.targets.reshape(data.n_train, -1)
+        super().__init__(net, points, targets, training, sampling, two_time=bool(save))
+        points_side, patterns = (len(points),), data.targets.shape
+        self._sides = {
+            "H": (points_side, points_side),
+            "Phi": (points_side, points_side),
+            "G": (patterns, patterns),
+            "ntk": (patterns, patterns),
+            "AG": (points_side, patterns),
+            "BPhi": (patterns, points_side),
+        }
+
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """Kernel fields of a `Solution`, with their standard errors."""
+        if not self.kernels.steps:
+            return {}
+        means, errors = {}, {}
+        for name in (*KERNELS, "ntk"):
+            first, second = self._sides[name]
+            means[name], errors[name] = (
+                values.reshape(*values.shape[:2], *first, *second)
+                for values in self.kernels.equal_time(name)
+            )
+        (ntk,), (errors["ntk"],) = means.pop("ntk"), errors["ntk"]
+        errors["sharpness"] = self.kernels.equal_time("sharpness")[1][0]
+        two_time: dict[str, Layers] = {}
+        for name in save:
+            layers = self._between_times(name)
+            if layers:
+                two_time[name] = _numbered(kernel.mean(axis=0) for kernel in layers)
+            if layers and name in PRODUCTS and self.sampling.runs > 1:
+                errors[name] = np.stack([standard_error(kernel) for kernel in layers])
+        p, k = self._targets.shape
+        return {
+            "ntk": ntk,
+            "sharpness": np.array([sharpness(kernel) for kernel in ntk.reshape(-1, p, k, p, k)]),
+            "equal_time": {name: _numbered(mean) for name, mean in means.items()},
+            "two_time": two_time,
+            "standard_errors": errors if self.sampling.runs > 1 else {},
+        }
+
+    def _between_times(self, name: str) -> list[FloatArray]:
+        """A two-time kernel of every layer, with its sides, in every run."""
+        first, second = self._sides[name]
+        return [
             kernel.reshape(len(kernel), kernel.shape[1], *first, kernel.shape[3], *second)
-            for kernel in stored.between_times(name)
+            for kernel in self.kernels.between_times(name)
         ]
-        two_time[name] = dict(enumerate((kernel.mean(axis=0) for kernel in runs), start=1))
-        if name in PRODUCTS and runs and len(runs[0]) > 1:
-            errors[name] = np.stack([standard_error(kernel) for kernel in runs])
-    square = (-1, data.n_train, data.n_outputs, data.n_train, data.n_outputs)
-    fields = {
-        "ntk": ntk,
-        "sharpness": np.array([sharpness(kernel) for kernel in ntk.reshape(square)]),
-        "equal_time": equal_time,
-        "two_time": {name: layers for name, layers in two_time.items() if layers},
-    }
-    return fields, errors
+
+
+def _numbered(layers: Iterable[FloatArray]) -> Layers:
+    return dict(enumerate(layers, start=1))
 
 
 def memory_plan(

@@ -84,6 +84,11 @@ class LazyNetworks:
         #: c at the stored steps.
         self._stored: list[float] = []
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the outputs of a step: P + Q points, K outputs."""
+        return len(self._data.kernel), self._targets.shape[1]
+
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
         rows: list[FloatArray] = []
@@ -92,7 +97,7 @@ class LazyNetworks:
                 if not self._train_until(stop):
                     break
                 rows.append(self._outputs(self._kernels))
-        return np.array(rows).reshape(-1, len(self._data.kernel), self._targets.shape[1])
+        return np.array(rows).reshape(-1, *self.shape)
 
     def store_kernels(self) -> None:
         """Keep c, which all kernels follow from."""

@@ -41,8 +41,6 @@ __all__ = ["Quadrature", "solve_quadrature"]
 NODES = {2: 96, 3: 64}
 #: The normal density is 1e-15 of its largest value beyond.
 RANGE = 8.3
-#: Eigenvalues of the Gram matrix below this part of the largest are rounding.
-RANK_TOLERANCE = 1e-14
 #: Nodes of the run that a run is compared with.
 COARSER = 0.75
 
@@ -246,7 +244,7 @@ def solve_quadrature(
         For a network or data that are not integrated, and for gamma = 0.
     """
     watch = Stopwatch()
-    points = _coordinates(data)
+    points = data.coordinates
     variables = points.shape[1] + data.n_outputs
     _check(limit, points.shape[1], data.n_outputs, options)
     assert isinstance(limit, MLP)
@@ -284,14 +282,6 @@ def solve_quadrature(
             **truncation_error(result, reference),
         }
     return result
-
-
-def _coordinates(data: Dataset) -> FloatArray:
-    """Rows (P + Q, r) of all points whose products are Kx."""
-    values, vectors = np.linalg.eigh(data.kernel)
-    kept = values > RANK_TOLERANCE * len(values) * values[-1]
-    rows: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
-    return rows
 
 
 def _check(limit: MLP | Residual, rank: int, outputs: int, options: SolveOptions) -> None:
