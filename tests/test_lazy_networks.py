@@ -140,6 +140,14 @@ def test_initial_kernels_of_linear_networks(c):
     np.testing.assert_allclose(
         kernels.tangent, (2 * p * q**3 + 3 * b2 * p**2 * q**2) * GRAM, rtol=1e-13
     )
+    # Blocks of two layers: H^l = p q^{l-1} Kx and G^l = p q^{L+1-l} with q = 1 + b^2 p^2.
+    limit = dc.Residual(3, "linear", branch_scale=1.2, block_layers=2)
+    kernels = initial_kernels(limit.architecture, GRAM, scales)
+    q = 1 + b2 * p**2
+    np.testing.assert_allclose(kernels.gradients[0], p * q**3, rtol=1e-13)
+    np.testing.assert_allclose(
+        kernels.tangent, (2 * p * q**3 + 2 * 3 * b2 * p**3 * q**2) * GRAM, rtol=1e-13
+    )
 
 
 # -- descent ---------------------------------------------------------------------------------------
