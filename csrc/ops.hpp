@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "complex.hpp"
 
@@ -15,7 +16,75 @@ namespace dmftcore {
 
 using index = std::ptrdiff_t;
 
+// Particles: samples of one neuron of an infinitely wide layer, `particles` of them in each of
+// `runs` independent runs. A vector over particles is contiguous, and the inner product of two is
+// their mean <a, x> = a.x / particles.
+
+// The order is that of dmftcore.activations; relu'(0) = 0.
+enum class Activation : int { linear, relu, tanh, erf, gelu, softplus, quadratic };
+constexpr int ACTIVATIONS = 7;
+
+// Vectors of run r: the first used[r] rows of `capacity`, row i of run r at
+// rows + (r * capacity + i) * particles. Rows may be null if nothing is used anywhere.
+template <class T> struct Vectors {
+  const T* rows;
+  index capacity;
+  const index* used; // (runs,); null: all of the capacity
+};
+
+// n fields x meet two bases:
+//     c[r, i, j] = <a_i, x_j>,    d[r, i, j] = <b_i, x_j - reference_j>,    gram[r, i, j] = <x_i,
+//     x_j>
+// c and d have a.capacity and b.capacity rows, zero beyond those in use; gram is exactly symmetric.
+// The fields are the first n rows of x, and of reference if that is not null, in each run. Null
+// results are not computed. Sums over particles are of type T within short pieces and double
+// between them.
+template <class T> struct Products {
+  index runs, particles, n;
+  Vectors<T> a, b;
+  Vectors<T> x;       // used is not read
+  const T* reference; // null, or of the layout of x
+  double* c;
+  double* d;
+  double* gram;
+};
+
+// n fields made of two bases:
+//     u_j = sum_i c[r, i, j] a_i
+//     y_j = skip base_j + scale gain_j (u_j + sum_i d[r, i, j] b_i),      value_j = phi(y_j)
+// with gain_j = phi'(field_{j / repeat}), or 1 if field is null. base and field are the first rows
+// of each run of their arrays; skip base_j is 0 if base is null. Null results are not written; y
+// may be base. Results are (runs, n, particles), contiguous.
+template <class T> struct Expansion {
+  index runs, particles, n;
+  Vectors<T> a, b;
+  const double* c; // (runs, a.capacity, n)
+  const double* d; // (runs, b.capacity, n)
+  double skip, scale;
+  Vectors<T> base;  // used is not read
+  Vectors<T> field; // used is not read
+  index repeat;
+  Activation activation;
+  T* u;
+  T* y;
+  T* value;
+};
+
+// Which random numbers: the stream counts the arrays of fresh columns of one run.
+struct Normals {
+  std::uint64_t seed;
+  std::uint32_t run, stream, column; // of the first row
+};
+
 namespace cpu {
+
+template <class T> void particle_products(const Products<T>&);
+template <class T> void particle_expansion(const Expansion<T>&);
+
+// `count` rows of standard normal numbers, (count, particles). Number p of column k is made of the
+// counter (p / 2, column + k, stream, run) and the seed as the key, by Philox4x32-10 and the
+// transformation of Box and Muller.
+template <class T> void normals(const Normals& which, index count, index particles, T* x);
 
 // c = a b
 template <class T>
@@ -95,6 +164,12 @@ void spectral_two_point(index batch, index n1, index n2, index m, const double* 
 namespace cuda {
 
 using Stream = void*;
+
+// All pointers are of the device, those to `used` included.
+template <class T> void particle_products(Stream stream, const Products<T>&);
+template <class T> void particle_expansion(Stream stream, const Expansion<T>&);
+template <class T>
+void normals(Stream stream, const Normals& which, index count, index particles, T* x);
 
 template <class T>
 void causal_matmul(Stream stream, index batch, index n, index block, const T* a, const T* b, T* c);

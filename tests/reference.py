@@ -1,8 +1,10 @@
-"""Every operation as clear loops: the definition the implementations follow.
+"""Every operation of the compiled core as clear loops: the definition the implementations follow.
 
 Two-time kernels: matrices without batch axes; only those elements are read that an implementation
 may read. Random matrices: one parameter, or one pair of them, at a time.
 """
+
+import math
 
 import numpy as np
 
@@ -162,3 +164,93 @@ def spectral_two_point(kappas, R1s, lam, mu, target, samples, features, noise, o
         total(lambda x, m, w, o: o * w) + C3 * total(lambda x, m, w, o: m * o)
     ) + test * (1 / P) * total(lambda x, m, w, o: m * o * x)
     return test, first * second * test, value
+# Particles: rows over particles, of one run. Where a run has spare rows, those in use are passed.
+
+
+def activation(name, h):
+    """phi(h) of one number."""
+    return {
+        "linear": lambda: h,
+        "relu": lambda: max(h, 0.0),
+        "tanh": lambda: math.tanh(h),
+        "erf": lambda: math.erf(h),
+        "gelu": lambda: h * math.erfc(-h / math.sqrt(2)) / 2,
+        "softplus": lambda: max(h, 0.0) + math.log1p(math.exp(-abs(h))),
+        "quadratic": lambda: h * h,
+    }[name]()
+
+
+def slope(name, h):
+    """phi'(h) of one number."""
+    return {
+        "linear": lambda: 1.0,
+        "relu": lambda: float(h > 0),
+        "tanh": lambda: 1 / math.cosh(h) ** 2 if abs(h) < 300 else 0.0,
+        "erf": lambda: 2 / math.sqrt(math.pi) * math.exp(-(h**2)),
+        "gelu": lambda: (
+            math.erfc(-h / math.sqrt(2)) / 2 + h * math.exp(-(h**2) / 2) / math.sqrt(2 * math.pi)
+        ),
+        "softplus": lambda: 1 / (1 + math.exp(-h)) if h > -700 else math.exp(h),
+        "quadratic": lambda: 2 * h,
+    }[name]()
+
+
+def particle_products(x, n, reference=None, a=None, b=None):
+    """c, d, gram: means of a_i x_j, of b_i (x_j - reference_j), and of x_i x_j."""
+    shifted = x if reference is None else x - reference
+    particles = x.shape[1]
+
+    def products(left, right):
+        out = np.zeros((0 if left is None else len(left), n))
+        for i in range(len(out)):
+            for j in range(n):
+                for p in range(particles):
+                    out[i, j] += float(left[i, p]) * float(right[j, p]) / particles
+        return out
+
+    return products(a, x), products(b, shifted), products(x[:n], x)
+
+
+def particle_expansion(
+    n, particles, a=None, c=None, b=None, d=None, skip=1.0, scale=1.0, base=None, field=None,
+    repeat=1, name="linear",
+):  # fmt: skip
+    """u, y, value."""
+    u, y, value = np.zeros((3, n, particles))
+    for j in range(n):
+        for p in range(particles):
+            for i in range(0 if a is None else len(a)):
+                u[j, p] += c[i, j] * a[i, p]
+            total = u[j, p]
+            for i in range(0 if b is None else len(b)):
+                total += d[i, j] * b[i, p]
+            gain = 1.0 if field is None else slope(name, field[j // repeat, p])
+            y[j, p] = scale * gain * total + (0.0 if base is None else skip * base[j, p])
+            value[j, p] = activation(name, y[j, p])
+    return u, y, value
+
+
+def philox(counter, key):
+    """Philox4x32-10 of four words and a key of 64 bits."""
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        counter = (
+            (p1 >> 32) ^ counter[1] ^ k0,
+            p1 & 0xFFFFFFFF,
+            (p0 >> 32) ^ counter[3] ^ k1,
+            p0 & 0xFFFFFFFF,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return counter
+
+
+def normals(count, particles, *, seed, run, stream, column):
+    x = np.zeros((count, particles))
+    for k in range(count):
+        for p in range(particles):
+            bits = philox((p // 2, column + k, stream, run), seed)
+            uniform = [(((bits[i + 1] << 32 | bits[i]) >> 12) + 0.5) * 2.0**-52 for i in (0, 2)]
+            radius, angle = math.sqrt(-2 * math.log(uniform[0])), 2 * math.pi * uniform[1]
+            x[k, p] = radius * (math.sin(angle) if p % 2 else math.cos(angle))
+    return x

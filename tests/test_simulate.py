@@ -467,7 +467,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(rule):
             limit, width=WIDTH, rank=points.shape[1], outputs=2, seeds=2, seed=1
         )
         return linear.Networks(
-            limit, data, training, weights, points, Records(limit, data, options)
+            limit,
+            data,
+            training,
+            weights,
+            points,
+            Records(linear.sides(limit, data), data, options),
         )
 
     first, resumed = start(), start()

@@ -10,6 +10,8 @@ namespace dmftcore::cpu {
   extern const ProductKernels<float> product_float;                                                \
   extern const NetworkKernels network;                                                             \
   extern const SpectralKernels spectral;                                                           \
+  extern const ParticleKernels<double> particles_double;                                           \
+  extern const ParticleKernels<float> particles_float;                                             \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -50,5 +52,11 @@ template <> const ProductKernels<float>& product_kernels() {
 }
 const NetworkKernels& network_kernels() { return DMFTCORE_CHOOSE(network); }
 const SpectralKernels& spectral_kernels() { return DMFTCORE_CHOOSE(spectral); }
+template <> const ParticleKernels<double>& particle_kernels() {
+  return DMFTCORE_CHOOSE(particles_double);
+}
+template <> const ParticleKernels<float>& particle_kernels() {
+  return DMFTCORE_CHOOSE(particles_float);
+}
 
 } // namespace dmftcore::cpu

@@ -107,10 +107,33 @@ struct SpectralKernels {
   Sum slopes, moments, pairs;
 };
 
+// A row of the last part of an Expansion (ops.hpp): sum becomes y and value.
+template <class T> struct Elementwise {
+  const T* sum;
+  const T* base;  // or null
+  const T* field; // or null
+  double skip, scale;
+  Activation activation;
+  T* y;     // or null
+  T* value; // or null
+};
+
+// Products and sums of k rows `a` and n fields over `count` particles. Rows lie ld apart.
+template <class T> struct ParticleKernels {
+  // sums[i, j] += sum_p a[i, p] x[j, p]
+  void (*products)(index count, index k, const T* a, index lda, index n, const T* x, index ldx,
+                   double* sums, index ld);
+  // y[j, p] += sum_i c[i, j] a[i, p]
+  void (*combine)(index count, index k, const T* a, index lda, index n, const T* c, index ldc, T* y,
+                  index ldy);
+  void (*blend)(index count, const Elementwise<T>&);
+};
+
 // The tables of the level in use (isa.hpp).
 template <class T> const RowKernels<T>& row_kernels();
 template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
 const SpectralKernels& spectral_kernels();
+template <class T> const ParticleKernels<T>& particle_kernels();
 
 } // namespace dmftcore::cpu

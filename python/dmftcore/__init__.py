@@ -26,9 +26,12 @@ from dmftcore._sweep import sweep
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
+from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.precision import PrecisionLaw
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
@@ -38,7 +41,9 @@ __version__ = version("dmftcore")
 
 __all__ = [
     "INFINITE",
+    "MLP",
     "AccuracyWarning",
+    "AdaptiveKernel",
     "CudaError",
     "Dataset",
     "DeepLinear",
@@ -51,6 +56,7 @@ __all__ = [
     "PrecisionLaw",
     "ProportionalLinear",
     "RandomFeatures",
+    "Residual",
     "Solution",
     "Spectrum",
     "StabilityWarning",

@@ -9,10 +9,12 @@ ordered after the work of their own stream by the rules of these protocols.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+import scipy.special
 from numpy import ndarray
 
 from dmftcore import _core
@@ -26,6 +28,7 @@ __all__ = [
     "device_memory",
     "namespace",
     "parameters",
+    "special",
     "to_device",
     "to_host",
 ]
@@ -289,6 +292,13 @@ def namespace(array: Any) -> Any:
     """The array library of `array`: cupy for its arrays, numpy otherwise."""
     cupy = sys.modules.get("cupy")
     return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
+
+
+def special(array: Any) -> Any:
+    """Special functions of arrays like `array`, under the names of `scipy.special`."""
+    if namespace(array) is np:
+        return scipy.special
+    return importlib.import_module("cupyx.scipy.special")
 
 
 def to_host(array: Any) -> Any:

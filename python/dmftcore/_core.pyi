@@ -123,3 +123,38 @@ def spectral_two_point(
     features: float,
     noise_variance: float,
 ) -> tuple[NDArray[complex128], NDArray[complex128], NDArray[complex128] | None]: ...
+# bind_particles.cpp, in the words of ops.hpp
+
+def particle_products(
+    *,
+    x: NDArray[_Float],
+    n: int,
+    reference: NDArray[_Float] | None = None,
+    a: NDArray[_Float] | None = None,
+    used_a: NDArray[int64] | None = None,
+    b: NDArray[_Float] | None = None,
+    used_b: NDArray[int64] | None = None,
+    c: NDArray[float64] | None = None,
+    d: NDArray[float64] | None = None,
+    gram: NDArray[float64] | None = None,
+) -> None: ...
+def particle_expansion(
+    *,
+    n: int,
+    a: NDArray[_Float] | None = None,
+    used_a: NDArray[int64] | None = None,
+    c: NDArray[float64] | None = None,
+    b: NDArray[_Float] | None = None,
+    used_b: NDArray[int64] | None = None,
+    d: NDArray[float64] | None = None,
+    skip: float = 1.0,
+    scale: float = 1.0,
+    base: NDArray[_Float] | None = None,
+    field: NDArray[_Float] | None = None,
+    repeat: int = 1,
+    activation: int = 0,
+    u: NDArray[_Float] | None = None,
+    y: NDArray[_Float] | None = None,
+    value: NDArray[_Float] | None = None,
+) -> None: ...
+def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int) -> None: ...

@@ -20,6 +20,7 @@ from dmftcore.limits import (
     random_features,
 )
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress, SolveOptions
@@ -39,8 +40,12 @@ def solve(
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
     save: str | Iterable[str] = (),
+    samples: int | None = None,
+    replicas: int | None = None,
+    seed: int = 0,
     tol: float | None = None,
     method: str | None = None,
+    dtype: str = "float64",
     device: str | None = None,
     estimate_error: bool = False,
     progress: Progress | None = None,
@@ -142,6 +147,19 @@ def solve(
         below its accuracy.
     """
     check_nouns("solve", limit, data, training)
+    if isinstance(limit, AdaptiveKernel):
+        assert data is not None
+        given = {
+            "times": times, "kernel_times": kernel_times, "save": save or None,
+            "replicas": replicas, "tol": tol, "method": method, "device": device,
+            "estimate_error": estimate_error or None, "progress": progress,
+            "checkpoint": checkpoint, "dtype": None if dtype == "float64" else dtype,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: an AdaptiveKernel is static; leave {name} out")
+        return _solve_static(limit, data, samples, seed)
+    assert training is not None
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     if checkpoint is not None and (why := unmarched(limit, training)):
@@ -163,6 +181,10 @@ def solve(
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
+        samples=None if samples is None else integer("samples", samples, at_least=2),
+        replicas=None if replicas is None else integer("replicas", replicas, at_least=1),
+        seed=integer("seed", seed, at_least=0),
+        dtype=one_of("dtype", dtype, ("float64", "float32")),
     )
     if isinstance(data, Dataset):
         data = data.on_host
@@ -181,6 +203,12 @@ def solve(
         },
         "versions": provenance(),
     }
+    if isinstance(limit, MLP | Residual):
+        assert data is not None
+        assert isinstance(training, GradientDescent)
+        sampling = ("samples", "replicas", "seed", "dtype")
+        config["solve"] |= {name: getattr(options, name) for name in sampling}
+        return networks.solve_network(limit, data, training, options, config)
     if isinstance(limit, ProportionalLinear):
         assert not isinstance(training, GradientFlow)
         return proportional_solve.solve_proportional(limit, training, options, config)
@@ -195,3 +223,17 @@ def solve(
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
+
+
+def _solve_static(limit: AdaptiveKernel, data: Dataset, samples: int | None, seed: int) -> Solution:
+    options = {
+        "samples": None if samples is None else integer("samples", samples, at_least=2),
+        "seed": integer("seed", seed, at_least=0),
+    }
+    config = {
+        "limit": describe(limit),
+        "data": describe(data.on_host),
+        "solve": options,
+        "versions": provenance(),
+    }
+    return solve_adaptive(limit, data.on_host, samples=samples, seed=seed, config=config)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dmftcore._validate import one_of
+from dmftcore._validate import FloatArray, one_of
 from dmftcore.data import Dataset
+from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
@@ -46,18 +48,39 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
             )
         if not isinstance(training, GradientDescent | OnlineSGD):
             raise TypeError(f"training must be a GradientDescent or an OnlineSGD, not {training!r}")
+        _check_loss(limit, training)
         return
     if isinstance(limit, RandomFeatures | FeatureLearning):
         _check_population(verb, limit, data, training)
         return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
+    if isinstance(limit, AdaptiveKernel):
+        if training is not None:
+            raise TypeError(
+                f"training must be None: an AdaptiveKernel is static, found {training!r}"
+            )
+        return
     if isinstance(training, OnlineSGD):
         raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
     if not isinstance(training, GradientDescent | GradientFlow):
         raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
+    _check_loss(
+        limit, training, targets=data.on_host.targets, test_targets=data.on_host.test_targets
+    )
+
+
+def _check_loss(limit: Any, training: Any, **targets: FloatArray | None) -> None:
+    """Refuse a loss that the limit does not know, or that these targets make no sense for."""
+    loss = getattr(training, "loss", "square")
+    if loss != "square" and not isinstance(limit, MLP | Residual):
+        raise ValueError(
+            f"loss={loss!r}: a {type(limit).__name__} is solved for loss='square'; for a linear "
+            "network with another loss use MLP or Residual with activation='linear'"
+        )
+    check_targets(loss, **targets)
 
 
 def _check_population(

@@ -48,10 +48,19 @@ _UNREADABLE = (
 )
 
 #: What may differ between the calls that write and read a checkpoint: the first steps of both runs
-#: are the same, or compared otherwise. `method` and `tol` are compared as the values in force.
+#: are the same, or compared otherwise. What has defaults is compared
+#: as the values in force.
 _FREE = {
     "training": {"lr", "steps"},
-    "solve": {"times", "kernel_times", "method", "tol", "estimate_error"},
+    "solve": {
+        "times",
+        "kernel_times",
+        "method",
+        "tol",
+        "samples",
+        "replicas",
+        "estimate_error",
+    },
     "simulate": {"times", "kernel_times"},
 }
 

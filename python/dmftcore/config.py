@@ -31,7 +31,9 @@ from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
@@ -43,6 +45,8 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
     "limit": {
         "DeepLinear": DeepLinear,
+        "MLP": MLP,
+        "Residual": Residual,
         "ProportionalLinear": ProportionalLinear,
         "RandomFeatures": RandomFeatures,
         "FeatureLearning": FeatureLearning,
@@ -76,7 +80,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 SECTIONS = (*NOUNS, *OPTIONS)
 
 #: Options that are counts, with their smallest value.
-_COUNTS = {"width": 1, "seeds": 1, "seed": 0}
+_COUNTS = {"width": 1, "seeds": 1, "seed": 0, "samples": 2, "replicas": 1}
 
 
 class ConfigError(ValueError):

@@ -18,6 +18,9 @@ __all__ = ["Dataset"]
 #: Relative asymmetry and relative negative eigenvalue a Gram matrix may show by rounding.
 GRAM_TOLERANCE = 1e-8
 
+#: Eigenvalues below this part of the largest, times the number of points, are rounding.
+RANK_TOLERANCE = 1e-14
+
 #: Matrices smaller than this are diagonalised for their largest eigenvalue.
 DENSE_EIGENVALUES = 500
 #: Relative accuracy of the others: enough for a bound on the learning rate, and reached soon even
@@ -195,6 +198,17 @@ class Dataset:
         rows = _arrays.namespace(self.inputs).concatenate(given)
         scaled: FloatArray = rows / np.sqrt(rows.shape[1])
         return scaled
+
+    @cached_property
+    def coordinates(self) -> FloatArray:
+        """All points as rows (P + Q, r) along the principal axes of Kx, the largest first.
+
+        Kx is ``coordinates coordinates^T``, r its rank; on the host.
+        """
+        values, vectors = np.linalg.eigh(self.on_host.kernel)
+        kept = values > RANK_TOLERANCE * len(values) * max(values[-1], np.finfo(float).tiny)
+        rows = vectors[:, kept] * np.sqrt(values[kept])
+        return np.ascontiguousarray(rows[:, ::-1])
 
 
 def _check_gram(name: str, matrix: FloatArray) -> None:

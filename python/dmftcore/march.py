@@ -296,3 +296,7 @@ class SolveOptions:
     checkpoint: Checkpoint | None = None
     estimate_error: bool = False
     nested: bool = False
+    samples: int | None = None
+    replicas: int | None = None
+    seed: int = 0
+    dtype: str = "float64"

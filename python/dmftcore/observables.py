@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,45 +10,45 @@ import scipy.linalg
 
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
+from dmftcore.losses import loss_function
 
 __all__ = [
     "alignment",
     "curves",
+    "curves_of_runs",
     "sharpness",
-    "square_loss",
+    "standard_error",
+    "summed_products",
     "tangent_kernel",
     "training_loss",
 ]
 
 
-def square_loss(outputs: FloatArray, targets: FloatArray) -> FloatArray:
-    """Mean over points of ``sum_k (y - f)^2 / 2``: outputs (..., P, K), targets (P, K)."""
-    summed: FloatArray = np.sum((targets - outputs) ** 2, axis=(-2, -1))
-    return summed / (2 * len(targets))
+def training_loss(data: Dataset, loss: str = "square") -> Callable[[FloatArray], float]:
+    """The mean training loss of outputs (..., P + Q, K), as a function."""
+    targets, mean = data.targets.reshape(data.n_train, -1), loss_function(loss).mean
+    return lambda outputs: float(mean(outputs[..., : data.n_train, :], targets).mean())
 
 
-def training_loss(data: Dataset) -> Callable[[FloatArray], float]:
-    """The training loss of outputs (P + Q, K), as a function."""
-    targets = data.targets.reshape(data.n_train, -1)
-    return lambda outputs: float(square_loss(outputs[: data.n_train], targets))
-
-
-def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
-    """Outputs and losses as fields of a `Solution`, from outputs (..., P + Q, K).
+def curves(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
+    """Outputs, errors and losses as fields of a `Solution`, from outputs (..., P + Q, K).
 
     Outputs of a single-output problem lose their last axis. What concerns test points is there
     if `data` has them.
     """
+    function = loss_function(loss)
     train, test = outputs[..., : data.n_train, :], outputs[..., data.n_train :, :]
-    k = data.targets.shape[1:]
+    targets, k = data.targets.reshape(data.n_train, -1), data.targets.shape[1:]
     fields: dict[str, Any] = {
         "outputs": train.reshape(*train.shape[:-1], *k),
-        "train_loss": square_loss(train, data.targets.reshape(data.n_train, -1)),
+        "errors": function.errors(train, targets).reshape(*train.shape[:-1], *k),
+        "train_loss": function.mean(train, targets),
     }
     if data.n_test:
         fields["test_outputs"] = test.reshape(*test.shape[:-1], *k)
     if data.test_targets is not None:
-        fields["test_loss"] = square_loss(test, data.test_targets.reshape(data.n_test, -1))
+        of_test = data.test_targets.reshape(data.n_test, -1)
+        fields["test_loss"] = function.mean(test, of_test)
     return fields
 
 
@@ -73,13 +73,23 @@ def tangent_kernel(
     """
     inner = 1.0 if branch is None else branch**2
     factors = [1.0, *[inner] * (len(features) - 2), 1.0]
-    products = (
-        factor * h[..., :, None, :, None] * g[..., None, :, None, :]
-        for factor, h, g in zip(factors, features, gradients, strict=True)
-    )
+    of_outputs = [g[..., None, :, None, :] for g in gradients]
+    return summed_products(zip(factors, features, of_outputs, strict=True))
+
+
+def summed_products(terms: Iterable[tuple[float, FloatArray, FloatArray]]) -> FloatArray:
+    """Tangent kernel ``sum scale Phi G``, shape (..., P, K, P, K), over the arrays of weights.
+
+    Parameters
+    ----------
+    terms : iterable of (scale, features, gradients)
+        For each array of weights the kernel (..., P, P) of what it acts on, and that of the
+        gradients by what it gives, (..., P, K, P, K) or of length 1 where it is constant.
+    """
+    products = (scale * h[..., :, None, :, None] * g for scale, h, g in terms)
     kernel: FloatArray = next(products)
     for product in products:
-        kernel += product
+        kernel = kernel + product
     return kernel
 
 
@@ -110,3 +120,29 @@ def alignment(kernels: FloatArray, targets: FloatArray) -> FloatArray:
     norms = np.linalg.norm(kernels, axis=(1, 2)) * np.linalg.norm(y.T @ y)
     aligned: FloatArray = np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
     return aligned
+
+
+def curves_of_runs(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, runs, P + Q, K).
+
+    Means over the runs, the curves of every run in `per_seed`, and standard errors if there are
+    several.
+    """
+    per_seed = curves(data, outputs.swapaxes(0, 1), loss)
+    errors = per_seed.pop("errors")
+    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
+    several = outputs.shape[1] > 1
+    return {
+        **means,
+        "errors": errors.mean(axis=0),
+        "per_seed": per_seed,
+        "standard_errors": {
+            name: standard_error(values) for name, values in per_seed.items() if several
+        },
+    }
+
+
+def standard_error(values: FloatArray) -> FloatArray:
+    """Standard error of the mean over the first axis."""
+    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    return error

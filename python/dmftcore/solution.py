@@ -28,9 +28,11 @@ TimeArray: TypeAlias = IntArray | FloatArray
 #: A field of every layer: layer number -> array.
 Layers: TypeAlias = dict[int, FloatArray]
 
-#: What the two sides of a kernel or response count, besides time.
+#: What the two sides of a kernel or response count, besides time. Where the gradients of patterns
+#: differ, an output is one of a pattern.
 SIDES = {
     "H": ("point", "point"),
+    "Phi": ("point", "point"),
     "G": ("output", "output"),
     "A": ("point", "output"),
     "B": ("output", "pattern"),
@@ -118,12 +120,14 @@ class Solution:
         Parameters
         ----------
         name : str
-            "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
-            outputs) or "BPhi" (outputs and points). On random data H (of the features of the mean
-            gradient) and G have times only, and so have the kernels without layers "Cp"
-            (population error), "CD" (training error) and "Cv" (mean gradient). Random and learned
-            features have "C0" (population error with its noise), random ones "CD", and learned
-            ones, per neuron, "C_w" (readout) and "C_u" (gradient).
+            "H" (hidden states, P + Q points a side), "G" (gradients, K outputs a side), "AG"
+            (points and outputs) or "BPhi" (outputs and points). Networks with activations also have
+            "Phi" (what the weights of a layer act on, in the last one the readout), and their
+            gradients are those of training patterns, P[, K] a side. On random data H (of the
+            features of the mean gradient) and G have times only, and so have the kernels without
+            layers "Cp" (population error), "CD" (training error) and "Cv" (mean gradient). Random
+            and learned features have "C0" (population error with its noise), random ones "CD", and
+            learned ones, per neuron, "C_w" (readout) and "C_u" (gradient).
         layer : int, optional
             Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
             layers on a first axis.
@@ -184,7 +188,8 @@ class Solution:
     def stderr(self, name: str) -> FloatArray:
         """Standard error of the mean of a measured or sampled field.
 
-        Those of the equal-time kernels "H" and "G" have the layer on their first axis.
+        Those of kernels have the layer on their first axis: of "H", "Phi" and "G" at equal times,
+        of "AG" and "BPhi" at two times.
 
         Raises
         ------
@@ -247,6 +252,9 @@ class Solution:
             name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
             for name, layers in self.equal_time.items()
         }
+        for name in self.standard_errors.keys() & self.two_time.keys() - self.equal_time.keys():
+            first, second = self._sides(name, self.two_time[name], times=2)
+            kernel_axes[name] = (f"layer_{name}_two_time", "t", *first, "s", *second)
         for name, values in self.standard_errors.items():
             variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
         for name, values in self.order_parameters.items():
@@ -284,13 +292,21 @@ class Solution:
             "overlap": ("time",),
         }
 
-    @staticmethod
-    def _sides(name: str, layers: Layers, times: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _sides(
+        self, name: str, layers: Layers, times: int
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the axes of both sides of a kernel or response, besides its `times` axes."""
         if next(iter(layers.values())).ndim == times:
             return (), ()
-        first, second = SIDES[name]
-        return (first,), (f"{second}_" if second == first else second,)
+        first, second = (self._side(count) for count in SIDES[name])
+        return first, tuple(f"{axis}_" if axis in first else axis for axis in second)
+
+    def _side(self, count: str) -> tuple[str, ...]:
+        """Names of the axes of one side of a kernel that counts points, patterns or outputs."""
+        # In networks with activations, which alone have Phi, gradients differ between patterns.
+        if count == "output" and ("Phi" in self.equal_time or "Phi" in self.two_time):
+            return ("pattern", *(("output",) if np.ndim(self.outputs) == 3 else ()))
+        return (count,)
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Solution:

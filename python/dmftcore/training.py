@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive, real_array
+from dmftcore.losses import LOSSES
 
 __all__ = ["GradientDescent", "GradientFlow", "OnlineSGD", "Training"]
-
-LOSSES = ("square",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +18,8 @@ class GradientDescent:
     """Full-batch gradient descent in discrete time, with momentum and weight decay.
 
     Every parameter moves by ``v <- momentum v - gamma^2 N grad(loss) - weight_decay theta``,
-    ``theta <- theta + lr v``, from ``v = 0``, with ``loss = (1/2P) sum |y - f|^2``: the mean-field
-    scaling in which the width N drops out.
+    ``theta <- theta + lr v``, from ``v = 0``, with the mean of the loss over the P points: the
+    mean-field scaling in which the width N drops out.
 
     Parameters
     ----------
@@ -28,8 +27,10 @@ class GradientDescent:
         Learning rate eta > 0; an array is a schedule, one rate for each update.
     steps : int
         Number of updates; states are numbered t = 0..steps.
-    loss : {"square"}
-        Loss of a point, ``(y - f)^2 / 2`` summed over outputs.
+    loss : {"square", "logistic", "softmax"}
+        Loss of a point: ``(y - f)^2 / 2`` summed over outputs; ``log(1 + exp(-y f))`` with targets
+        +1 and -1; cross-entropy ``log sum_k exp(f_k) - y . f`` with one-hot targets. A theory that
+        knows the square loss only refuses the others.
     weight_decay : float
         Coefficient lambda >= 0.
     momentum : float

@@ -15,6 +15,7 @@ from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress
@@ -152,4 +153,6 @@ def simulate(
         return scaling.train(limit, data, training, options, config)
     assert isinstance(data, Dataset)
     assert isinstance(training, GradientDescent)
+    if isinstance(limit, MLP | Residual):
+        return nonlinear.train(limit, data, training, options, config)
     return linear.train(limit, data, training, options, config)

@@ -9,19 +9,18 @@ import numpy as np
 
 from dmftcore._simulate.networks import LinearNetworks, Weights, initial_weights
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import Records, curves
-from dmftcore._validate import INFINITE, FloatArray
+from dmftcore._simulate.records import Records, Sides, products
+from dmftcore._simulate.run import check_trainable, run
+from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError
 from dmftcore.limits.linear import DeepLinear
-from dmftcore.march import Diverged, Stopwatch, march, resumed
+from dmftcore.march import Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import square_loss
-from dmftcore.schedule import Schedule
+from dmftcore.observables import tangent_kernel
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
-__all__ = ["KERNELS", "Networks", "Weights", "factor", "initial_weights", "train"]
+__all__ = ["KERNELS", "Networks", "Weights", "factor", "initial_weights", "sides", "train"]
 
 #: Two-time kernels that a simulation can store.
 KERNELS = ("H", "G")
@@ -73,6 +72,7 @@ class Networks(LinearNetworks):
         self._records = records
         self._gamma = limit.gamma
         self._targets = self._xp.asarray(data.targets.reshape(data.n_train, -1))
+        self._inputs_gram = data.kernel[None, : data.n_train, : data.n_train]
         self._initial_outputs = 0.0
         self._refresh()
         self._initial_outputs = self._outputs
@@ -85,7 +85,16 @@ class Networks(LinearNetworks):
 
     def store_kernels(self) -> None:
         """Keep the kernels of the current step."""
-        self._records.store(self.features(self.points), self.gradients)
+        vectors = {
+            "H": dict(enumerate(self.features(self.points), start=1)),
+            "G": dict(enumerate(self.gradients, start=1)),
+        }
+        kernels = products(vectors)
+        train = slice(len(self._targets))
+        features = [h[:, train, train] for h in kernels["H"].values()]
+        gradients = [*kernels["G"].values(), np.eye(self._targets.shape[1])[None]]
+        tangent = tangent_kernel([self._inputs_gram, *features], gradients, self._branch)
+        self._records.store(vectors, kernels, tangent)
 
     def _refresh(self) -> None:
         self.gradients = self._gradients()
@@ -101,6 +110,13 @@ class Networks(LinearNetworks):
         errors = self._targets - self._outputs[:, : len(self._targets)]
         weighted = errors.swapaxes(1, 2) @ self.points[: len(self._targets)]
         self._descend(weighted, self.gradients, self._gamma / len(self._targets))
+
+
+def sides(limit: DeepLinear, data: Dataset) -> Sides:
+    """What the kernels of the networks are between: points, and outputs."""
+    layers = range(1, limit.depth + 1)
+    rows = {"H": len(data.kernel), "G": data.n_outputs}
+    return {name: dict.fromkeys(layers, (rows[name],)) for name in KERNELS}
 
 
 def train(
@@ -127,60 +143,13 @@ def train(
         seed=options.seed,
         device=options.device,
     )
-    records = Records(limit, data, options)
+    records = Records(sides(limit, data), data, options)
     networks = Networks(limit, data, training, weights, points, records)
-    targets = data.targets.reshape(data.n_train, -1)
-
-    def mean_loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[:, : data.n_train], targets).mean())
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        diagnostics = {
-            "engine": "simulate",
-            "width": options.width,
-            "seeds": options.seeds,
-            "device": options.device,
-            "memory": plan.total,
-            "wall_seconds": watch.seconds(),
-        }
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        kernels = records.fields()
-        fields = curves(data, outputs.reshape(len(schedule.times), *networks.shape))
-        errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
-        return Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **fields,
-            **kernels,
-            standard_errors=errors,
-            diagnostics=diagnostics,
-            config=config,
-        )
-
-    try:
-        outputs = march(networks, options.schedule, mean_loss, options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    return solution(options.schedule, outputs)
+    return run(networks, records, data, training, options, config, plan=plan, watch=watch)
 
 
 def _check_limit(limit: DeepLinear) -> None:
-    if limit.gamma == 0:
-        raise ValueError(
-            "simulate needs gamma > 0: at gamma = 0 the weights of a network do not move; "
-            "take a small value such as gamma=1e-2 for the lazy limit"
-        )
-    if limit.depth == INFINITE:
-        raise ValueError(
-            "simulate needs a finite depth: a network of infinite depth cannot be built; pass "
-            "e.g. depth=64, whose distance to the limit is of order 1 / depth"
-        )
+    check_trainable(depth=limit.depth, gamma=limit.gamma)
     if limit.readout != "gd":
         raise ValueError(
             f"simulate trains by gradient descent, which is readout='gd', not {limit.readout!r}"

@@ -1,4 +1,4 @@
-"""Deep linear networks of finite width that are trained side by side.
+"""Networks of finite width that are trained side by side; the linear ones.
 
 The networks of a run differ in their random numbers; every array carries them on a leading axis of
 length S. Points, outputs and gradients are rows: a feature array is (S, points, N), a gradient
@@ -26,12 +26,20 @@ from dmftcore.march import DIVERGENCE_FACTOR
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
-__all__ = ["LinearNetworks", "Stored", "Weights", "initial_weights", "placed"]
+__all__ = [
+    "LinearNetworks",
+    "Stored",
+    "TrainedNetworks",
+    "Weights",
+    "initial_weights",
+    "placed",
+    "random_weights",
+]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of S networks: W^0 (S, N, r), W^1..W^{L-1} (S, N, N) each, w (S, K, N)."""
+    """Weights of S networks: W^0 (S, N, r), W^1, W^2, ... (S, N, N) each, w (S, K, N)."""
 
     first: Any
     hidden: tuple[Any, ...]
@@ -39,7 +47,7 @@ class Weights:
 
     @property
     def all(self) -> list[Any]:
-        """W^0, ..., W^{L-1}, w."""
+        """W^0, W^1, ..., w."""
         return [self.first, *self.hidden, self.readout]
 
 
@@ -53,12 +61,36 @@ def initial_weights(
     seed: int,
     device: str = "cpu",
 ) -> Weights:
-    """Independent normal weights of standard deviation ``limit.init_scale``.
+    """Weights of `limit`; see `random_weights`."""
+    return random_weights(
+        limit.depth - 1,
+        scale=limit.init_scale,
+        width=width,
+        rank=rank,
+        outputs=outputs,
+        seeds=seeds,
+        seed=seed,
+        device=device,
+    )
+
+
+def random_weights(
+    hidden: int,
+    *,
+    scale: float = 1.0,
+    width: int,
+    rank: int,
+    outputs: int,
+    seeds: int,
+    seed: int,
+    device: str,
+) -> Weights:
+    """Independent normal weights of standard deviation `scale`, with `hidden` hidden matrices.
 
     Every layer of every network has a random stream of its own, keyed by (seed, network, layer),
     and is drawn on the host wherever the weights go.
     """
-    shapes = [(width, rank), *[(width, width)] * (limit.depth - 1), (outputs, width)]
+    shapes = [(width, rank), *[(width, width)] * hidden, (outputs, width)]
     layers = []
     for layer, shape in enumerate(shapes):
         weights = np.empty((seeds, *shape))
@@ -66,7 +98,7 @@ def initial_weights(
             key = np.random.SeedSequence(seed, spawn_key=(network, layer))
             generator = np.random.Generator(np.random.Philox(key))
             generator.standard_normal(out=weights[network])
-        weights *= limit.init_scale
+        weights *= scale
         layers.append(placed(weights, device))
     return Weights(layers[0], tuple(layers[1:-1]), layers[-1])
 
@@ -86,39 +118,26 @@ class Stored(Protocol):
         """Take what `state` of a run of the same networks has stored."""
 
 
-class LinearNetworks(ABC):
+class TrainedNetworks(ABC):
     """Networks at one step of their training; a `dmftcore.march.March`.
 
-    A class of networks says what their weights amount to (`_refresh`), and which inputs the
-    gradient of its loss is made of (`_update`).
+    A class of networks says what their weights amount to (`_refresh`), and how they move
+    (`_update`).
 
     Parameters
     ----------
-    branch : float or None
-        Factor b of residual blocks.
     training : GradientDescent
     weights : Weights
         Initial weights, overwritten by the training.
-    outputs : int
-        Number K of outputs.
     records : Stored
         Receives the kernels.
     """
 
-    def __init__(
-        self,
-        branch: float | None,
-        training: GradientDescent,
-        weights: Weights,
-        outputs: int,
-        records: Stored,
-    ) -> None:
+    def __init__(self, training: GradientDescent, weights: Weights, records: Stored) -> None:
         self.step = 0
         self.weights = weights
         self._xp = _arrays.namespace(weights.first)
-        self._branch = branch
         self._descent = Descent(training, weights.all)
-        self._eye = self._xp.asarray(np.tile(np.eye(outputs), (len(weights.first), 1, 1)))
         self._stored = records
 
     def _start(self) -> None:
@@ -136,7 +155,7 @@ class LinearNetworks(ABC):
 
     @abstractmethod
     def _update(self) -> None:
-        """Make one update of all weights, by `_descend`."""
+        """Make one update of all weights, and refresh."""
 
     @property
     @abstractmethod
@@ -157,6 +176,74 @@ class LinearNetworks(ABC):
     def width(self) -> int:
         """Number N of neurons per hidden layer."""
         return int(self.weights.first.shape[1])
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Train through the given steps; what is measured, fewer rows if diverged."""
+        rows: list[FloatArray] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stop in stops:
+                if not self._train_until(stop):
+                    break
+                rows.append(_arrays.to_host(self.measured))
+        return np.array(rows).reshape(-1, *self.shape)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        arrays = {
+            **{f"weights.{i}": x for i, x in enumerate(self.weights.all)},
+            **{f"velocity.{i}": x for i, x in enumerate(self._descent.velocities)},
+        }
+        return {
+            "step": np.array(self.step),
+            **{name: np.array(_arrays.to_host(x)) for name, x in arrays.items()},
+            **{f"records.{name}": x for name, x in self._stored.state().items()},
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        self.step = int(state["step"])
+        for kind, arrays in (("weights", self.weights.all), ("velocity", self._descent.velocities)):
+            for i, array in enumerate(arrays):
+                array[...] = self._xp.asarray(state[f"{kind}.{i}"])
+        self._refresh()
+        prefix = "records."
+        self._stored.restore(
+            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        )
+
+    def _train_until(self, stop: int) -> bool:
+        """Train up to step `stop`, or to the first step at which a network has diverged."""
+        while self.step < stop:
+            self._update()
+            if not (self._losses() <= self._largest_loss).all():
+                return False
+        return True
+
+
+class LinearNetworks(TrainedNetworks):
+    """Linear networks: `_update` says which inputs the gradient of the loss is made of.
+
+    Parameters
+    ----------
+    branch : float or None
+        Factor b of residual blocks.
+    training, weights, records
+        As in `TrainedNetworks`.
+    outputs : int
+        Number K of outputs.
+    """
+
+    def __init__(
+        self,
+        branch: float | None,
+        training: GradientDescent,
+        weights: Weights,
+        outputs: int,
+        records: Stored,
+    ) -> None:
+        super().__init__(training, weights, records)
+        self._branch = branch
+        self._eye = self._xp.asarray(np.tile(np.eye(outputs), (len(weights.first), 1, 1)))
 
     def features(self, rows: Any) -> Iterator[Any]:
         """h^1, ..., h^L (S, m, N) of the given rows, (m, r) or (S, m, r)."""
@@ -207,45 +294,3 @@ class LinearNetworks(ABC):
         self._descent.update(self.step, directions)
         self.step += 1
         self._refresh()
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Train through the given steps; what is measured, fewer rows if diverged."""
-        rows: list[FloatArray] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops:
-                if not self._train_until(stop):
-                    break
-                rows.append(_arrays.to_host(self.measured))
-        return np.array(rows).reshape(-1, *self.shape)
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything `restore` needs to go on bit for bit."""
-        arrays = {
-            **{f"weights.{i}": x for i, x in enumerate(self.weights.all)},
-            **{f"velocity.{i}": x for i, x in enumerate(self._descent.velocities)},
-        }
-        return {
-            "step": np.array(self.step),
-            **{name: np.array(_arrays.to_host(x)) for name, x in arrays.items()},
-            **{f"records.{name}": x for name, x in self._stored.state().items()},
-        }
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
-        self.step = int(state["step"])
-        for kind, arrays in (("weights", self.weights.all), ("velocity", self._descent.velocities)):
-            for i, array in enumerate(arrays):
-                array[...] = self._xp.asarray(state[f"{kind}.{i}"])
-        self._refresh()
-        prefix = "records."
-        self._stored.restore(
-            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        )
-
-    def _train_until(self, stop: int) -> bool:
-        """Train up to step `stop`, or to the first step at which a network has diverged."""
-        while self.step < stop:
-            self._update()
-            if not (self._losses() <= self._largest_loss).all():
-                return False
-        return True

@@ -18,12 +18,13 @@ import numpy.typing as npt
 from dmftcore import _arrays
 from dmftcore._simulate.networks import LinearNetworks, Weights, initial_weights, placed
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import standard_error, two_time_kernel
+from dmftcore._simulate.records import two_time_kernel
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
+from dmftcore.observables import standard_error
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent, OnlineSGD

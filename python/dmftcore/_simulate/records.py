@@ -2,93 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _arrays, observables
+from dmftcore import _arrays
 from dmftcore._simulate.options import Options
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
-from dmftcore.limits.linear import DeepLinear
-from dmftcore.observables import sharpness, tangent_kernel
+from dmftcore.observables import sharpness, standard_error
 from dmftcore.solution import Layers
 
-__all__ = ["Records", "curves", "standard_error"]
+__all__ = ["Records", "Sides", "Vectors", "products"]
+
+#: What one side of every kernel counts: name -> layer -> shape.
+Sides: TypeAlias = Mapping[str, Mapping[int, tuple[int, ...]]]
+
+#: Rows of every network, (S, rows, N), of numpy or cupy: name -> layer -> rows.
+Vectors: TypeAlias = Mapping[str, Mapping[int, Any]]
 
 
 class Records:
-    """Kernels of the networks at the kernel times passed so far: means and standard errors."""
+    """Kernels of the networks at the kernel times passed so far: means and standard errors.
 
-    def __init__(self, limit: DeepLinear, data: Dataset, options: Options) -> None:
-        depth = limit.depth
-        self._branch = limit.branch_factor
-        self._width = options.width
-        self._n_train = data.n_train
-        self._kernel = data.kernel
-        self._with_error = options.seeds > 1
+    Parameters
+    ----------
+    sides : mapping of mappings
+        Which kernels there are, and their sides.
+    data : Dataset
+    options : Options
+    """
+
+    def __init__(self, sides: Sides, data: Dataset, options: Options) -> None:
+        self._sides = sides
         self._count = 0
         slots = len(options.schedule.kernel_times)
-        points, outputs = len(data.kernel), data.n_outputs
-        layers = range(1, depth + 1)
         patterns = data.targets.shape
         self._equal: dict[str, Layers] = {
-            "H": {layer: np.empty((slots, points, points)) for layer in layers},
-            "G": {layer: np.empty((slots, outputs, outputs)) for layer in layers},
+            name: {layer: np.empty((slots, *side, *side)) for layer, side in layers.items()}
+            for name, layers in sides.items()
         }
         self._means = {
             "ntk": np.empty((slots, *patterns, *patterns)),
             "sharpness": np.empty(slots),
         }
-        # Those of kernels have the layer on their first axis.
         self._errors: dict[str, FloatArray] = {}
-        if self._with_error:
+        self._kernel_errors: dict[str, Layers] = {}
+        if options.seeds > 1:
             self._errors = {name: np.empty_like(mean) for name, mean in self._means.items()}
-            for name, kernels in self._equal.items():
-                self._errors[name] = np.empty((depth, *kernels[1].shape))
+            self._kernel_errors = {
+                name: {layer: np.empty_like(kernel) for layer, kernel in kernels.items()}
+                for name, kernels in self._equal.items()
+            }
         # Vectors at all kernel times: two-time kernels are their products, taken at the end.
-        rows = {"H": points, "G": outputs}
         self._vectors: dict[str, Layers] = {
             name: {
-                layer: np.empty((options.seeds, slots, rows[name], options.width))
-                for layer in layers
+                layer: np.empty((options.seeds, slots, int(np.prod(side)), options.width))
+                for layer, side in sides[name].items()
             }
             for name in options.save
         }
 
-    def store(self, features: Iterable[Any], gradients: list[Any]) -> None:
-        """Add one step: features of all points and gradients, layer by layer.
+    def store(self, vectors: Vectors, kernels: Vectors, tangent: FloatArray) -> None:
+        """Add one step.
 
-        Arrays of numpy or cupy; what is stored is on the host.
+        Parameters
+        ----------
+        vectors : mapping of mappings
+            Rows of every kernel by name and layer.
+        kernels : mapping of mappings
+            Their `products`.
+        tangent : (S, P, K, P, K) array
+            Tangent kernels.
         """
-        patterns = slice(self._n_train)
-        h_side = [self._kernel[None, patterns, patterns]]
-        for layer, h in enumerate(features, start=1):
-            h_side.append(self._store_layer("H", layer, h)[:, patterns, patterns])
-        g_side = [self._store_layer("G", layer, g) for layer, g in enumerate(gradients, start=1)]
-        g_side.append(np.eye(gradients[0].shape[1])[None])
-        self._store_tangent(tangent_kernel(h_side, g_side, self._branch))
+        for name, layers in kernels.items():
+            for layer, values in layers.items():
+                kernel = self._equal[name][layer][self._count]
+                kernel[...] = values.mean(axis=0).reshape(kernel.shape)
+                if self._kernel_errors:
+                    error = standard_error(values).reshape(kernel.shape)
+                    self._kernel_errors[name][layer][self._count] = error
+        for name, stored in self._vectors.items():
+            for layer, values in vectors[name].items():
+                stored[layer][:, self._count] = _arrays.to_host(values)
+        self._store_tangent(tangent)
         self._count += 1
 
-    def _store_layer(self, name: str, layer: int, vectors: Any) -> FloatArray:
-        """Store kernel `name` of one layer; its values (S, rows, rows) in every network."""
-        products: FloatArray = _arrays.to_host(vectors @ vectors.swapaxes(1, 2) / self._width)
-        self._equal[name][layer][self._count] = products.mean(axis=0)
-        if self._with_error:
-            self._errors[name][layer - 1, self._count] = standard_error(products)
-        if name in self._vectors:
-            self._vectors[name][layer][:, self._count] = _arrays.to_host(vectors)
-        return products
-
     def _store_tangent(self, tangent: FloatArray) -> None:
-        """Store the tangent kernels (S, P, K, P, K) and their sharpness."""
         largest = np.array([sharpness(kernel) for kernel in tangent])
         for name, values in (("ntk", tangent), ("sharpness", largest)):
             mean = self._means[name][self._count]
             self._means[name][self._count] = values.mean(axis=0).reshape(mean.shape)
-            if self._with_error:
+            if self._errors:
                 self._errors[name][self._count] = standard_error(values).reshape(mean.shape)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -105,10 +112,10 @@ class Records:
     def _by_slot(self) -> dict[str, FloatArray]:
         """Views of all storage, one kernel time after the other on the first axis."""
         views = {f"mean.{name}": mean for name, mean in self._means.items()}
-        for name, error in self._errors.items():
-            views[f"error.{name}"] = error.swapaxes(0, 1) if name in self._equal else error
-        for name, layers in self._equal.items():
-            views |= {f"mean.{name}.{layer}": values for layer, values in layers.items()}
+        views |= {f"error.{name}": error for name, error in self._errors.items()}
+        for kind, kernels in (("mean", self._equal), ("error", self._kernel_errors)):
+            for name, layers in kernels.items():
+                views |= {f"{kind}.{name}.{layer}": values for layer, values in layers.items()}
         for name, layers in self._vectors.items():
             views |= {
                 f"vectors.{name}.{layer}": values.swapaxes(0, 1) for layer, values in layers.items()
@@ -116,31 +123,40 @@ class Records:
         return views
 
     def fields(self) -> dict[str, Any]:
-        """The kernel fields of a `Solution`."""
-        count = self._count
+        """The kernel fields of a `Solution`; errors of kernels have the layer on axis 0."""
+        done = slice(self._count)
         return {
-            **{name: mean[:count] for name, mean in self._means.items()},
+            **{name: mean[done] for name, mean in self._means.items()},
             "equal_time": {
-                name: {layer: values[:count] for layer, values in layers.items()}
+                name: {layer: values[done] for layer, values in layers.items()}
                 for name, layers in self._equal.items()
             },
             "two_time": {
                 name: {
-                    layer: two_time_kernel(values[:, :count]) for layer, values in layers.items()
+                    layer: _two_time_kernel(values[:, done], self._sides[name][layer])
+                    for layer, values in layers.items()
                 }
                 for name, layers in self._vectors.items()
             },
             "standard_errors": {
-                name: error[:, :count] if name in self._equal else error[:count]
-                for name, error in self._errors.items()
+                **{name: error[done] for name, error in self._errors.items()},
+                **{
+                    name: np.stack([values[done] for values in layers.values()])
+                    for name, layers in self._kernel_errors.items()
+                },
             },
         }
 
 
-def standard_error(values: FloatArray) -> FloatArray:
-    """Standard error of the mean over the first axis."""
-    error: FloatArray = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
-    return error
+def products(vectors: Vectors) -> dict[str, dict[int, FloatArray]]:
+    """Mean products over the neurons of every network, (S, rows, rows), on the host."""
+    return {
+        name: {
+            layer: _arrays.to_host(rows @ rows.swapaxes(1, 2) / rows.shape[2])
+            for layer, rows in layers.items()
+        }
+        for name, layers in vectors.items()
+    }
 
 
 def two_time_kernel(vectors: FloatArray) -> FloatArray:
@@ -153,16 +169,7 @@ def two_time_kernel(vectors: FloatArray) -> FloatArray:
     return total.reshape(times, rows, times, rows)
 
 
-def curves(data: Dataset, outputs: FloatArray) -> dict[str, Any]:
-    """Curve fields of a `Solution` from outputs (n_times, S, P + Q, K)."""
-    per_seed = observables.curves(data, outputs.swapaxes(0, 1))
-    means: dict[str, Any] = {name: values.mean(axis=0) for name, values in per_seed.items()}
-    several = outputs.shape[1] > 1
-    return {
-        **means,
-        "errors": data.targets - means["outputs"],
-        "per_seed": per_seed,
-        "standard_errors": {
-            name: standard_error(values) for name, values in per_seed.items() if several
-        },
-    }
+def _two_time_kernel(vectors: FloatArray, side: tuple[int, ...]) -> FloatArray:
+    """`two_time_kernel` with rows that count several things, (times, *side, times, *side)."""
+    times = vectors.shape[1]
+    return two_time_kernel(vectors).reshape(times, *side, times, *side)

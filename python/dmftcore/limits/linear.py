@@ -188,7 +188,6 @@ def solve_deep_linear(
             schedule.times,
             schedule.kernel_times,
             **fields,
-            errors=data.targets - fields["outputs"],
             **kernel_fields(system, limit, data, len(schedule.kernel_times), options.save),
             diagnostics=diagnostics,
             config=config,

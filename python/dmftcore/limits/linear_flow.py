@@ -92,7 +92,6 @@ def solve_linear_flow(
         options.schedule.times,
         options.schedule.kernel_times,
         **fields,
-        errors=data.targets - fields["outputs"],
         diagnostics={**diagnostics, **worth, "wall_seconds": watch.seconds()},
         config=config,
     )

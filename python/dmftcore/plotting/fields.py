@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dmftcore._validate import FloatArray
 from dmftcore.solution import Solution
 
@@ -9,8 +11,15 @@ __all__ = ["layers_of", "targets_of", "training_kernels"]
 
 
 def targets_of(solution: Solution) -> FloatArray:
-    """Training targets; errors of the square loss are y - f."""
-    targets: FloatArray = solution.outputs[0] + solution.errors[0]
+    """Training targets, from errors -d loss / d f."""
+    loss = solution.config.get("training", {}).get("loss", "square")
+    errors = solution.errors[0]
+    targets: FloatArray = solution.outputs[0] + errors
+    if loss == "logistic":
+        targets = np.sign(errors)
+    elif loss == "softmax":
+        # One-hot minus probabilities: positive for the class of the pattern alone.
+        targets = (errors > 0).astype(np.float64)
     return targets
 
 

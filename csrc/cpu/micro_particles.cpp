@@ -1,0 +1,169 @@
+// Directions of particles and fields of particles: sums over the one, and over the other.
+#include "cpu/functions.hpp"
+#include "cpu/lanes.hpp"
+#include "cpu/micro.hpp"
+
+namespace {
+
+using dmftcore::index;
+using dmftcore::cpu::Elementwise;
+
+// Rows of a tile of inner products, fields of a tile of either kind, and vectors of particles of a
+// tile of sums over rows: as many accumulators as there are registers for.
+#if defined(DMFTCORE_ISA_v4)
+constexpr int ROWS = 4, FIELDS = 4, WIDTH = 4;
+#else
+constexpr int ROWS = 4, FIELDS = 2, WIDTH = 4;
+#endif
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+template <class T> double total(vec<T> v) {
+  T lanes[LANES<T>];
+  store(lanes, v);
+  double sums[LANES<T>];
+  for (int l = 0; l < LANES<T>; ++l) sums[l] = static_cast<double>(lanes[l]);
+  for (int width = LANES<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
+  return sums[0];
+}
+
+template <class T, int K, int N>
+void products_tile(index count, const T* a, index lda, const T* x, index ldx, double* sums,
+                   index ld) {
+  vec<T> s[K][N];
+  UNROLL for (int i = 0; i < K; ++i) { UNROLL for (int j = 0; j < N; ++j) s[i][j] = vec<T>{}; }
+  index p = 0;
+  for (; p + LANES<T> <= count; p += LANES<T>) {
+    vec<T> xs[N];
+    UNROLL for (int j = 0; j < N; ++j) xs[j] = load(x + j * ldx + p);
+    UNROLL for (int i = 0; i < K; ++i) {
+      const vec<T> ai = load(a + i * lda + p);
+      UNROLL for (int j = 0; j < N; ++j) s[i][j] += ai * xs[j];
+    }
+  }
+  for (int i = 0; i < K; ++i)
+    for (int j = 0; j < N; ++j) {
+      double sum = total<T>(s[i][j]);
+      for (index q = p; q < count; ++q) sum += static_cast<double>(a[i * lda + q] * x[j * ldx + q]);
+      sums[i * ld + j] += sum;
+    }
+}
+
+template <class T, int K>
+void products_rows(index count, const T* a, index lda, index n, const T* x, index ldx, double* sums,
+                   index ld) {
+  index j = 0;
+  for (; j + FIELDS <= n; j += FIELDS)
+    products_tile<T, K, FIELDS>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
+  for (; j + 2 <= n; j += 2) products_tile<T, K, 2>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
+  if (j < n) products_tile<T, K, 1>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
+}
+
+template <class T>
+void products(index count, index k, const T* a, index lda, index n, const T* x, index ldx,
+              double* sums, index ld) {
+  index i = 0;
+  for (; i + ROWS <= k; i += ROWS)
+    products_rows<T, ROWS>(count, a + i * lda, lda, n, x, ldx, sums + i * ld, ld);
+  for (; i < k; ++i) products_rows<T, 1>(count, a + i * lda, lda, n, x, ldx, sums + i * ld, ld);
+}
+
+template <class T, int N, int W>
+void combine_tile(index k, const T* a, index lda, const T* c, index ldc, T* y, index ldy) {
+  vec<T> s[N][W];
+  UNROLL for (int j = 0; j < N; ++j) {
+    UNROLL for (int w = 0; w < W; ++w) s[j][w] = load(y + j * ldy + w * LANES<T>);
+  }
+  for (index i = 0; i < k; ++i) {
+    vec<T> ai[W];
+    UNROLL for (int w = 0; w < W; ++w) ai[w] = load(a + i * lda + w * LANES<T>);
+    UNROLL for (int j = 0; j < N; ++j) {
+      UNROLL for (int w = 0; w < W; ++w) s[j][w] += c[i * ldc + j] * ai[w];
+    }
+  }
+  UNROLL for (int j = 0; j < N; ++j) {
+    UNROLL for (int w = 0; w < W; ++w) store<T>(y + j * ldy + w * LANES<T>, s[j][w]);
+  }
+}
+
+template <class T, int N>
+void combine_fields(index count, index k, const T* a, index lda, const T* c, index ldc, T* y,
+                    index ldy) {
+  constexpr index WIDE = WIDTH * LANES<T>;
+  index p = 0;
+  for (; p + WIDE <= count; p += WIDE) combine_tile<T, N, WIDTH>(k, a + p, lda, c, ldc, y + p, ldy);
+  for (; p + LANES<T> <= count; p += LANES<T>)
+    combine_tile<T, N, 1>(k, a + p, lda, c, ldc, y + p, ldy);
+  for (; p < count; ++p)
+    for (int j = 0; j < N; ++j)
+      for (index i = 0; i < k; ++i) y[j * ldy + p] += c[i * ldc + j] * a[i * lda + p];
+}
+
+template <class T>
+void combine(index count, index k, const T* a, index lda, index n, const T* c, index ldc, T* y,
+             index ldy) {
+  index j = 0;
+  for (; j + FIELDS <= n; j += FIELDS)
+    combine_fields<T, FIELDS>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
+  for (; j + 2 <= n; j += 2) combine_fields<T, 2>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
+  if (j < n) combine_fields<T, 1>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
+}
+
+#undef UNROLL
+
+template <class T> struct Piece {
+  vec<T> base, field, sum;
+};
+
+// One vector of a row. The last lanes of the last one may be any numbers.
+template <class T, bool GAIN>
+inline void blend_vector(const Elementwise<T>& e, Piece<T> piece, vec<T>& y, vec<T>& value) {
+  const T skip = static_cast<T>(e.skip), scale = static_cast<T>(e.scale);
+  y = scale * piece.sum;
+  if (GAIN) y = y * Functions<T>::slope(e.activation, piece.field);
+  if (e.base) y = y + skip * piece.base;
+  if (e.value) value = Functions<T>::value(e.activation, y);
+}
+
+template <class T, bool GAIN> void blend_row(index count, const Elementwise<T>& e) {
+  index p = 0;
+  vec<T> y, value = {};
+  for (; p + LANES<T> <= count; p += LANES<T>) {
+    Piece<T> piece = {};
+    piece.sum = load(e.sum + p);
+    if (e.base) piece.base = load(e.base + p);
+    if (GAIN) piece.field = load(e.field + p);
+    blend_vector<T, GAIN>(e, piece, y, value);
+    if (e.y) store(e.y + p, y);
+    if (e.value) store(e.value + p, value);
+  }
+  if (p == count) return;
+  const auto bytes = static_cast<std::size_t>(count - p) * sizeof(T);
+  Piece<T> piece = {};
+  __builtin_memcpy(&piece.sum, e.sum + p, bytes);
+  if (e.base) __builtin_memcpy(&piece.base, e.base + p, bytes);
+  if (GAIN) __builtin_memcpy(&piece.field, e.field + p, bytes);
+  blend_vector<T, GAIN>(e, piece, y, value);
+  if (e.y) __builtin_memcpy(e.y + p, &y, bytes);
+  if (e.value) __builtin_memcpy(e.value + p, &value, bytes);
+}
+
+template <class T> void blend(index count, const Elementwise<T>& e) {
+  if (e.field)
+    blend_row<T, true>(count, e);
+  else
+    blend_row<T, false>(count, e);
+}
+
+} // namespace
+
+namespace dmftcore::cpu::DMFTCORE_ISA {
+
+extern const ParticleKernels<double> particles_double;
+extern const ParticleKernels<float> particles_float;
+
+const ParticleKernels<double> particles_double = {products<double>, combine<double>, blend<double>};
+const ParticleKernels<float> particles_float = {products<float>, combine<float>, blend<float>};
+
+} // namespace dmftcore::cpu::DMFTCORE_ISA

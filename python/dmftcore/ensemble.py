@@ -1,0 +1,462 @@
+r"""The ensemble march: nonlinear networks of infinite width, on particles that stand for neurons.
+
+Every hidden state h^l_mu is a field over particles, and the random matrices between them are
+sampled interfaces (`dmftcore.sampled_interfaces`), so that no two-time kernel is stored. With
+`Kx = X X^T`, X of r0 columns, the outer layers are columns a (r0) and w (K) over particles, and
+
+    h^1 = a X^T,   h^{l+1} = s h^l + b W^l phi(h^l),   f_k = <w_k, psi(h^{B+1})> / gamma,
+
+    g^{B+1}_{mu k} = w_k psi'(h_mu^{B+1}),   g^l = s g^{l+1} + b phi'(h^l) W^{l T} g^{l+1},
+
+    W^l += lr b gamma / P sum_{mu k} Delta_{mu k} g^{l+1}_{mu k} phi(h^l_mu)^T,   likewise a and w.
+
+Independent runs of the same network are marched side by side; their scatter is the sampling error.
+The outputs are f - f(0), as in networks of finite width: f(0) vanishes in the limit.
+
+Source of the theory: Bordelon & Pehlevan, "Self-consistent dynamical field theory of kernel
+evolution in wide neural networks" (2022), in discrete time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore._validate import FloatArray
+from dmftcore.losses import loss_function
+from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.observables import sharpness
+from dmftcore.particles import CounterNormals, Normals, Particles, blend, products
+from dmftcore.sampled_blocks import FIRST, LAST, Network, Sampling, build, repeated
+from dmftcore.sampled_interfaces import Interface
+from dmftcore.sampled_kernels import StoredKernels
+from dmftcore.solution import IntArray
+from dmftcore.training import GradientDescent
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble:
+    """Runs of a network of infinite width; a `dmftcore.march.March`.
+
+    Parameters
+    ----------
+    network : Network
+        With gamma > 0.
+    points : (P + Q, r0) array
+        All points, training points first, as coordinates with ``Kx = points points^T``.
+    targets : (P, K) array
+    training : GradientDescent
+    sampling : Sampling
+    fields : bool, optional
+        Whether the backward pass carries the gradients of every output, P K columns, or P columns
+        in which the errors combine them, which is cheaper and serves as well, but knows no
+        gradients at two times. By default the former for one output, and for two-time kernels.
+    two_time : bool
+        Whether two-time kernels will be asked for.
+    normals : Normals, optional
+        Where the random numbers come from, in place of the seed.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        points: FloatArray,
+        targets: FloatArray,
+        training: GradientDescent,
+        sampling: Sampling,
+        *,
+        fields: bool | None = None,
+        two_time: bool = False,
+        normals: Normals | None = None,
+    ) -> None:
+        self.network, self.sampling = network, sampling
+        self._points, self._targets, self._training = points, targets, training
+        self._loss = loss_function(training.loss)
+        self._n_train, self._outputs = targets.shape
+        self._fields = two_time or self._outputs == 1 if fields is None else fields
+        if sampling.control_variates and network.block_layers == 2:
+            raise ValueError("control_variates: blocks of two layers have none")
+        if sampling.unit and {network.activation, network.readout_activation} != {"linear"}:
+            raise ValueError("unit sources are for networks in which nothing is nonlinear")
+        normals = CounterNormals(sampling.seed) if normals is None else normals
+        self._sets, self._blocks = build(network, sampling, normals)
+        first, last = self._sets[0], self._sets[network.blocks if network.skip == 0 else 0]
+        self._a = _Layer(first, points.shape[1], FIRST, training)
+        self._w = _Layer(last, self._outputs, LAST, training)
+        #: c: what momentum and decay have left of an initial weight, and its velocity.
+        self._kept = np.array([1.0, 0.0])
+        count, states = len(points), network.blocks + 1
+        self._h = [first.empty(count) for _ in range(states)]
+        #: What the readout sees, psi(h^{B+1}).
+        self._features = last.empty(count)
+        self._initial = (self._a.columns.copy(), self._w.columns.copy())
+        self._reference = (
+            [first.empty(count) for _ in range(states)] if sampling.control_variates else None
+        )
+        self._g = first.empty(self._n_train * (self._outputs if self._fields else 1))
+        self._step = -1
+        self._has_gradients = False
+        self._f: FloatArray = np.zeros((sampling.runs, count, self._outputs))
+        self._f_initial = np.zeros_like(self._f)
+        self._loss_limit = np.inf
+        self.kernels = StoredKernels(two_time)
+
+    # -- the march -------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the outputs of a step, (runs, P + Q, K)."""
+        return self._f.shape
+
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), runs, P + Q, K) at the given steps; fewer if a loss diverges."""
+        rows: list[FloatArray] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for stop in stops.tolist():
+                while self._step < stop:
+                    if not self._next_step():
+                        return np.array(rows).reshape(-1, *self.shape)
+                rows.append(self._f)
+        return np.array(rows).reshape(-1, *self.shape)
+
+    def store_kernels(self) -> None:
+        """Keep the kernels of the current step, and what two-time kernels need."""
+        if self._fields:
+            if not self._has_gradients:
+                self._backpropagate()
+            self._measure()
+            return
+        # The gradients of every output, along columns that are forgotten again.
+        parts: list[Particles | Interface] = [*self._sets, *self.interfaces]
+        marks = [part.mark() for part in parts]
+        known = self._g, [block.backward_visits for block in self._blocks]
+        self._carry_back(fields=True)
+        self._measure()
+        self._g, visits = known
+        for block, visit in zip(self._blocks, visits, strict=True):
+            block.backward_visits = visit
+        for part, mark in zip(parts, marks, strict=True):
+            part.rewind(mark)
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """All of them, from below."""
+        return [interface for block in self._blocks for interface in block.interfaces]
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What the answer is worth."""
+        pairs = [interface.ranks for interface in self.interfaces]
+        return {
+            "tol": self.sampling.tol,
+            "samples": self.sampling.size,
+            "replicas": self.sampling.runs,
+            "ranks": [[int(below.max()), int(above.max())] for below, above in pairs],
+            "dropped": max((i.dropped for i in self.interfaces), default=0.0),
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit."""
+        # The passes are kept, and not made again: they would differ by rounding.
+        if not self._has_gradients:
+            self._backpropagate()
+        parts: dict[str, npt.NDArray[Any]] = {
+            "step": np.array(self._step),
+            "kept": self._kept.copy(),
+            "f": self._f.copy(),
+            "f_initial": self._f_initial.copy(),
+            "features": self._features.copy(),
+            "g": self._g.copy(),
+            **{f"h.{level}": h.copy() for level, h in enumerate(self._h)},
+            "loss_limit": np.array(self._loss_limit),
+            "initial.a": self._initial[0],
+            "initial.w": self._initial[1],
+        }
+        for name, part in self._parts():
+            parts |= {f"{name}.{key}": value for key, value in part.state().items()}
+        return parts
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        self._step = int(state["step"])
+        self._kept = np.array(state["kept"])
+        self._f_initial = np.array(state["f_initial"])
+        self._loss_limit = float(state["loss_limit"])
+        self._initial = (np.array(state["initial.a"]), np.array(state["initial.w"]))
+        for name, part in self._parts():
+            prefix = f"{name}."
+            part.restore(
+                {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
+            )
+        self._f, self._g = np.array(state["f"]), np.array(state["g"])
+        self._features[...] = state["features"]
+        for level, h in enumerate(self._h):
+            h[...] = state[f"h.{level}"]
+        self._has_gradients = True
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        """All that has a state of its own, by name."""
+        return [
+            ("a", self._a),
+            ("w", self._w),
+            ("kernels", self.kernels),
+            *((f"set.{i}", part) for i, part in enumerate(self._sets)),
+            *((f"interface.{i}", part) for i, part in enumerate(self.interfaces)),
+            *((f"block.{i}", part) for i, part in enumerate(self._blocks)),
+        ]
+
+    def _next_step(self) -> bool:
+        """Update, and move to the next step; False if a loss there has diverged."""
+        if self._step >= 0:
+            if not self._has_gradients:
+                self._backpropagate()
+            self._update(float(self._training.rates[self._step]))
+        self._step += 1
+        self._has_gradients = False
+        self._propagate()
+        if self._step == 0:
+            self._f_initial = self._f.copy()
+            self._f = np.zeros_like(self._f)
+        loss = self._loss.mean(self._f[:, : self._n_train], self._targets)
+        if self._step == 0:
+            self._loss_limit = DIVERGENCE_FACTOR * max(float(loss.max()), 1e-300)
+        return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
+
+    def _propagate(self) -> None:
+        """Hidden states and outputs of the present weights."""
+        count, kept = len(self._points), float(self._kept[0])
+        coordinates = self._for_all_runs(self._points.T)
+        network, blocks = self.network, self._blocks
+        # What the next block, or the readout, sees of a state.
+        seen = [block.sees for block in blocks] + [network.readout_activation]
+        values = [block.particles.empty(count) for block in blocks] + [self._features]
+        blend(count, self._a.basis, coordinates, activation=seen[0], y=self._h[0], value=values[0])
+        references: Any = [None] * len(seen)
+        if self._reference is not None:
+            references = [np.empty_like(x) for x in values]
+            blend(
+                count,
+                self._a.basis_of(self._initial[0]),
+                kept * coordinates,
+                activation=seen[0],
+                y=self._reference[0],
+                value=references[0],
+            )
+        for level, block in enumerate(blocks):
+            source = np.empty_like(self._h[level]) if self._reference is not None else None
+            base = self._h[level] if network.skip else None
+            block.forward(
+                values[level],
+                count,
+                kept,
+                reference=references[level],
+                base=base,
+                activation=seen[level + 1],
+                u=source,
+                y=self._h[level + 1],
+                value=values[level + 1],
+            )
+            if self._reference is not None:
+                one = np.tile(network.branch * np.eye(count), (self.sampling.runs, 1, 1))
+                blend(
+                    count,
+                    (source, np.full(self.sampling.runs, count)),
+                    one,
+                    base=self._reference[level] if network.skip else None,
+                    activation=seen[level + 1],
+                    y=self._reference[level + 1],
+                    value=references[level + 1],
+                )
+        f, _, _ = products(self._features, count, self._w.basis)
+        if self._reference is not None:
+            f -= kept * products(references[-1], count, self._w.basis_of(self._initial[1]))[0]
+        self._f = f.swapaxes(1, 2) / network.gamma - self._f_initial
+
+    def _errors(self) -> FloatArray:
+        """Delta / P, (runs, P, K)."""
+        train = self._f[:, : self._n_train]
+        errors: FloatArray = self._loss.errors(train, self._targets) / self._n_train
+        return errors
+
+    def _backpropagate(self) -> None:
+        """Gradients by the hidden states at the present step."""
+        self._carry_back(self._fields)
+        self._has_gradients = True
+
+    def _carry_back(self, fields: bool) -> None:
+        p, k, network = self._n_train, self._outputs, self.network
+        kept = float(self._kept[0])
+        if fields:
+            combined = self._for_all_runs(np.tile(np.eye(k), (1, p)))
+        else:
+            combined = np.ascontiguousarray(self._errors().swapaxes(1, 2))
+        n, repeat = combined.shape[2], k if fields else 1
+        psi = network.readout_activation
+        g = self._w.particles.empty(n)
+        blend(n, self._w.basis, combined, field=self._h[-1], repeat=repeat, activation=psi, y=g)
+        reference = None
+        if self._reference is not None:
+            reference = np.empty_like(g)
+            initial = self._w.basis_of(self._initial[1])
+            field = self._reference[-1]
+            blend(
+                n,
+                initial,
+                kept * combined,
+                field=field,
+                repeat=repeat,
+                activation=psi,
+                y=reference,
+            )
+        for level in range(len(self._blocks) - 1, -1, -1):
+            block = self._blocks[level]
+            below = block.particles.empty(n)
+            source = np.empty_like(below) if reference is not None else None
+            block.backward(
+                g,
+                n,
+                kept,
+                reference=reference,
+                base=g if network.skip else None,
+                field=self._h[level],
+                repeat=repeat,
+                u=source,
+                y=below,
+            )
+            if reference is not None:
+                assert self._reference is not None
+                lower = np.empty_like(below)
+                one = self._for_all_runs(np.eye(n))
+                blend(
+                    n,
+                    (source, np.full(self.sampling.runs, n)),
+                    one,
+                    base=reference if network.skip else None,
+                    scale=network.branch,
+                    field=self._reference[level],
+                    repeat=repeat,
+                    activation=network.activation,
+                    y=lower,
+                )
+                reference = lower
+            g = below
+        self._g = g
+
+    def _update(self, rate: float) -> None:
+        """One update of all weights."""
+        p, k, gamma = self._n_train, self._outputs, self.network.gamma
+        errors = self._errors()
+        weights = errors.reshape(len(errors), 1, -1) if self._fields else None
+        for block in self._blocks:
+            block.update(gamma, weights, p, rate, self._training)
+        columns = self._g.shape[1]
+        inputs = np.repeat(self._points[:p], k, axis=0) if self._fields else self._points[:p]
+        along = gamma * self._for_all_runs(inputs)
+        if weights is not None:
+            along *= weights.swapaxes(1, 2)
+        self._a.update(self._g, columns, along, rate)
+        self._w.update(self._features, p, gamma * errors, rate)
+        momentum, decay = self._training.momentum, self._training.weight_decay
+        velocity = momentum * self._kept[1] - decay * self._kept[0]
+        self._kept = np.array([self._kept[0] + rate * velocity, velocity])
+
+    def _for_all_runs(self, matrix: FloatArray) -> FloatArray:
+        return np.tile(matrix, (self.sampling.runs, 1, 1))
+
+    # -- kernels ---------------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        """Store the kernels, and what two-time kernels need, of the latest passes."""
+        blocks, train, k = self._blocks, slice(self._n_train), self._outputs
+        count = len(self._points)
+        psi = products(self._features, count, gram=True)[2]
+        lowest = products(self._g, self._g.shape[1], gram=True)[2]
+        inputs = self._points[train] @ self._points[train].T
+        ntk = repeated(psi[:, train, train], k) * np.tile(np.eye(k), (self._n_train,) * 2)
+        ntk += lowest * repeated(inputs, k)
+        for block in blocks:
+            ntk += block.tangent(train, k)
+        shape = (-1, self._n_train, k, self._n_train, k)
+        largest = np.array([sharpness(kernel) for kernel in ntk.reshape(shape)])
+        self.kernels.append(
+            {
+                "H": [products(h, count, gram=True)[2] for h in self._h],
+                "Phi": [*(block.features.gram for block in blocks), psi],
+                "G": [lowest, *(block.gradients.gram for block in blocks)],
+                "ntk": [ntk],
+                "sharpness": [largest],
+            }
+        )
+        if self.kernels.two_time:
+            self.kernels.keep(
+                {
+                    "h": self._h,
+                    "Phi": [block.features.along for block in blocks],
+                    "psi": [self._features],
+                    "G": [block.gradients.along for block in blocks],
+                    "g": [self._g],
+                    "AG": [block.features.response for block in blocks],
+                    "BPhi": [block.gradients.response for block in blocks],
+                }
+            )
+
+
+class _Layer:
+    """An outer layer of weights: columns over particles, which learn."""
+
+    def __init__(
+        self, particles: Particles, count: int, stream: int, training: GradientDescent
+    ) -> None:
+        self.particles, self._training = particles, training
+        none = np.zeros(particles.runs, dtype=np.int64)
+        self.columns = particles.draw(none + count, stream, none)
+        self._velocity = np.zeros_like(self.columns) if training.momentum else None
+
+    @property
+    def basis(self) -> tuple[Any, Any]:
+        """The columns, as the operations take them."""
+        return self.basis_of(self.columns)
+
+    def basis_of(self, columns: Any) -> tuple[Any, Any]:
+        """Other columns like these."""
+        return columns, np.full(len(columns), columns.shape[1])
+
+    def update(self, fields: Any, n: int, along: FloatArray, rate: float) -> None:
+        """Heavy ball along ``sum_j along_j fields_j`` of the first n fields; along (runs, n, m)."""
+        basis = (fields, np.full(len(fields), n))
+        factors = np.zeros((len(fields), fields.shape[1], along.shape[2]))
+        factors[:, :n] = along
+        count, decay = along.shape[2], self._training.weight_decay
+        if self._velocity is None:
+            blend(
+                count,
+                basis,
+                factors,
+                base=self.columns,
+                skip=1 - rate * decay,
+                scale=rate,
+                y=self.columns,
+            )
+            return
+        momentum = self._training.momentum
+        blend(count, basis, factors, base=self._velocity, skip=momentum, y=self._velocity)
+        if decay:
+            self._velocity -= decay * self.columns
+        self.columns += rate * self._velocity
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Weights and velocities."""
+        parts = {"columns": self.columns.copy()}
+        return parts if self._velocity is None else parts | {"velocity": self._velocity.copy()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take what `state` has returned."""
+        self.columns = np.array(state["columns"])
+        self._velocity = np.array(state["velocity"]) if "velocity" in state else None

@@ -1,0 +1,106 @@
+"""From the march of a nonlinear network to its solution: what every engine reports alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from dmftcore._validate import FloatArray
+from dmftcore.data import Dataset
+from dmftcore.errors import DivergenceError, StabilityWarning
+from dmftcore.march import Diverged, March, SolveOptions, Stopwatch, march
+from dmftcore.observables import curves, training_loss
+from dmftcore.schedule import Schedule
+from dmftcore.solution import Solution
+from dmftcore.training import GradientDescent
+from dmftcore.worth import stability, unstable
+
+__all__ = ["NetworkMarch", "solved"]
+
+
+class NetworkMarch(March, Protocol):
+    """A march that knows its kernels at the stored steps."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the outputs of a step, (P + Q, K), or (runs, P + Q, K)."""
+
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """Kernel fields of a `Solution`; two-time kernels are those named by `save`."""
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What the answer is worth and took."""
+
+
+def solved(
+    system: NetworkMarch,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+    *,
+    report: dict[str, Any],
+    watch: Stopwatch,
+    curves: Callable[[Dataset, FloatArray, str], dict[str, Any]] = curves,
+) -> Solution:
+    """March `system`, and report what it found.
+
+    Parameters
+    ----------
+    system : NetworkMarch
+        At its start.
+    data, training, options, config
+        As in `dmftcore.solve`.
+    report : dict
+        Diagnostics known before the march: the engine, why it was chosen, its memory.
+    watch : Stopwatch
+        Started with the solve.
+    curves : callable
+        Curve fields of a `Solution` from data, outputs (n_times, *shape) and loss; that of
+        `dmftcore.observables.curves_of_runs` for a march of several runs.
+
+    Raises
+    ------
+    DivergenceError
+        With what was solved before.
+    """
+
+    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
+        # Without any times the march does not know the shape of an output.
+        shaped = outputs.reshape(len(schedule.times), *system.shape)
+        measured, kernels = curves(data, shaped, training.loss), system.fields(options.save)
+        errors = [part.pop("standard_errors", {}) for part in (measured, kernels)]
+        result = Solution(
+            schedule.times,
+            schedule.kernel_times,
+            **measured,
+            **kernels,
+            standard_errors=errors[0] | errors[1],
+            diagnostics={**report, **system.diagnostics()},
+            config=config,
+        )
+        if result.sharpness is not None and training.steps > 0 and training.loss == "square":
+            edge = stability(training, schedule.kernel_times, result.sharpness)
+            result.diagnostics["stability"] = edge
+        result.diagnostics["wall_seconds"] = watch.seconds()
+        if options.checkpoint is not None:
+            result.diagnostics.update(options.checkpoint.diagnostics())
+        return result
+
+    loss = training_loss(data, training.loss)
+    try:
+        outputs = march(system, options.schedule, loss, options.progress, options.checkpoint)
+    except Diverged as stop:
+        raise DivergenceError(
+            f"the training loss diverged at step {stop.step}: lower lr (now "
+            f"{training.rates.max():g})",
+            step=stop.step,
+            partial=solution(stop.schedule, stop.outputs),
+        ) from None
+    result = solution(options.schedule, outputs)
+    if "stability" in result.diagnostics:
+        warning = unstable(result.diagnostics["stability"], training)
+        if warning is not None:
+            warnings.warn(warning, StabilityWarning, stacklevel=4)
+    return result

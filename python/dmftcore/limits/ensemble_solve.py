@@ -1,0 +1,264 @@
+"""Nonlinear networks on a fixed data set, on sampled particles: sizes, memory, sampling errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dmftcore._validate import INFINITE, FloatArray
+from dmftcore.activations import activation
+from dmftcore.data import Dataset
+from dmftcore.ensemble import Ensemble
+from dmftcore.limits.architecture import Architecture
+from dmftcore.limits.assembly import solved
+from dmftcore.limits.mlp import MLP
+from dmftcore.limits.residual import Residual
+from dmftcore.march import SolveOptions, Stopwatch, resumed
+from dmftcore.memory import Plan, check_memory
+from dmftcore.observables import curves_of_runs, sharpness, standard_error
+from dmftcore.sampled_blocks import Sampling
+from dmftcore.solution import Layers, Solution
+from dmftcore.training import GradientDescent
+
+__all__ = ["FIELDS", "METHODS", "solve_ensemble"]
+
+KERNELS = ("H", "Phi", "G")
+#: Responses times the correlation of the noise they answer to.
+PRODUCTS = ("AG", "BPhi")
+#: What `save` and `method` of `dmftcore.solve` may name.
+FIELDS = (*KERNELS, *PRODUCTS)
+METHODS = ("ensemble",)
+
+#: Particles of a replica, and replicas: the scatter of the replicas is the sampling error.
+DEFAULT_SAMPLES = 2000
+DEFAULT_REPLICAS = 8
+
+#: Truncation of the bases. At 1e-3 it shows, far below 1e-6 it resolves but sampling noise.
+DEFAULT_TOL = 1e-4
+#: Below it, directions are made of the rounding noise of float32.
+SMALLEST_TOL_FLOAT32 = 1e-6
+
+#: Visited directions of a smooth network in units of the columns of a field, and at least: those
+#: of a run of 200 steps.
+SMOOTH_RANK = 20
+
+
+def solve_ensemble(
+    limit: MLP | Residual,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+) -> Solution:
+    """March the theory of `limit`; see `dmftcore.solve`."""
+    watch = Stopwatch()
+    if limit.depth == INFINITE:
+        raise ValueError(
+            "depth = INFINITE: nonlinear networks are solved at finite depth; take several depths "
+            "and extrapolate, the distance to the limit is of order 1 / depth"
+        )
+    if limit.gamma == 0:
+        raise ValueError(
+            "method='ensemble' needs gamma > 0: leave method out for the exact limit gamma = 0"
+        )
+    sampling = _sampling(options)
+    schedule = resumed(
+        options.schedule,
+        options.checkpoint,
+        config,
+        training.lr,
+        engine="ensemble",
+        tol=sampling.tol,
+        samples=sampling.size,
+        replicas=sampling.runs,
+    )
+    options = replace(options, schedule=schedule)
+    net, points = limit.architecture, data.coordinates
+    plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
+    check_memory(plan, _REMEDIES, nested=options.nested)
+    reason = "networks with activations are sampled"
+    if options.device == "cuda":
+        reason += "; it runs on the CPU"
+    report = {"engine": "ensemble", "reason": reason, "device": "cpu", "memory": plan.total}
+    if points.shape[1] == 0:
+        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
+    system = SampledNetworks(net, data, training, sampling, points, options.save)
+    result = solved(
+        system,
+        data,
+        training,
+        options,
+        config,
+        report=report,
+        watch=watch,
+        curves=curves_of_runs,
+    )
+    if sampling.runs > 1:
+        scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
+        mean = np.maximum(result.train_loss, np.finfo(float).tiny)
+        result.diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
+    if options.estimate_error:
+        text = "a sampled theory carries standard errors, see stderr(name)"
+        result.diagnostics["error_estimate"] = {"reason": text}
+    return result
+
+
+def _sampling(options: SolveOptions) -> Sampling:
+    """How to sample; by default as the run that is gone on with."""
+
+    def held(name: str, given: Any, default: Any) -> Any:
+        if given is not None:
+            return given
+        found = None if options.checkpoint is None else options.checkpoint.held(name)
+        return default if found is None else found
+
+    tol = float(held("tol", options.tol, DEFAULT_TOL))
+    if options.dtype == "float32" and tol < SMALLEST_TOL_FLOAT32:
+        raise ValueError(
+            f"tol = {tol:g} is below the rounding noise of dtype='float32': take tol >= "
+            f"{SMALLEST_TOL_FLOAT32:g}, or dtype='float64'"
+        )
+    return Sampling(
+        size=int(held("samples", options.samples, DEFAULT_SAMPLES)),
+        runs=int(held("replicas", options.replicas, DEFAULT_REPLICAS)),
+        tol=tol,
+        seed=options.seed,
+        dtype=options.dtype,
+    )
+
+
+class SampledNetworks(Ensemble):
+    """The ensemble of a data set; a `dmftcore.limits.assembly.NetworkMarch`.
+
+    Parameters
+    ----------
+    net : Architecture
+    data : Dataset
+    training : GradientDescent
+    sampling : Sampling
+    points : (P + Q, r0) array
+        Coordinates of the points.
+    save : tuple of str
+        Two-time kernels that will be asked for.
+    """
+
+    def __init__(
+        self,
+        net: Architecture,
+        data: Dataset,
+        training: GradientDescent,
+        sampling: Sampling,
+        points: FloatArray,
+        save: tuple[str, ...],
+    ) -> None:
+        targets = data.targets.reshape(data.n_train, -1)
+        super().__init__(net, points, targets, training, sampling, two_time=bool(save))
+        points_side, patterns = (len(points),), data.targets.shape
+        self._sides = {
+            "H": (points_side, points_side),
+            "Phi": (points_side, points_side),
+            "G": (patterns, patterns),
+            "ntk": (patterns, patterns),
+            "AG": (points_side, patterns),
+            "BPhi": (patterns, points_side),
+        }
+
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """Kernel fields of a `Solution`, with their standard errors."""
+        if not self.kernels.steps:
+            return {}
+        means, errors = {}, {}
+        for name in (*KERNELS, "ntk"):
+            first, second = self._sides[name]
+            means[name], errors[name] = (
+                values.reshape(*values.shape[:2], *first, *second)
+                for values in self.kernels.equal_time(name)
+            )
+        (ntk,), (errors["ntk"],) = means.pop("ntk"), errors["ntk"]
+        errors["sharpness"] = self.kernels.equal_time("sharpness")[1][0]
+        two_time: dict[str, Layers] = {}
+        for name in save:
+            layers = self._between_times(name)
+            if layers:
+                two_time[name] = _numbered(kernel.mean(axis=0) for kernel in layers)
+            if layers and name in PRODUCTS and self.sampling.runs > 1:
+                errors[name] = np.stack([standard_error(kernel) for kernel in layers])
+        p, k = self._targets.shape
+        return {
+            "ntk": ntk,
+            "sharpness": np.array([sharpness(kernel) for kernel in ntk.reshape(-1, p, k, p, k)]),
+            "equal_time": {name: _numbered(mean) for name, mean in means.items()},
+            "two_time": two_time,
+            "standard_errors": errors if self.sampling.runs > 1 else {},
+        }
+
+    def _between_times(self, name: str) -> list[FloatArray]:
+        """A two-time kernel of every layer, with its sides, in every run."""
+        first, second = self._sides[name]
+        return [
+            kernel.reshape(len(kernel), kernel.shape[1], *first, kernel.shape[3], *second)
+            for kernel in self.kernels.between_times(name)
+        ]
+
+
+def _numbered(layers: Iterable[FloatArray]) -> Layers:
+    return dict(enumerate(layers, start=1))
+
+
+def memory_plan(
+    net: Architecture,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    sampling: Sampling,
+    *,
+    rank: int,
+) -> Plan:
+    """Memory of a run, by part; that of the bases is estimated."""
+    points, outputs, p = data.n_train + data.n_test, data.n_outputs, data.n_train
+    patterns, slots = p * outputs, len(options.schedule.kernel_times)
+    backward = patterns if options.save or outputs == 1 else p
+    size, word = sampling.size, np.dtype(sampling.dtype).itemsize
+    smooth = activation(net.activation).smooth and activation(net.readout_activation).smooth
+
+    def visited(columns: int) -> int:
+        most = min((training.steps + 1) * columns, size)
+        return min(most, SMOOTH_RANK * columns + 100) if smooth else most
+
+    interfaces = net.blocks * net.block_layers
+    forward_rank, backward_rank = visited(points), visited(backward)
+    # Two columns for every direction; half as much again is spare, and a copy as they grow.
+    bases = 2 * interfaces * (forward_rank + backward_rank) * size * 2
+    levels = net.depth * (2 + (net.block_layers - 1))
+    fields = size * (levels * points + 3 * max(patterns if slots else 0, backward) + rank + outputs)
+    matrices = interfaces * forward_rank * backward_rank * (2 if training.momentum else 1)
+    kernels = net.depth * (2 * points**2 + patterns**2) + patterns**2
+    vectors = size * (net.depth * points + points + patterns)
+    vectors += 2 * interfaces * (forward_rank * points + backward_rank * patterns)
+    held = 0 if options.checkpoint is None else 1
+    counts = {
+        "bases": sampling.runs * bases * word,
+        "fields": sampling.runs * fields * word,
+        "matrices": 8 * sampling.runs * matrices,
+        "checkpoint": held * sampling.runs * (bases // 2 + fields) * word,
+        "curves": 8 * 4 * (sampling.runs + 1) * len(options.schedule.times) * points * outputs,
+        "kernels": 8 * (3 * slots + 2 * sampling.runs) * kernels,
+        "two-time kernels": (8 * sampling.runs * slots * vectors if options.save else 0)
+        + 8 * (sampling.runs + 2) * net.depth * len(options.save) * (slots * points) ** 2,
+    }
+    return Plan(counts)
+
+
+#: What to change when a part of the plan is the largest.
+_REMEDIES = {
+    "bases": "lower samples or replicas, raise tol, or use dtype='float32'",
+    "fields": "lower samples or replicas, or use dtype='float32'",
+    "matrices": "raise tol, or lower replicas",
+    "checkpoint": "lower samples or replicas, or pass no checkpoint",
+    "curves": "pass fewer times",
+    "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
+    "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+}

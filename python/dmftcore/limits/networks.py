@@ -1,0 +1,62 @@
+"""Which engine solves a nonlinear network, `MLP` or `Residual`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dmftcore.data import Dataset
+from dmftcore.limits import ensemble_solve, linear_networks, quadrature
+from dmftcore.limits.lazy_networks import solve_lazy_networks
+from dmftcore.limits.mlp import MLP
+from dmftcore.limits.residual import Residual
+from dmftcore.march import SolveOptions
+from dmftcore.solution import Solution
+from dmftcore.training import GradientDescent
+
+__all__ = ["FIELDS", "METHODS", "solve_network"]
+
+#: What `save` and `method` of `dmftcore.solve` may name.
+FIELDS = ensemble_solve.FIELDS
+METHODS = (*ensemble_solve.METHODS, "quadrature", *linear_networks.METHODS)
+
+
+def solve_network(
+    limit: MLP | Residual,
+    data: Dataset,
+    training: GradientDescent,
+    options: SolveOptions,
+    config: dict[str, Any],
+) -> Solution:
+    """Solve the theory of `limit`; see `dmftcore.solve`.
+
+    Linear networks and gamma = 0 have theories that need no samples, and are sampled only with
+    ``method="ensemble"``.
+    """
+    method, call = options.method, (limit, data, training, options, config)
+    linear = linear_networks.is_deep_linear(limit, training)
+    if method in linear_networks.METHODS and not linear:
+        raise ValueError(
+            f"method={method!r} is for linear networks, with the square loss and blocks of one "
+            "layer: use method='ensemble'"
+        )
+    if method == "ensemble":
+        return ensemble_solve.solve_ensemble(*call)
+    if method == "quadrature":
+        return quadrature.solve_quadrature(*call)
+    if linear:
+        _check_not_sampled("a linear network", options)
+        return linear_networks.solve_linear_network(*call)
+    if limit.gamma == 0:
+        _check_not_sampled("the limit gamma = 0", options)
+        return solve_lazy_networks(*call)
+    return ensemble_solve.solve_ensemble(*call)
+
+
+def _check_not_sampled(theory: str, options: SolveOptions) -> None:
+    for name in ("samples", "replicas"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{name}: {theory} is not sampled; leave {name} out, or pass method='ensemble'"
+            )
+    if options.dtype != "float64":
+        raise ValueError(f"dtype={options.dtype!r}: {theory} is solved in float64; leave dtype out")

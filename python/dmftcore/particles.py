@@ -1,0 +1,376 @@
+"""Particles: samples of one neuron of an infinitely wide layer, and the vectors over them.
+
+A vector over S particles is a sample of a random variable, and the inner product is the mean
+``<a, x> = a . x / S``. Every array has the runs, independent repetitions, on its first axis:
+fields are (runs, columns, S), with each column contiguous. The Gaussian sources of the theory are
+columns of the same kind, drawn when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dmftcore import _core
+from dmftcore._validate import FloatArray
+from dmftcore.activations import ACTIVATIONS
+
+__all__ = [
+    "CounterNormals",
+    "Directions",
+    "Normals",
+    "Particles",
+    "TableNormals",
+    "blend",
+    "deflate",
+    "orthonormalised",
+    "products",
+]
+
+#: Columns by which an array of directions grows at least.
+SPARE = 16
+
+#: Largest number of columns that fresh ones are matched to by default.
+LARGEST_POOL = 64
+
+
+class Directions:
+    """Columns over particles, in numbers that grow and may differ between the runs.
+
+    Attributes
+    ----------
+    rows : (runs, capacity, S) array
+    used : (runs,) int array
+        Columns in use; what lies beyond them has no meaning.
+    """
+
+    def __init__(self, runs: int, size: int, dtype: npt.DTypeLike, capacity: int = 0) -> None:
+        self.rows: Any = np.empty((runs, capacity, size), dtype)
+        self.used = np.zeros(runs, dtype=np.int64)
+
+    @property
+    def capacity(self) -> int:
+        """Columns that there is room for."""
+        return int(self.rows.shape[1])
+
+    @property
+    def basis(self) -> tuple[Any, Any]:
+        """Rows and numbers, as the operations take them."""
+        return self.rows, self.used
+
+    def append(self, columns: Any, counts: Any) -> None:
+        """Add the first counts[r] of the columns (runs, m, S) to run r."""
+        begin, self.used = self.used, self.used + counts
+        needed = int(self.used.max())
+        if needed > self.capacity:
+            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), begin)
+        for run, (first, last) in enumerate(zip(begin, self.used, strict=True)):
+            self.rows[run, first:last] = columns[run, : last - first]
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What is in use, and the room there is."""
+        return {
+            "used": self.used.copy(),
+            "rows": self.rows[:, : self.used.max()].copy(),
+            "capacity": np.array(self.capacity),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take what `state` has returned."""
+        # With equal room: the bits of products of matrices may depend on their shapes.
+        self.used, self.rows = np.array(state["used"]), state["rows"]
+        self._reserve(int(state["capacity"]), self.used)
+
+    def _reserve(self, capacity: int, used: Any) -> None:
+        runs, _, size = self.rows.shape
+        rows = np.empty((runs, capacity, size), self.rows.dtype)
+        known = used.max()
+        rows[:, :known] = self.rows[:, :known]
+        self.rows = rows
+
+
+def products(
+    x: Any,
+    n: int,
+    a: tuple[Any, Any] | None = None,
+    b: tuple[Any, Any] | None = None,
+    *,
+    reference: Any = None,
+    gram: bool = False,
+) -> tuple[Any, Any, Any]:
+    """Inner products of the first n columns of `x` with two bases, in one pass over all of them.
+
+    Parameters
+    ----------
+    x : (runs, >= n, S) array
+    n : int
+    a, b : pairs of rows (runs, capacity, S) and numbers (runs,), optional
+        See `Directions`.
+    reference : array like `x`, optional
+    gram : bool
+
+    Returns
+    -------
+    c : (runs, capacity, n) float64 array or None
+        ``<a_i, x_j>``, zero beyond the columns in use.
+    d : (runs, capacity, n) float64 array or None
+        ``<b_i, x_j - reference_j>``.
+    gram : (runs, n, n) float64 array or None
+        ``<x_i, x_j>``.
+    """
+    runs = len(x)
+    arguments: dict[str, Any] = {"x": x, "n": n}
+    results: list[Any] = [None, None, None]
+    for i, (name, out, basis) in enumerate((("a", "c", a), ("b", "d", b))):
+        if basis is not None:
+            rows, used = basis
+            results[i] = np.empty((runs, rows.shape[1], n))
+            arguments |= {name: rows, f"used_{name}": used, out: results[i]}
+    if reference is not None:
+        arguments["reference"] = reference
+    if gram:
+        results[2] = arguments["gram"] = np.empty((runs, n, n))
+    _core.particle_products(**arguments)
+    return results[0], results[1], results[2]
+
+
+def blend(
+    n: int,
+    a: tuple[Any, Any] | None = None,
+    c: Any = None,
+    b: tuple[Any, Any] | None = None,
+    d: Any = None,
+    *,
+    activation: str = "linear",
+    **rest: Any,
+) -> None:
+    """n columns made of two bases, and what follows elementwise.
+
+    ``u_j = sum_i c_ij a_i``, ``y_j = skip base_j + scale phi'(field_j) (u_j + sum_i d_ij b_i)``,
+    ``value_j = phi(y_j)``.
+
+    Parameters
+    ----------
+    n : int
+    a, b : pairs of rows (runs, capacity, S) and numbers (runs,), optional
+    c, d : (runs, capacity, n) float64 arrays
+    activation : str
+        Name of phi.
+    **rest
+        ``skip`` and ``scale``, numbers, by default 1; ``base`` and ``field``, (runs, >= n, S) or
+        None for 0 and for no factor phi'; ``repeat``, how many columns j share a column of
+        `field`; the results to write, ``u``, ``y``, ``value``, (runs, n, S) or None.
+    """
+    arguments: dict[str, Any] = {"n": n, "activation": ACTIVATIONS.index(activation), **rest}
+    if a is not None:
+        arguments |= {"a": a[0], "used_a": a[1], "c": np.ascontiguousarray(c)}
+    if b is not None:
+        arguments |= {"b": b[0], "used_b": b[1], "d": np.ascontiguousarray(d)}
+    _core.particle_expansion(**arguments)
+
+
+class Normals(Protocol):
+    """Standard normal numbers by their place."""
+
+    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+        """Columns from `column` on, (m, S), of a run and of one array of sources."""
+
+
+class CounterNormals:
+    """Numbers that depend on (seed, run, stream, column, particle) alone.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+
+    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+        """See `Normals`."""
+        _core.normals(out, seed=self._key, run=run, stream=stream, column=column)
+
+
+class TableNormals:
+    """Numbers of a table, whose columns are handed out in the order of the calls.
+
+    Parameters
+    ----------
+    entry : callable
+        The column (S,) of a given number, from that and the sites 0..S-1.
+    """
+
+    def __init__(self, entry: Callable[[int, FloatArray], FloatArray]) -> None:
+        self._entry, self._next = entry, 0
+
+    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+        """See `Normals`."""
+        for row in out:
+            row[:] = self._entry(self._next, np.arange(float(len(row))))
+            self._next += 1
+
+
+class Particles:
+    """A set of particles in every run, and where its Gaussian sources come from.
+
+    Sources are sampled, and then of three kinds:
+
+    * As such (`match` False) they are made orthogonal to the basis that they must not know of,
+      which makes the law of the march that of a network of width S.
+    * Matched ones are orthogonal besides to the columns of a pool, the constant and the first
+      sources on these particles, and orthonormal among each other, as in the limit of large S.
+      This reduces the variance several times.
+    * On a set on which all functions are linear the j-th source may be ``sqrt(S) e_j`` (`unit`):
+      vectors are then coefficients of Gaussian sources, and nothing is sampled.
+
+    Parameters
+    ----------
+    runs, size : int
+        Runs, and the number S of particles in each.
+    dtype : {"float64", "float32"}
+    normals : Normals
+    match, unit : bool
+    pool : int, optional
+        Largest size of the pool, by default the smaller of 64 and S / 4.
+    """
+
+    def __init__(
+        self,
+        runs: int,
+        size: int,
+        dtype: npt.DTypeLike,
+        normals: Normals,
+        *,
+        match: bool = True,
+        unit: bool = False,
+        pool: int | None = None,
+    ) -> None:
+        self.runs, self.size, self.dtype = runs, size, np.dtype(dtype)
+        self._normals, self._match, self._unit = normals, match and not unit, unit
+        self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
+        self.pool = Directions(runs, size, dtype)
+        #: Unit sources handed out so far.
+        self.sources = np.zeros(runs, dtype=np.int64)
+        if self._match and self._room:
+            self.pool.append(np.ones((runs, 1, size), dtype), 1)
+
+    def empty(self, columns: int) -> Any:
+        """A field of so many columns, (runs, columns, S), not initialised."""
+        return np.empty((self.runs, columns, self.size), self.dtype)
+
+    def directions(self, capacity: int = 0) -> Directions:
+        """No columns yet."""
+        return Directions(self.runs, self.size, self.dtype, capacity)
+
+    def draw(
+        self, counts: Any, stream: int, columns: Any, opposite: Directions | None = None
+    ) -> Any:
+        """Fresh sources orthogonal to the `opposite` basis.
+
+        Parameters
+        ----------
+        counts : (runs,) int array
+            How many in each run.
+        stream : int
+            The array of sources that they belong to, and
+        columns : (runs,) int array
+            the place of the first in it.
+        opposite : Directions, optional
+
+        Returns
+        -------
+        (runs, m, S) array
+            m, the largest of `counts`; zero beyond those of a run.
+
+        Raises
+        ------
+        ValueError
+            If there are more unit sources than particles.
+        """
+        fresh = np.zeros((self.runs, int(counts.max()), self.size), self.dtype)
+        if self._unit:
+            return self._unit_sources(counts, fresh)
+        for run, count in enumerate(counts.tolist()):
+            self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
+        taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
+        # Without room to match, the exact law of a network of width S.
+        matched = (taken < self.size) & self._match
+        if not matched.any():
+            self._project(fresh, opposite, counts > 0)
+            return fresh
+        for _ in range(2):
+            self._project(fresh, self.pool, matched)
+            self._project(fresh, opposite, counts > 0)
+        for _ in range(2):
+            fresh = orthonormalised(fresh, np.where(matched, counts, 0))
+        room = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
+        self.pool.append(fresh, room)
+        return fresh
+
+    def mark(self) -> tuple[Any, Any]:
+        """What `rewind` needs to forget the sources drawn in between."""
+        return self.pool.used.copy(), self.sources.copy()
+
+    def rewind(self, mark: tuple[Any, Any]) -> None:
+        """Forget the sources drawn since `mark`."""
+        self.pool.used, self.sources = mark
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All that further draws depend on."""
+        pool = {f"pool.{name}": x for name, x in self.pool.state().items()}
+        return {"sources": self.sources.copy(), **pool}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take what `state` has returned."""
+        self.sources = np.array(state["sources"])
+        parts = ("used", "rows", "capacity")
+        self.pool.restore({part: state[f"pool.{part}"] for part in parts})
+
+    def _unit_sources(self, counts: Any, fresh: Any) -> Any:
+        last = int((self.sources + counts).max())
+        if last > self.size:
+            raise ValueError(
+                f"unit sources: {last} are needed so far, but there are {self.size} particles"
+            )
+        for run, count in enumerate(counts.tolist()):
+            sites = self.sources[run] + np.arange(count)
+            fresh[run, np.arange(count), sites] = np.sqrt(self.size)
+        self.sources = self.sources + counts
+        return fresh
+
+    def _project(self, columns: Any, basis: Directions | None, runs: Any) -> None:
+        """Make columns (runs, m, S) orthogonal to a basis, in place, in some of the runs."""
+        if basis is None:
+            return
+        known = basis.rows, np.where(runs, basis.used, 0)
+        if known[1].any():
+            deflate(columns, known)
+
+
+def deflate(columns: Any, basis: tuple[Any, Any]) -> Any:
+    """Make columns (runs, m, S) orthogonal to a basis, in place; their coordinates along it."""
+    count = columns.shape[1]
+    along, _, _ = products(columns, count, basis)
+    blend(count, basis, along, base=columns, scale=-1.0, y=columns)
+    return along
+
+
+def orthonormalised(columns: Any, counts: Any) -> Any:
+    """Orthonormal columns, the j-th made of the first j of those given, (runs, m, S).
+
+    Only the first counts[r] in run r are changed.
+    """
+    runs, count, _ = columns.shape
+    _, _, gram = products(columns, count, gram=True)
+    idle = np.arange(count) >= counts[:, None]
+    gram[idle[:, :, None] | idle[:, None, :]] = 0
+    gram[:, np.arange(count), np.arange(count)] += idle
+    inverse = np.linalg.inv(np.linalg.cholesky(gram))
+    result = np.empty_like(columns)
+    blend(count, (columns, np.full(runs, count)), inverse.swapaxes(1, 2), y=result)
+    return result

@@ -1,0 +1,250 @@
+"""Operations on particles against their definition as loops, and activations against scipy."""
+
+import numpy as np
+import pytest
+from scipy import special
+
+import reference
+from dmftcore import _core
+from dmftcore.activations import ACTIVATIONS
+
+ISAS = ["baseline", "v3", "v4"]
+DTYPES = [np.float64, np.float32]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    before = _core.isa()
+    try:
+        _core.set_isa(request.param)
+    except ValueError:
+        pytest.skip(f"this machine has no {request.param}")
+    yield request.param
+    _core.set_isa(before)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def bound(dtype, terms):
+    """Rounding of a sum of `terms` products of numbers of order one, with some room."""
+    return 8 * np.finfo(dtype).eps * np.sqrt(terms + 1)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("particles", "n", "ranks"),
+    [(1, 1, (1, 1)), (37, 3, (5, 0)), (530, 5, (9, 6)), (70, 0, (2, 2))],
+)
+def test_products(rng, dtype, particles, n, ranks):
+    runs, capacity = 2, 11
+    x, x0 = rng.normal(size=(2, runs, n + 1, particles)).astype(dtype)
+    a, b = rng.normal(size=(2, runs, capacity, particles)).astype(dtype)
+    used_a, used_b = np.array(ranks), np.array(ranks[::-1])
+    # What is not in use is not read.
+    for run in range(runs):
+        a[run, used_a[run] :] = np.nan
+        b[run, used_b[run] :] = np.nan
+    c, d, gram = np.full((2, runs, capacity, n), np.nan), None, np.full((runs, n, n), np.nan)
+    c, d = c
+    _core.particle_products(
+        x=x, n=n, reference=x0, a=a, used_a=used_a, b=b, used_b=used_b, c=c, d=d, gram=gram
+    )
+    for run in range(runs):
+        ka, kb = used_a[run], used_b[run]
+        expected = reference.particle_products(x[run], n, x0[run], a[run, :ka], b[run, :kb])
+        tolerance = bound(dtype, particles)
+        np.testing.assert_allclose(c[run, :ka], expected[0], atol=tolerance, rtol=0)
+        np.testing.assert_allclose(d[run, :kb], expected[1], atol=tolerance, rtol=0)
+        np.testing.assert_allclose(gram[run], expected[2], atol=tolerance, rtol=tolerance)
+        assert not c[run, ka:].any()
+        assert not d[run, kb:].any()
+        assert np.array_equal(gram[run], gram[run].T)
+
+
+def test_products_of_some_kinds_only(rng):
+    x, a = rng.normal(size=(1, 2, 9)), rng.normal(size=(1, 3, 9))
+    d, gram = np.empty((1, 3, 2)), np.empty((1, 2, 2))
+    _core.particle_products(x=x, n=2, b=a, d=d)
+    _core.particle_products(x=x, n=2, gram=gram)
+    _, expected, square = reference.particle_products(x[0], 2, b=a[0])
+    np.testing.assert_allclose(d[0], expected, atol=1e-15)
+    np.testing.assert_allclose(gram[0], square, atol=1e-15)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_expansion(rng, dtype, name):
+    runs, particles, n, repeat = 2, 523, 3, 2
+    a, b = rng.normal(size=(2, runs, 10, particles)).astype(dtype)
+    base, field = rng.normal(size=(2, runs, n + 1, particles)).astype(dtype)
+    used_a, used_b = np.array([9, 0]), np.array([1, 10])
+    c, d = rng.normal(size=(2, runs, 10, n)) / 4
+    for run in range(runs):
+        a[run, used_a[run] :] = np.nan
+        b[run, used_b[run] :] = np.nan
+    u, y, value = np.full((3, runs, n, particles), np.nan, dtype)
+    arguments = {"skip": 0.7, "scale": 1.3, "repeat": repeat}
+    _core.particle_expansion(
+        n=n,
+        a=a,
+        used_a=used_a,
+        c=c,
+        b=b,
+        used_b=used_b,
+        d=d,
+        base=base,
+        field=field,
+        activation=ACTIVATIONS.index(name),
+        u=u,
+        y=y,
+        value=value,
+        **arguments,
+    )
+    for run in range(runs):
+        ka, kb = used_a[run], used_b[run]
+        expected = reference.particle_expansion(
+            n,
+            particles,
+            a[run, :ka],
+            c[run],
+            b[run, :kb],
+            d[run],
+            base=base[run],
+            field=field[run],
+            name=name,
+            **arguments,
+        )
+        # Conditioning of the functions on numbers below 10 is below 20.
+        for found, wanted in zip((u, y, value), expected, strict=True):
+            tolerance = 20 * bound(dtype, 22)
+            np.testing.assert_allclose(found[run], wanted, atol=tolerance, rtol=tolerance)
+
+
+def test_expansion_in_place(rng):
+    a, y = rng.normal(size=(1, 2, 600)), rng.normal(size=(1, 3, 600))
+    c, before = rng.normal(size=(1, 2, 3)), y.copy()
+    _core.particle_expansion(n=3, a=a, c=c, base=y, y=y, skip=0.5, scale=-2.0)
+    np.testing.assert_allclose(y[0], 0.5 * before[0] - 2 * c[0].T @ a[0], atol=1e-14)
+
+
+#: phi and phi' of scipy.
+EXACT = {
+    "tanh": (np.tanh, lambda h: 1 / np.cosh(h) ** 2),
+    "erf": (
+        special.erf,
+        # The square has more digits, because the exponential amplifies its rounding.
+        lambda h: 2 / np.sqrt(np.pi) * np.exp(-(h.astype(np.longdouble) ** 2)).astype(float),
+    ),
+    "gelu": (
+        lambda h: h * special.ndtr(h),
+        lambda h: special.ndtr(h) + h * np.exp(-(h**2) / 2) / np.sqrt(2 * np.pi),
+    ),
+    "softplus": (lambda h: np.logaddexp(h, 0), special.expit),
+}
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_are_accurate(name):
+    for dtype, ulps in ((np.float64, 6), (np.float32, 6)):
+        grid = np.concatenate([np.linspace(-12, 12, 40001), np.geomspace(1e-8, 1, 2000)])
+        h = np.concatenate([grid, -grid]).astype(dtype)[None, None]
+        value, gain = np.empty_like(h), np.empty_like(h)
+        number = ACTIVATIONS.index(name)
+        _core.particle_expansion(n=1, base=h, value=value, activation=number)
+        one, ones = np.ones((1, 1, h.size), dtype), np.ones((1, 1, 1))
+        _core.particle_expansion(n=1, a=one, c=ones, field=h, y=gain, activation=number)
+        exact = h.astype(np.float64)
+        for found, function in zip((value, gain), EXACT[name], strict=True):
+            wanted = function(exact)
+            # Relative, except where a function is small beside the rounding of its argument.
+            scale = np.maximum(np.abs(wanted), 1e-9)
+            if name == "gelu":
+                scale = np.maximum(scale, 1.0)
+            error = np.abs(found - wanted) / scale
+            assert error.max() < ulps * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_finite_stays_so(name, dtype):
+    for h in (np.nan, np.inf):
+        field, value = np.full((1, 1, 3), h, dtype), np.empty((1, 1, 3), dtype)
+        _core.particle_expansion(n=1, base=field, value=value, activation=ACTIVATIONS.index(name))
+        if np.isnan(h):
+            assert np.isnan(value).all()
+        else:
+            assert (value == (1 if name in ("tanh", "erf") else np.inf)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_do_not_matter(rng, dtype):
+    x = rng.normal(size=(3, 4, 40_001)).astype(dtype)
+    a = rng.normal(size=(3, 20, 40_001)).astype(dtype)
+    results, before = [], _core.get_num_threads()
+    for threads in (1, 2, 5):
+        _core.set_num_threads(threads)
+        c, y = np.empty((3, 20, 4)), np.empty_like(x)
+        _core.particle_products(x=x, n=4, a=a, c=c)
+        _core.particle_expansion(n=4, a=a, c=c, base=x, y=y, scale=-1.0)
+        z = np.empty((5, 40_001), dtype)
+        _core.normals(z, seed=1, run=0, stream=0, column=0)
+        results.append((c, y, z))
+    _core.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert np.array_equal(first, second)
+
+
+def test_a_run_does_not_depend_on_its_neighbours(rng):
+    x, a = rng.normal(size=(3, 4, 1000)), rng.normal(size=(3, 20, 1000))
+    c, alone = np.empty((3, 20, 4)), np.empty((1, 20, 4))
+    _core.particle_products(x=x, n=4, a=a, c=c)
+    _core.particle_products(x=x[1:2], n=4, a=a[1:2], c=alone)
+    assert np.array_equal(c[1:2], alone)
+
+
+def test_normals():
+    which = {"seed": 2**40 + 5, "run": 3, "stream": 1, "column": 6}
+    x = np.empty((2, 9))
+    _core.normals(x, **which)
+    np.testing.assert_allclose(x, reference.normals(2, 9, **which), rtol=1e-13)
+    rounded = np.empty((2, 9), np.float32)
+    _core.normals(rounded, **which)
+    assert np.array_equal(rounded, x.astype(np.float32))
+    # Known answer of the generator's authors for a counter and a key of ones.
+    ones = reference.philox((0xFFFFFFFF,) * 4, 0xFFFFFFFFFFFFFFFF)
+    assert ones == (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)
+
+
+def test_normals_are_normal():
+    x = np.empty((4, 100_000))
+    _core.normals(x, seed=0, run=0, stream=0, column=0)
+    size = x.shape[1]
+    moments = [x, x**2 - 1, x**3, x**4 - 3]
+    variances = [1, 2, 15, 96]
+    z = [m.mean(axis=1) / np.sqrt(v / size) for m, v in zip(moments, variances, strict=True)]
+    correlations = (np.corrcoef(x) - np.eye(4)) * np.sqrt(size)
+    neighbours = (x[:, 1:] * x[:, :-1]).mean(axis=1) * np.sqrt(size)
+    assert max(np.abs(z).max(), np.abs(correlations).max(), np.abs(neighbours).max()) < 4.5
+
+
+def test_arguments_out_of_bounds_are_refused():
+    x, a = np.zeros((1, 2, 5)), np.zeros((1, 3, 5))
+    with pytest.raises(ValueError, match="x must be"):
+        _core.particle_products(x=x, n=3)
+    with pytest.raises(ValueError, match="a must be"):
+        _core.particle_products(x=x, n=2, a=a, used_a=np.array([4]), c=np.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match="c must be"):
+        _core.particle_products(x=x, n=2, a=a, c=np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match="c must be"):
+        _core.particle_expansion(n=2, a=a, y=x)
+    with pytest.raises(ValueError, match="no such activation"):
+        _core.particle_expansion(n=2, base=x, value=x, activation=7)
+    with pytest.raises(TypeError):
+        _core.particle_products(x=x, n=2, a=a.astype(np.float32))
