@@ -513,3 +513,13 @@ def test_a_failure_names_the_parameter(monkeypatch):
     monkeypatch.setattr(_core, "spectral_kappa", lambda z, *_: np.where(z.imag > 0, np.nan, z))
     with pytest.raises(ArithmeticError, match=r"not found at z = \(0\.3\+0\.2j\), samples = 80"):
         spectral.deterministic_equivalent(np.array([0.3 + 0.2j, 0.1]), MODES, 80, 60)
+
+
+def test_the_competitor_of_the_benchmark_computes_the_same():
+    pytest.importorskip("jax")
+    from bench.baselines import spectral_jax
+
+    z = np.concatenate([plane(20, seed=30, low=-4), [0.3 + 0j]])
+    found = spectral_jax.kappa(z, LAM, LAM, 80.0, 60.0)
+    expected = spectral.deterministic_equivalent(z, MODES, 80, 60).kappa
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
