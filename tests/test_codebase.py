@@ -28,6 +28,7 @@ FLOORS = (
     {
         "chain",
         "checkpoint",
+        "heads",
         "interfaces",
         "march",
         "memory",
