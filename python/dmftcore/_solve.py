@@ -25,7 +25,7 @@ __all__ = ["solve"]
 
 
 def solve(
-    limit: AttentionCore | DeepLinear | ProportionalLinear,
+    limit: DeepLinear | ProportionalLinear | AttentionCore,
     data: Dataset | None,
     training: Training,
     *,
@@ -45,7 +45,7 @@ def solve(
 
     Parameters
     ----------
-    limit : AttentionCore, DeepLinear or ProportionalLinear
+    limit : DeepLinear, ProportionalLinear or AttentionCore
         Which network, in which limit.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`, whose data

@@ -21,8 +21,8 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (AttentionCore, DeepLinear, ProportionalLinear),
-    "simulate": (AttentionCore, DeepLinear, ProportionalLinear),
+    "solve": (DeepLinear, ProportionalLinear, AttentionCore),
+    "simulate": (DeepLinear, ProportionalLinear, AttentionCore),
 }
 
 

@@ -41,9 +41,9 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 #: What `type` may say in the section of each noun.
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
     "limit": {
-        "AttentionCore": AttentionCore,
         "DeepLinear": DeepLinear,
         "ProportionalLinear": ProportionalLinear,
+        "AttentionCore": AttentionCore,
     },
     "data": {"Dataset": Dataset, "Digits": digits},
     "training": {

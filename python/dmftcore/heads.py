@@ -91,19 +91,24 @@ class AttentionProblem:
         return self.sequences * self.length
 
     @property
+    def rank(self) -> int:
+        """Rank r of their Gram matrix."""
+        return int(self.rows.shape[1])
+
+    @property
     def keys(self) -> int:
         """Components that queries and keys of an infinite head need."""
-        return 2 * self.rows.shape[1]
+        return 2 * self.rank
 
     @property
     def values(self) -> int:
         """Components that values and read-out of an infinite head need."""
-        return self.rows.shape[1] + 1
+        return self.rank + 1
 
     @cached_property
     def for_core(self) -> dict[str, Any]:
         """The problem as the core takes it."""
-        train, rank = self.data.n_train * self.length, self.rows.shape[1]
+        train, rank = self.data.n_train * self.length, self.rank
         # Whichever makes the product with C the cheaper one.
         low_rank = rank * (self.tokens + train) < self.tokens * train
         kernel = None if low_rank else np.ascontiguousarray(self.rows @ self.rows[:train].T)
@@ -261,7 +266,9 @@ class AttentionMarch:
         """Keep the moments over heads of the step."""
         each = len(self._state["weight"]) // self._groups
         parts = [
-            self._group_moments({name: _part(array, g, each) for name, array in self._state.items()}, g)
+            self._group_moments(
+                {name: _part(array, g, each) for name, array in self._state.items()}, g
+            )
             for g in range(self._groups)
         ]
         by_group = {name: np.stack([part[name] for part in parts]) for name in parts[0]}

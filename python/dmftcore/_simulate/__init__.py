@@ -26,7 +26,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    limit: AttentionCore | DeepLinear | ProportionalLinear,
+    limit: DeepLinear | ProportionalLinear | AttentionCore,
     data: Dataset | None,
     training: GradientDescent | OnlineSGD,
     *,

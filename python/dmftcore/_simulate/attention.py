@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,10 +88,8 @@ def initial_weights(
         given = (limit.parameters[name][None].copy() for name in ("W_Q", "W_K", "W_V", "w"))
         return AttentionWeights(*(placed(array, options.device) for array in given))
     heads, keys = shape
-    weights = AttentionWeights(
-        *(np.empty((options.seeds, heads, keys, rank)) for _ in range(3)),
-        np.empty((options.seeds, heads, keys)),
-    )
+    of_tokens = (options.seeds, heads, keys, rank)
+    weights = AttentionWeights(*(np.empty(n) for n in (*(of_tokens,) * 3, of_tokens[:3])))
     for kind, array in enumerate(weights.all.values()):
         for network in range(options.seeds):
             seeds = np.random.SeedSequence(options.seed, spawn_key=(network, kind))
@@ -133,6 +130,7 @@ class AttentionNetworks:
         self._points = xp.asarray(points)
         self._targets = xp.asarray(data.targets.reshape(-1))
         self._centre: Any = 0.0
+        self._outputs: Any = None
         self._refresh()
         if limit.parameters is None:
             self._centre = self._outputs
@@ -171,7 +169,9 @@ class AttentionNetworks:
     def order_parameters(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Means over networks at the stored steps, and their standard errors."""
         names = self.stored[0] if self.stored else {}
-        by_network = {name: np.stack([slot[name] for slot in self.stored], axis=1) for name in names}
+        by_network = {
+            name: np.stack([slot[name] for slot in self.stored], axis=1) for name in names
+        }
         errors = {}
         if len(self.weights.readout) > 1:
             errors = {name: standard_error(values) for name, values in by_network.items()}

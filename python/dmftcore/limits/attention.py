@@ -5,8 +5,8 @@ for a single layer, in discrete time. The limits differ only in the law of the h
 
 - infinitely many keys, ``alpha = 1``: scores start at zero and all heads stay equal (collapse);
   `initial_correlations` of queries and keys start them apart;
-- infinitely many keys, ``alpha = 1/2``: scores start as Gaussians, and queries and keys are too many
-  to move: an average over heads by Monte Carlo, or by quadrature;
+- infinitely many keys, ``alpha = 1/2``: scores start as Gaussians, and queries and keys are too
+  many to move: an average over heads by Monte Carlo, or by quadrature;
 - between the two: scores start at zero, and queries and keys do not move;
 - infinitely many heads of N keys: an average over heads by Monte Carlo;
 - finite networks, random ones or of given weights.
@@ -221,9 +221,7 @@ class AttentionCore:
 
 def attention_problem(limit: AttentionCore, data: Dataset) -> AttentionProblem:
     """What the heads of `limit` are trained on."""
-    return AttentionProblem(
-        data, token_rows(data), limit.attention, limit.gamma, limit.score_scale
-    )
+    return AttentionProblem(data, token_rows(data), limit.attention, limit.gamma, limit.score_scale)
 
 
 def heads_at_start(
@@ -313,7 +311,7 @@ def _gaussian_scores(
     size: int,
 ) -> Heads:
     """Scores ``A = L X L^T`` for a Gaussian X (r, r); of an antithetic pair, A and -A."""
-    rank = problem.rows.shape[1]
+    rank = problem.rank
     rows = problem.rows.reshape(problem.sequences, problem.length, rank)
     signs = (1,) if limit.is_network else (1, -1)
     score = np.empty((len(generators), size, problem.sequences, problem.length, problem.length))
@@ -334,7 +332,7 @@ def _gaussian_weights(
     size: int,
 ) -> Heads:
     """Heads of Gaussian weights; of an antithetic pair, w and -w."""
-    rank, root = problem.rows.shape[1], math.sqrt(limit.key_dim)
+    rank, root = problem.rank, math.sqrt(limit.key_dim)
     signs = (1,) if limit.is_network else (1, -1)
     keys, values = min(limit.key_dim, problem.keys), min(limit.key_dim, problem.values)
     groups = len(generators)
@@ -368,5 +366,6 @@ def _gaussian_rows(generator: np.random.Generator, rows: int, columns: int) -> F
     """
     if columns <= rows:
         return generator.standard_normal((rows, columns))
-    triangle = np.tril(generator.standard_normal((rows, rows)), -1)
-    return triangle + np.diag(np.sqrt(generator.chisquare(columns - np.arange(rows))))
+    triangle: FloatArray = np.tril(generator.standard_normal((rows, rows)), -1)
+    np.fill_diagonal(triangle, np.sqrt(generator.chisquare(columns - np.arange(rows))))
+    return triangle

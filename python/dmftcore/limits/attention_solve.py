@@ -86,7 +86,7 @@ def solve_attention(
             "device": "cpu",
             "memory": plan.total,
             "heads": list(heads.readout.shape[:2]),
-            "rank": problem.rows.shape[1],
+            "rank": problem.rank,
         }
         if "S_var" in parameters:
             diagnostics["collapse"] = parameters["S_var"].mean(axis=(1, 2, 3)).tolist()
@@ -101,7 +101,7 @@ def solve_attention(
             schedule.times,
             schedule.kernel_times,
             **fields,
-            errors=data.targets - fields["outputs"].reshape(-1, *data.targets.shape),
+            errors=data.targets - fields["outputs"],
             standard_errors=errors | system.standard_errors(),
             order_parameters=parameters,
             diagnostics=diagnostics,
@@ -224,7 +224,7 @@ def memory_plan(
     limit: AttentionCore, problem: AttentionProblem, options: SolveOptions, groups: int, size: int
 ) -> Plan:
     """Memory of a run, by part."""
-    tokens, rank = problem.tokens, problem.rows.shape[1]
+    tokens, rank = problem.tokens, problem.rank
     square = problem.sequences * problem.length**2
     finite = limit.key_dim != INFINITE
     keys = min(limit.key_dim, problem.keys) if finite else problem.keys
