@@ -125,5 +125,26 @@ template <class T>
 void rows_causal_batch(Stream stream, index batch, index n, bool transposed, const T* x, const T* a,
                        index ld, T* y);
 
+// Heads of attention as in cpu/attention.hpp, one in each chunk; all arrays on the device. Where
+// scores are the state C is given as `kernel`; elsewhere perhaps as tokens (M, rank), and
+// transposed (rank, train * length) of those that train.
+struct AttentionOnDevice {
+  int attention; // softmax, linear, exp, relu; or none: scores are the patterns
+  index sequences, train, length, rank, groups, heads, keys, values;
+  double gamma, scale;
+  const double *kernel, *tokens, *transposed, *targets, *weight, *centre;
+  double *query, *key, *score, *value, *readout;
+};
+
+constexpr int ATTENTION_NONE = 4;
+
+// Makes an update with each of `count` rates, which are on the host, and writes all outputs
+// (count + 1, groups, sequences), whatever the loss.
+void attention_run(Stream stream, const AttentionOnDevice& problem, const double* rates,
+                   index count, double* outputs);
+
+// Patterns (heads, sequences, length, length).
+void attention_patterns(Stream stream, const AttentionOnDevice& problem, double* patterns);
+
 } // namespace cuda
 } // namespace dmftcore

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _core
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 from dmftcore.march import DIVERGENCE_FACTOR
@@ -108,9 +108,9 @@ class AttentionProblem:
     @cached_property
     def for_core(self) -> dict[str, Any]:
         """The problem as the core takes it."""
-        train, rank = self.data.n_train * self.length, self.rank
+        train = self.data.n_train * self.length
         # Whichever makes the product with C the cheaper one.
-        low_rank = rank * (self.tokens + train) < self.tokens * train
+        low_rank = self.rank * (self.tokens + train) < self.tokens * train
         kernel = None if low_rank else np.ascontiguousarray(self.rows @ self.rows[:train].T)
         return {
             "attention": self.attention,
@@ -122,6 +122,19 @@ class AttentionProblem:
             "gamma": self.gamma,
             "scale": self.scale,
         }
+
+    def for_device(self, xp: Any) -> dict[str, Any]:
+        """The same for the core on a device, with arrays of the library `xp`."""
+        fields, train = dict(self.for_core), self.data.n_train * self.length
+        if self.scale == 0 and fields["kernel"] is None:
+            # Scores are moved there by C itself.
+            fields |= {"kernel": self.rows @ self.rows[:train].T, "tokens": None}
+        tokens = fields["tokens"]
+        fields["transposed"] = None if tokens is None else tokens[:train].T
+        for name in ("kernel", "tokens", "transposed", "targets"):
+            if fields[name] is not None:
+                fields[name] = xp.asarray(np.ascontiguousarray(fields[name]))
+        return fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +161,15 @@ class Heads:
     key: FloatArray | None = None
     score: FloatArray | None = None
 
-    def chunks(self) -> dict[str, Any]:
-        """The arrays (chunks, ..., lanes) that the core changes in place."""
+    def chunks(self, xp: Any = np) -> dict[str, Any]:
+        """The arrays (chunks, ..., lanes) of the library `xp` that the core changes in place."""
         groups, heads = self.readout.shape[:2]
-        lanes = 1 if 2 * heads < LANES else LANES
+        lanes = 1 if 2 * heads < LANES or xp is not np else LANES
         weight = np.broadcast_to(self.weight, (groups, heads))
         names = ("query", "key", "score", "value", "readout")
         arrays = {name: getattr(self, name) for name in names} | {"weight": weight}
         return {
-            name: None if array is None else _side_by_side(array, lanes)
+            name: None if array is None else xp.asarray(_side_by_side(array, lanes))
             for name, array in arrays.items()
         }
 
@@ -226,6 +239,8 @@ class AttentionMarch:
         Whether f - f(0) is trained instead of f.
     pooled : bool
         See `Moments.over_groups`.
+    xp : module, optional
+        Array library of the place where the heads are; what is handed out is on the host.
     """
 
     def __init__(
@@ -236,27 +251,29 @@ class AttentionMarch:
         *,
         centred: bool,
         pooled: bool,
+        xp: Any = np,
     ) -> None:
         self.step = 0
         self.moments: list[Moments] = []
-        self._problem, self._pooled = problem, pooled
+        self._problem, self._pooled, self._xp = problem, pooled, xp
         self._rates = np.ascontiguousarray(training.rates)
-        self._state = heads.chunks()
+        self._state = heads.chunks(xp)
+        self._core, _ = _arrays.arguments(value=self._state["value"])
+        self._fixed = problem.for_core if xp is np else problem.for_device(xp)
         self._groups = len(heads.readout)
-        self._centre = np.zeros((self._groups, problem.sequences))
-        first = self._run(self._rates[:0], np.inf)[0][0]
+        self._centre = xp.zeros((self._groups, problem.sequences))
+        self._loss_limit = np.inf
+        first = self._run(self._rates[:0])[0][0]
         if centred:
-            self._centre = np.ascontiguousarray(first)
+            self._centre = xp.asarray(np.ascontiguousarray(first))
             first = np.zeros_like(first)
-        targets = problem.data.targets.reshape(-1, 1)
-        losses = square_loss(first[:, : len(targets), None], targets)
-        self._loss_limit = DIVERGENCE_FACTOR * max(float(np.max(losses)), 1e-300)
+        self._loss_limit = DIVERGENCE_FACTOR * max(float(self._losses(first).max()), 1e-300)
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), G, P + Q); fewer if the loss of a group diverges."""
         begin = self.step
         last = int(stops[-1]) if len(stops) else begin
-        outputs, finished = self._run(self._rates[begin:last], self._loss_limit)
+        outputs, finished = self._run(self._rates[begin:last])
         self.step = begin + len(outputs) - 1
         reached = stops if finished else stops[stops < self.step]
         rows: FloatArray = outputs[reached - begin]
@@ -287,7 +304,7 @@ class AttentionMarch:
         arrays = {name: array for name, array in self._state.items() if array is not None}
         return {
             "step": np.array(self.step),
-            **{name: array.copy() for name, array in arrays.items()},
+            **{name: np.array(_arrays.to_host(array)) for name, array in arrays.items()},
             **{f"mean.{name}": values for name, values in self.order_parameters().items()},
             **{f"error.{name}": values for name, values in self.standard_errors().items()},
         }
@@ -297,7 +314,7 @@ class AttentionMarch:
         self.step = int(state["step"])
         for name, array in self._state.items():
             if array is not None:
-                array[...] = state[name]
+                array[...] = self._xp.asarray(state[name])
 
         def at(prefix: str, slot: int) -> dict[str, FloatArray]:
             names = (name for name in state if name.startswith(prefix))
@@ -306,33 +323,44 @@ class AttentionMarch:
         stored = len(state["mean.Z_mean"]) if "mean.Z_mean" in state else 0
         self.moments = [Moments(at("mean.", slot), at("error.", slot)) for slot in range(stored)]
 
-    def _run(self, rates: FloatArray, loss_limit: float) -> tuple[FloatArray, bool]:
-        """Outputs before and after each update, and whether all were made."""
-        return _core.attention_run(
-            **self._problem.for_core,
+    def _run(self, rates: FloatArray) -> tuple[FloatArray, bool]:
+        """Outputs before and after each update, and whether none of their losses diverged."""
+        outputs, finished = self._core.attention_run(
+            **self._fixed,
             **self._state,
             centre=self._centre,
             rates=rates,
-            loss_limit=loss_limit,
+            loss_limit=self._loss_limit,
         )
+        if self._xp is not np:
+            outputs = _arrays.to_host(outputs)
+            below = (self._losses(outputs) <= self._loss_limit).all(axis=1)
+            finished = bool(below.all())
+            outputs = outputs if finished else outputs[: int(below.argmin()) + 1]
+        return outputs, finished
+
+    def _losses(self, outputs: FloatArray) -> FloatArray:
+        """Training losses of outputs (..., G, P + Q)."""
+        targets = self._problem.data.targets.reshape(-1, 1)
+        return square_loss(outputs[..., : len(targets), None], targets)
 
     def _group_moments(self, state: dict[str, Any], group: int) -> dict[str, FloatArray]:
         """Means over the heads of one group, and the variances among them."""
-        problem, weight = self._problem, state["weight"]
-        scores, patterns = _core.attention_patterns(
-            **problem.for_core, **state, centre=self._centre[group : group + 1]
+        weight, einsum = state["weight"], self._xp.einsum
+        scores, patterns = self._core.attention_patterns(
+            **self._fixed, **state, centre=self._centre[group : group + 1]
         )
-        found = {}
+        found: dict[str, Any] = {}
         for name, array in (("S", patterns), ("A", scores)):
-            mean = np.einsum("cpstl,cl->pst", array, weight)
+            mean = einsum("cpstl,cl->pst", array, weight)
             array -= mean[..., None]
             found[f"{name}_mean"] = mean
-            found[f"{name}_var"] = np.einsum("cpstl,cpstl,cl->pst", array, array, weight)
-        weighted = state["value"] * np.sqrt(weight)[:, None, None]
-        rows = weighted.swapaxes(0, 1).reshape(problem.tokens, -1)
+            found[f"{name}_var"] = einsum("cpstl,cpstl,cl->pst", array, array, weight)
+        weighted = state["value"] * self._xp.sqrt(weight)[:, None, None]
+        rows = weighted.swapaxes(0, 1).reshape(self._problem.tokens, -1)
         found["V_mean"] = rows @ rows.T
-        found["Z_mean"] = np.einsum("cdl,cdl,cl->", state["readout"], state["readout"], weight)
-        return found
+        found["Z_mean"] = einsum("cdl,cdl,cl->", state["readout"], state["readout"], weight)
+        return {name: _arrays.to_host(array) for name, array in found.items()}
 
     @staticmethod
     def _stacked(moments: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:

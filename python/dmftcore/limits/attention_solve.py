@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
@@ -54,9 +55,11 @@ def solve_attention(
     options = replace(options, schedule=schedule)
     problem = attention_problem(limit, data)
     plan = memory_plan(limit, problem, options, groups, size)
-    check_memory(plan, _REMEDIES, nested=options.nested)
+    xp: Any = np
     if options.device == "cuda":
-        reason += "; it runs on the CPU"
+        xp = _arrays.device_library()
+        check_memory(plan.of(_ON_DEVICE), _REMEDIES, _arrays.device_memory(xp))
+    check_memory(plan, _REMEDIES, nested=options.nested)
     heads = heads_at_start(limit, problem, groups=groups, size=size, seed=options.seed)
     if limit.attention == "relu" and _is_still(heads):
         warnings.warn(
@@ -71,6 +74,7 @@ def solve_attention(
         training,
         centred=limit.parameters is None,
         pooled=not limit.is_network,
+        xp=xp,
     )
     targets = data.targets.reshape(-1, 1)
 
@@ -83,7 +87,7 @@ def solve_attention(
         diagnostics: dict[str, Any] = {
             "engine": engine,
             "reason": reason,
-            "device": "cpu",
+            "device": options.device,
             "memory": plan.total,
             "heads": list(heads.readout.shape[:2]),
             "rank": problem.rank,
@@ -237,13 +241,19 @@ def memory_plan(
         "heads": 2 * heads,
         "checkpoint": 0 if options.checkpoint is None else heads,
         # Patterns of all heads; scores and patterns of a group, and what is made of them.
-        "patterns": groups * size * (square + 2 * tokens) + 4 * size * square,
+        # On a device also what drives the tokens, and where it moves them.
+        "patterns": groups * size * (square + 2 * tokens)
+        + 4 * size * square
+        + (4 * groups * size * tokens * keys if options.device == "cuda" else 0),
         "tokens": tokens * (tokens + 2 * rank),
         "curves": 6 * groups * len(options.schedule.times) * problem.sequences,
         "order parameters": 4 * slots * (4 * square + tokens**2),
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
+
+#: The parts of the plan that are on the device, if there is one.
+_ON_DEVICE = {"heads", "patterns", "tokens"}
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
