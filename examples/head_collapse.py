@@ -1,0 +1,76 @@
+"""Do the heads of an attention layer learn different things, or all the same?
+
+Sequences of tokens, with the task to report the number on the token that has the largest cue. The
+scores of a head are divided by N^alpha for N keys. At alpha = 1 the variance of attention patterns
+among the heads falls as 1/N, before training and after: in the limit all heads are one. At
+alpha = 1/2 heads stay diverse however many keys they have. Lines are averages over infinitely many
+heads of N keys, dashed the limits N = infinity. Writes head_collapse.png.
+"""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+import dmftcore as dc
+from dmftcore.plotting import COLOURS, STYLE
+
+KEYS = (4, 16, 64, 256)
+STEPS = 60
+#: Heads that stand for infinitely many.
+SAMPLES = 512
+
+
+def retrieval(count: int, length: int = 4) -> dc.Dataset:
+    """Tokens (1, cue, number, ...); the target is the number beside the largest cue."""
+    tokens = np.random.default_rng(0).normal(size=(count, length, 5))
+    tokens[..., 0] = 1
+    largest = tokens[..., 1].argmax(axis=1)
+    return dc.Dataset(inputs=tokens, targets=tokens[np.arange(count), largest, 2])
+
+
+def main() -> None:
+    data, training = retrieval(32), dc.GradientDescent(lr=1.0, steps=STEPS)
+    wanted = {"kernel_times": np.unique(np.linspace(0, STEPS, 16).astype(int))}
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        curves, ends = figure.subplots(1, 2)
+        for exponent, colour in ((1.0, COLOURS[0]), (0.5, COLOURS[1])):
+            limit = dc.AttentionCore(attention_exponent=exponent)
+            samples = {} if exponent == 1 else {"samples": SAMPLES}
+            infinite = dc.solve(limit, data, training, **samples, **wanted)
+            runs = [
+                dc.solve(
+                    dc.AttentionCore(key_dim=keys, attention_exponent=exponent),
+                    data,
+                    training,
+                    samples=SAMPLES,
+                    **wanted,
+                )
+                for keys in KEYS
+            ]
+            for keys, run in zip(KEYS, runs, strict=True):
+                strength = 0.25 + 0.75 * np.log(keys) / np.log(max(KEYS))
+                variance = run.diagnostics["collapse"]
+                curves.plot(run.kernel_times, variance, color=colour, alpha=strength)
+            final = [run.diagnostics["collapse"][-1] for run in runs]
+            ends.plot(KEYS, final, "o-", color=colour, label=f"$\\alpha = {exponent:g}$")
+            if exponent < 1:
+                last = infinite.diagnostics["collapse"]
+                curves.plot(infinite.kernel_times, last, "--", color=colour)
+                ends.axhline(last[-1], color=colour, linestyle="--")
+            else:
+                assert max(infinite.diagnostics["collapse"]) == 0
+                ends.plot(KEYS, final[-1] * KEYS[-1] / np.array(KEYS), color="0.6", label="$1/N$")
+        curves.set(yscale="log", xlabel="step", ylabel="variance of patterns among heads")
+        ends.set(xscale="log", yscale="log", xlabel="keys $N$")
+        ends.set_xticks(KEYS, [str(keys) for keys in KEYS])
+        ends.minorticks_off()
+        ends.legend()
+    figure.savefig("head_collapse.png")
+
+
+if __name__ == "__main__":
+    main()
