@@ -3,8 +3,8 @@
 Left, alpha = 1: networks of two heads against the limit of infinitely many keys N, in which the
 number of heads does not matter. Right, alpha = 1/2: networks of four keys a head against the limit
 of infinitely many heads H. The mean of many networks differs from the limit by order 1/N or 1/H,
-single networks scatter around it by the square root of that. Numbers are losses averaged over time,
-with the standard errors of the mean; below them the scatter of the limit is not resolved. Writes
+single networks scatter around it by the square root of that; the lines have these slopes. Numbers
+are losses averaged over time, with the standard errors of the mean over networks. Writes
 attention_convergence.png.
 """
 
@@ -68,17 +68,13 @@ def deviation(
 
 
 def panel(ax: Any, name: str, sizes: tuple[int, ...], found: list[Any]) -> None:
-    """Both against the size, with lines of the expected slopes through the last points."""
+    """Both against the size, with lines of the expected slopes through the larger ones."""
     bias, error, scatter = np.transpose(found)
     ax.errorbar(sizes, bias, yerr=error, fmt="o", color=COLOURS[0], label="mean of networks")
     ax.plot(sizes, scatter, "s", color=COLOURS[1], label="scatter of networks")
+    large = slice(len(sizes) // 2, None)
     for values, power, colour in ((bias, 1.0, COLOURS[0]), (scatter, 0.5, COLOURS[1])):
-        middle = slice(len(sizes) // 2, None)
-        level = np.exp(
-            np.mean(
-                np.log(values) + power * np.log(sizes), where=np.arange(len(sizes)) >= middle.start
-            )
-        )
+        level = np.exp(np.mean(np.log(values[large]) + power * np.log(sizes[large])))
         ax.plot(sizes, level * np.array(sizes) ** -power, color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel=name)
     ax.set_xticks(sizes, [str(size) for size in sizes])

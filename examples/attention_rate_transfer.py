@@ -1,9 +1,12 @@
-"""The best learning rate of a small attention layer is that of a large one.
+"""Is the best learning rate of a small attention layer that of a large one?
 
-Networks are trained on a retrieval task at many learning rates: the loss after a fixed number of
-steps is plotted against the rate, for heads of more and more keys (alpha = 1) and for more and more
-heads (alpha = 1/2), together with the limits. In this parameterisation the loss has a limit at
-every rate, and so has the best one. Writes attention_rate_transfer.png.
+Networks are trained on a retrieval task at many learning rates; plotted is the typical loss over
+the last steps against the rate. Left, alpha = 1: four heads of N keys. Middle, alpha = 1/2:
+infinitely many heads of N keys. Right, alpha = 1/2: H heads of eight keys. In all of them the best
+rates are at the edge of stability, where the loss is ragged, and within a factor of two of each
+other. At alpha = 1/2 the curves fall onto that of the limit soon. At alpha = 1 more keys learn
+later at the same rate: heads start the more alike the more keys they have, and training needs
+longer to tell them apart, in the limit forever. Writes attention_rate_transfer.png.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from dmftcore.plotting import COLOURS, STYLE
 
 KEYS = (2, 8, 32, 128)
 HEADS = (1, 4, 16, 64)
-RATES = np.geomspace(0.1, 3.0, 18)
+RATES = np.geomspace(0.1, 4.0, 19)
 STEPS = 60
-#: Networks of each size, of whose losses the geometric mean is taken.
+#: The part of them over which the logarithm of the loss is averaged.
+LAST = 20
+#: Networks of each size.
 NETWORKS = 12
 #: Heads that stand for infinitely many.
 SAMPLES = 512
@@ -37,34 +42,45 @@ def retrieval(count: int, length: int = 4) -> dc.Dataset:
 
 def main() -> None:
     data = retrieval(24)
-    by_keys = {f"$N = {n}$": dc.AttentionCore(heads=4, key_dim=n) for n in KEYS}
-    by_keys["$N = \\infty$"] = dc.AttentionCore()
-    half: dict[str, Any] = {"attention_exponent": 0.5, "key_dim": 8}
-    by_heads = {f"$H = {h}$": dc.AttentionCore(heads=h, **half) for h in HEADS}
-    by_heads["$H = \\infty$"] = dc.AttentionCore(**half)
-
+    panels = {
+        "$\\alpha = 1$, $H = 4$": {
+            **{f"$N = {n}$": dc.AttentionCore(heads=4, key_dim=n) for n in KEYS},
+            "$N = \\infty$": dc.AttentionCore(),
+        },
+        "$\\alpha = 1/2$, $H = \\infty$": {
+            **{f"$N = {n}$": half(key_dim=n) for n in KEYS},
+            "$N = \\infty$": half(),
+        },
+        "$\\alpha = 1/2$, $N = 8$": {
+            **{f"$H = {h}$": half(heads=h, key_dim=8) for h in HEADS},
+            "$H = \\infty$": half(key_dim=8),
+        },
+    }
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, limits in zip(axes, (by_keys, by_heads), strict=True):
+        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+        axes = figure.subplots(1, 3, sharey=True)
+        for ax, (title, limits) in zip(axes, panels.items(), strict=True):
             for colour, (name, limit) in zip(COLOURS, limits.items(), strict=False):
                 losses = np.array([final_loss(limit, data, rate) for rate in RATES])
                 ax.plot(RATES, losses, color=colour, label=name)
-                if np.isfinite(losses).any():
-                    best = np.nanargmin(losses)
-                    ax.plot(RATES[best], losses[best], "o", color=colour)
-                    print(f"{name}: best rate {RATES[best]:.2f}, loss {losses[best]:.3f}")
-            ax.set(xscale="log", yscale="log", xlabel="learning rate")
+                best = np.nanargmin(losses)
+                ax.plot(RATES[best], losses[best], "o", color=colour)
+                print(f"{title} {name}: best rate {RATES[best]:.2f}, loss {losses[best]:.4f}")
+            ax.set(xscale="log", yscale="log", xlabel="learning rate", title=title)
             ax.legend()
-        axes[0].set(ylabel=f"loss at step {STEPS}", title="$\\alpha = 1$")
-        axes[1].set(title="$\\alpha = 1/2$")
+        axes[0].set(ylabel=f"loss of the last {LAST} of {STEPS} steps")
     figure.savefig("attention_rate_transfer.png")
 
 
+def half(**sizes: int) -> dc.AttentionCore:
+    """A layer with scores over the root of the number of keys."""
+    return dc.AttentionCore(attention_exponent=0.5, **sizes)
+
+
 def final_loss(limit: dc.AttentionCore, data: dc.Dataset, rate: float) -> float:
-    """Loss after the last step, a typical one of networks; NaN if any of them diverges."""
+    """Geometric mean of the loss of the last steps, of all networks; NaN if any diverges."""
     training = dc.GradientDescent(lr=rate, steps=STEPS)
-    options: dict[str, Any] = {"times": [STEPS], "kernel_times": []}
+    options: dict[str, Any] = {"times": range(STEPS - LAST, STEPS + 1), "kernel_times": []}
     if limit.is_network:
         options["samples"] = 1
         seeds: Any = range(NETWORKS)
@@ -76,7 +92,7 @@ def final_loss(limit: dc.AttentionCore, data: dc.Dataset, rate: float) -> float:
         runs = [dc.solve(limit, data, training, seed=seed, **options) for seed in seeds]
     except dc.DivergenceError:
         return np.nan
-    return float(np.exp(np.mean([np.log(run.train_loss[-1]) for run in runs])))
+    return float(np.exp(np.mean([np.log(run.train_loss) for run in runs])))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Do the heads of an attention layer learn different things, or all the same?
 
 Sequences of tokens, with the task to report the number on the token that has the largest cue. The
-scores of a head are divided by N^alpha for N keys. At alpha = 1 the variance of attention patterns
-among the heads falls as 1/N, before training and after: in the limit all heads are one. At
-alpha = 1/2 heads stay diverse however many keys they have. Lines are averages over infinitely many
-heads of N keys, dashed the limits N = infinity. Writes head_collapse.png.
+scores of a head are divided by N^alpha for N keys. At alpha = 1/2 heads are diverse however many
+keys they have. At alpha = 1 the variance of attention patterns among the heads is 1/N at the start,
+and all heads are one in the limit; but training amplifies what difference there is, exponentially
+at first, so that at the end of a run it falls with N much slower than 1/N. Lines are averages over
+infinitely many heads of N keys, dashed is the limit N = infinity. Writes head_collapse.png.
 """
 
 from __future__ import annotations
@@ -55,15 +56,16 @@ def main() -> None:
                 strength = 0.25 + 0.75 * np.log(keys) / np.log(max(KEYS))
                 variance = run.diagnostics["collapse"]
                 curves.plot(run.kernel_times, variance, color=colour, alpha=strength)
-            final = [run.diagnostics["collapse"][-1] for run in runs]
-            ends.plot(KEYS, final, "o-", color=colour, label=f"$\\alpha = {exponent:g}$")
+            for slot, style, when in ((0, "o--", "before"), (-1, "o-", "after")):
+                variances = [run.diagnostics["collapse"][slot] for run in runs]
+                label = f"$\\alpha = {exponent:g}$, {when} training"
+                ends.plot(KEYS, variances, style, color=colour, label=label)
             if exponent < 1:
-                last = infinite.diagnostics["collapse"]
-                curves.plot(infinite.kernel_times, last, "--", color=colour)
-                ends.axhline(last[-1], color=colour, linestyle="--")
+                curves.plot(
+                    infinite.kernel_times, infinite.diagnostics["collapse"], "k--", linewidth=1
+                )
             else:
                 assert max(infinite.diagnostics["collapse"]) == 0
-                ends.plot(KEYS, final[-1] * KEYS[-1] / np.array(KEYS), color="0.6", label="$1/N$")
         curves.set(yscale="log", xlabel="step", ylabel="variance of patterns among heads")
         ends.set(xscale="log", yscale="log", xlabel="keys $N$")
         ends.set_xticks(KEYS, [str(keys) for keys in KEYS])

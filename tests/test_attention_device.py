@@ -74,6 +74,22 @@ def test_solving_on_a_device_is_solving_on_the_host(cupy, limit, dimension):
         )
 
 
+def test_networks_on_a_device_are_those_on_the_host(cupy):
+    for attention in ("softmax", "linear", "exp", "relu"):
+        limit = dc.AttentionCore(heads=2, key_dim=3, attention=attention)
+        expected, found = (
+            dc.simulate(limit, data(4), TRAINING, seeds=2, device=device)
+            for device in ("cpu", "cuda")
+        )
+        np.testing.assert_allclose(
+            found.per_seed["outputs"], expected.per_seed["outputs"], rtol=1e-11, atol=1e-13
+        )
+        for name, values in expected.order_parameters.items():
+            np.testing.assert_allclose(
+                found.order_parameters[name], values, rtol=1e-11, atol=1e-12, err_msg=name
+            )
+
+
 def test_a_run_on_a_device_goes_on_from_its_checkpoint(cupy, tmp_path):
     path, limit = tmp_path / "run.npz", LIMITS[0]
     whole = dc.solve(limit, data(2), TRAINING, device="cuda")

@@ -81,6 +81,10 @@ class Solution:
     overlap : (n_times,) array
         Of predictor and target, ``beta . beta* / D``, on random data.
     order_parameters : dict
+        Of attention, at `kernel_times`: means and variances over heads of the patterns S and the
+        scores A, "S_mean", "S_var", "A_mean", "A_var" (n_kernel_times, P + Q, S, S); the overlaps
+        "V_mean" (n_kernel_times, M, M) of the values of all M tokens, and "Z_mean"
+        (n_kernel_times,) of the read-out.
     diagnostics : dict
         Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
         time.

@@ -332,40 +332,39 @@ def _gaussian_weights(
     size: int,
 ) -> Heads:
     """Heads of Gaussian weights; of an antithetic pair, w and -w."""
-    rank, root = problem.rank, math.sqrt(limit.key_dim)
-    signs = (1,) if limit.is_network else (1, -1)
-    keys, values = min(limit.key_dim, problem.keys), min(limit.key_dim, problem.values)
-    groups = len(generators)
-    query = np.empty((groups, size, problem.tokens, keys))
-    key = np.empty_like(query)
-    value = np.empty((groups, size, problem.tokens, values))
-    readout = np.empty((groups, size, values))
-    correlations = limit.initial_correlations
-    for group, generator in enumerate(generators):
-        for head in range(0, size, len(signs)):
-            pair = slice(head, head + len(signs))
-            of_keys = _gaussian_rows(generator, 2 * rank, limit.key_dim) / root
-            of_values = _gaussian_rows(generator, rank + 1, limit.key_dim) / root
-            for_query, for_key = of_keys[:rank], of_keys[rank:]
-            if correlations is not None:
-                rho = correlations[head]
-                for_query = rho * for_key + math.sqrt(1 - rho**2) * for_query
-            query[group, pair] = problem.rows @ for_query
-            key[group, pair] = problem.rows @ for_key
-            value[group, pair] = problem.rows @ of_values[:rank]
-            readout[group, pair] = np.multiply.outer(signs, of_values[rank])
-    return Heads(value, readout, np.full(size, 1 / size), query, key)
+    rank, signs = problem.rank, (1,) if limit.is_network else (1, -1)
+    drawn = size // len(signs)
+    parts: dict[str, list[FloatArray]] = {"query": [], "key": [], "value": [], "readout": []}
+    for generator in generators:
+        keys, values = (
+            _gaussian_rows(generator, drawn, rows, limit.key_dim) / math.sqrt(limit.key_dim)
+            for rows in (2 * rank, rank + 1)
+        )
+        for_query, for_key = keys[:, :rank], keys[:, rank:]
+        if limit.initial_correlations is not None:
+            rho = limit.initial_correlations[:, None, None]
+            for_query = rho * for_key + np.sqrt(1 - rho**2) * for_query
+        for name, weights in (("query", for_query), ("key", for_key), ("value", values[:, :rank])):
+            parts[name].append(np.repeat(problem.rows @ weights, len(signs), axis=0))
+        pairs = values[:, None, rank] * np.reshape(signs, (-1, 1))
+        parts["readout"].append(pairs.reshape(size, -1))
+    arrays = {name: np.stack(groups) for name, groups in parts.items()}
+    return Heads(weight=np.full(size, 1 / size), **arrays)
 
 
-def _gaussian_rows(generator: np.random.Generator, rows: int, columns: int) -> FloatArray:
-    """`rows` Gaussian vectors of `columns` numbers, up to a rotation common to all of them.
+def _gaussian_rows(
+    generator: np.random.Generator, count: int, rows: int, columns: int
+) -> FloatArray:
+    """`rows` Gaussian vectors of `columns` numbers, up to a rotation common to them; `count` times.
 
     More columns than rows are turned to the lower triangle of their LQ decomposition, whose entries
     are independent: normal ones below the diagonal, on it chi of ``columns - i`` degrees of freedom
     (Bartlett).
     """
     if columns <= rows:
-        return generator.standard_normal((rows, columns))
-    triangle: FloatArray = np.tril(generator.standard_normal((rows, rows)), -1)
-    np.fill_diagonal(triangle, np.sqrt(generator.chisquare(columns - np.arange(rows))))
-    return triangle
+        return generator.standard_normal((count, rows, columns))
+    triangles: FloatArray = np.tril(generator.standard_normal((count, rows, rows)), -1)
+    diagonal = np.arange(rows)
+    squares = generator.chisquare(columns - diagonal, (count, rows))
+    triangles[:, diagonal, diagonal] = np.sqrt(squares)
+    return triangles
