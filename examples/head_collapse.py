@@ -18,7 +18,7 @@ import dmftcore as dc
 from dmftcore.plotting import COLOURS, STYLE
 
 KEYS = (4, 16, 64, 256)
-STEPS = 60
+STEPS = 75
 #: Heads that stand for infinitely many.
 SAMPLES = 512
 
@@ -32,7 +32,7 @@ def retrieval(count: int, length: int = 4) -> dc.Dataset:
 
 
 def main() -> None:
-    data, training = retrieval(32), dc.GradientDescent(lr=1.0, steps=STEPS)
+    data, training = retrieval(32), dc.GradientDescent(lr=0.8, steps=STEPS)
     wanted = {"kernel_times": np.unique(np.linspace(0, STEPS, 16).astype(int))}
 
     with matplotlib.rc_context(STYLE):

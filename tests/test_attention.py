@@ -190,7 +190,9 @@ class TestOverlaps:
     def test_infinite_keys(self, attention, exponent, dimension):
         # Of low and of full rank: the two forms of the product with C.
         data, training = random_data(dimension=dimension), dc.GradientDescent(0.02, 15)
-        nodes, weights = [-0.9, 0.1, 0.4, 0.6, 1.0], [1.0, 2.0, 0.0, 3.0, 1.0]
+        # Small scores for the attention that is their exponential.
+        size = 0.1 if attention == "exp" else 1.0
+        nodes, weights = size * np.array([-0.9, 0.1, 0.4, 0.6, 1.0]), [1.0, 2.0, 0.0, 3.0, 1.0]
         limit = dc.AttentionCore(
             gamma=1.5, attention_exponent=exponent, attention=attention,
             initial_correlations=nodes, head_weights=weights,
@@ -227,9 +229,43 @@ class TestExactStatements:
         """f_mu(1) = (lr / P) sum_nu (2 / S^2) sum_ab C_ab y_nu for softmax, at any rate."""
         c = DATA.kernel.reshape(3, 3, 3, 3).sum(axis=(1, 3))
         for lr in (0.05, 3.0):
-            solution = dc.solve(dc.AttentionCore(gamma=2), DATA, dc.GradientDescent(lr, 1))
+            training = dc.GradientDescent(lr, 1)
+            solution = dc.solve(dc.AttentionCore(gamma=2), DATA, training, kernel_times=[])
             expected = lr / 3 * 2 / 9 * c @ DATA.targets
             np.testing.assert_allclose(solution.outputs[1], expected, rtol=1e-13)
+
+    @pytest.mark.parametrize("attention", ATTENTIONS)
+    @pytest.mark.parametrize(
+        ("verb", "fields"),
+        [
+            (dc.solve, {"initial_correlations": [0.3, -0.7, 0.9]}),
+            (dc.solve, {"initial_correlations": [0.3, -0.7], "attention_exponent": 0.5}),
+            (dc.solve, {"parameters": random_parameters(3, 2, 5), "attention_exponent": 0.8}),
+            (dc.simulate, {"parameters": random_parameters(3, 2, 5), "attention_exponent": 0.8}),
+        ],
+    )
+    def test_tangent_kernel(self, verb, fields, attention):
+        """f(t + 1) - f(t) = (lr / P) K (y - f) for a small rate."""
+        data, lr, learned = random_data(test=False), 1e-6, 3
+        limit = dc.AttentionCore(gamma=1.5, attention=attention, **fields)
+        # Some steps first, so that no overlap vanishes; then one that is small.
+        training = dc.GradientDescent([0.02] * learned + [lr], learned + 1)
+        solution = verb(limit, data, training)
+        change = (solution.outputs[-1] - solution.outputs[-2]) / lr
+        expected = solution.ntk[-2] @ (data.targets - solution.outputs[-2]) / 3
+        # The next order in lr, and the rounding of the outputs over lr.
+        np.testing.assert_allclose(change, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        largest = np.linalg.eigvalsh(solution.ntk[-2])[-1] / 3
+        assert solution.sharpness[-2] == pytest.approx(largest, rel=1e-12)
+
+    def test_the_edge_of_stability_is_noticed(self):
+        limit, quiet = dc.AttentionCore(gamma=2), dc.GradientDescent(0.05, 3)
+        stable = dc.solve(limit, DATA, quiet)
+        assert stable.diagnostics["stability"]["unstable"] is None
+        lr = 2.5 / stable.sharpness[0]
+        with pytest.warns(dc.StabilityWarning, match="edge of stability"):
+            solution = dc.solve(limit, DATA, dc.GradientDescent(lr, 1))
+        assert solution.diagnostics["stability"]["unstable"][0] == 0
 
     def test_nothing_to_learn(self):
         data = dc.Dataset(inputs=DATA.inputs, targets=np.zeros(3))
@@ -462,11 +498,12 @@ class TestErrors:
     def test_divergence(self):
         limit = dc.AttentionCore(gamma=2, attention="exp")
         with pytest.raises(dc.DivergenceError, match="lower lr") as caught:
-            dc.solve(limit, DATA, dc.GradientDescent(5.0, 50))
+            dc.solve(limit, DATA, dc.GradientDescent(5.0, 50), kernel_times=[])
         partial = caught.value.partial
         assert 0 < len(partial.times) == caught.value.step
         assert np.isfinite(partial.train_loss).all()
-        whole = dc.solve(limit, DATA, dc.GradientDescent(5.0, int(partial.times[-1])))
+        training = dc.GradientDescent(5.0, int(partial.times[-1]))
+        whole = dc.solve(limit, DATA, training, kernel_times=[])
         np.testing.assert_array_equal(whole.train_loss, partial.train_loss)
 
     def test_still_relu(self):

@@ -30,7 +30,15 @@ from dmftcore.observables import square_loss
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
-__all__ = ["AttentionMarch", "AttentionProblem", "Heads", "Moments", "token_rows"]
+__all__ = [
+    "AttentionMarch",
+    "AttentionProblem",
+    "Heads",
+    "Moments",
+    "pull_back",
+    "tangent_kernel",
+    "token_rows",
+]
 
 #: Heads that the core takes side by side, as many as a vector has numbers. Fewer than half of them
 #: are taken one by one.
@@ -104,6 +112,13 @@ class AttentionProblem:
     def values(self) -> int:
         """Components that values and read-out of an infinite head need."""
         return self.rank + 1
+
+    @cached_property
+    def train_kernel(self) -> FloatArray:
+        """C of the tokens that train."""
+        rows = self.rows[: self.data.n_train * self.length]
+        kernel: FloatArray = rows @ rows.T
+        return kernel
 
     @cached_property
     def for_core(self) -> dict[str, Any]:
@@ -191,7 +206,8 @@ class Moments:
     Attributes
     ----------
     mean : dict
-        S_mean, S_var, A_mean, A_var (P + Q, S, S), V_mean (M, M) and Z_mean ().
+        S_mean, S_var, A_mean, A_var (P + Q, S, S), V_mean (M, M), Z_mean () and ntk (P, P), the
+        tangent kernel.
     error : dict
         The same of standard errors; empty for a single group.
     """
@@ -291,7 +307,7 @@ class AttentionMarch:
         by_group = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         self.moments.append(Moments.over_groups(by_group, pooled=self._pooled))
 
-    def order_parameters(self) -> dict[str, FloatArray]:
+    def means(self) -> dict[str, FloatArray]:
         """The means at the stored steps, which are their first axis."""
         return self._stacked([moments.mean for moments in self.moments])
 
@@ -305,7 +321,7 @@ class AttentionMarch:
         return {
             "step": np.array(self.step),
             **{name: np.array(_arrays.to_host(array)) for name, array in arrays.items()},
-            **{f"mean.{name}": values for name, values in self.order_parameters().items()},
+            **{f"mean.{name}": values for name, values in self.means().items()},
             **{f"error.{name}": values for name, values in self.standard_errors().items()},
         }
 
@@ -345,21 +361,38 @@ class AttentionMarch:
         return square_loss(outputs[..., : len(targets), None], targets)
 
     def _group_moments(self, state: dict[str, Any], group: int) -> dict[str, FloatArray]:
-        """Means over the heads of one group, and the variances among them."""
-        weight, einsum = state["weight"], self._xp.einsum
-        scores, patterns = self._core.attention_patterns(
+        """Means over the heads of one group, variances among them, and its tangent kernel."""
+        problem, xp = self._problem, self._xp
+        arrays = self._core.attention_patterns(
             **self._fixed, **state, centre=self._centre[group : group + 1]
         )
-        found: dict[str, Any] = {}
+        scores, patterns = map(_one_by_one, arrays)
+        weight, value, readout = (
+            _one_by_one(state[name]) for name in ("weight", "value", "readout")
+        )
+        found: dict[str, Any] = {"Z_mean": weight @ (readout**2).sum(axis=1)}
         for name, array in (("S", patterns), ("A", scores)):
-            mean = einsum("cpstl,cl->pst", array, weight)
-            array -= mean[..., None]
+            mean = xp.tensordot(weight, array, 1)
             found[f"{name}_mean"] = mean
-            found[f"{name}_var"] = einsum("cpstl,cpstl,cl->pst", array, array, weight)
-        weighted = state["value"] * self._xp.sqrt(weight)[:, None, None]
-        rows = weighted.swapaxes(0, 1).reshape(self._problem.tokens, -1)
+            found[f"{name}_var"] = xp.tensordot(weight, (array - mean) ** 2, 1)
+        root = xp.sqrt(weight)[:, None, None]
+        rows = (root * value).swapaxes(0, 1).reshape(problem.tokens, -1)
         found["V_mean"] = rows @ rows.T
-        found["Z_mean"] = einsum("cdl,cdl,cl->", state["readout"], state["readout"], weight)
+        if state["score"] is None:
+            query, key = _one_by_one(state["query"]), _one_by_one(state["key"])
+        else:
+            # Infinitely many components have the overlaps of these.
+            query = key = xp.asarray(problem.rows)[None]
+        found["ntk"] = tangent_kernel(
+            xp.asarray(problem.train_kernel),
+            problem.attention,
+            weight,
+            patterns[:, : problem.data.n_train],
+            query,
+            key,
+            value,
+            readout,
+        )
         return {name: _arrays.to_host(array) for name, array in found.items()}
 
     @staticmethod
@@ -370,3 +403,73 @@ class AttentionMarch:
 
 def _part(array: FloatArray | None, group: int, each: int) -> FloatArray | None:
     return None if array is None else array[group * each : (group + 1) * each]
+
+
+def _one_by_one(chunks: Any) -> Any:
+    """(chunks, ..., lanes) as (heads, ...)."""
+    heads_first = _arrays.namespace(chunks).moveaxis(chunks, -1, 1)
+    return heads_first.reshape(-1, *heads_first.shape[2:])
+
+
+def pull_back(attention: str, patterns: Any, gradient: Any) -> Any:
+    """The gradient by scores, from that by patterns, which may be the same for all rows."""
+    length = patterns.shape[-1]
+    if attention == "softmax":
+        return patterns * (gradient - (patterns * gradient).sum(axis=-1, keepdims=True))
+    if attention == "linear":
+        return gradient / length + 0 * patterns
+    return gradient * patterns if attention == "exp" else gradient * (patterns > 0) / length
+
+
+def tangent_kernel(
+    kernel: Any,
+    attention: str,
+    weight: Any,
+    patterns: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    readout: Any,
+) -> Any:
+    """Tangent kernel (P, P) of heads: ``f(t+1) = f(t) + (lr/P) K (y - f) + O(lr^2)``.
+
+    ``K = sum_{a in mu, b in nu} < c_a (Z C_ab + V_ab) c_b + C_ab (g_a . g_b + g'_a . g'_b) >``
+    with ``g = J k`` and ``g' = J^T q``; c is the mean of a pattern over its rows.
+
+    Parameters
+    ----------
+    kernel : (M, M) array
+        C of the P sequences.
+    attention : str
+    weight : (H,) array
+        Of each head in the mean.
+    patterns : (H, P, S, S) array
+    query, key : (H, M or more, n) arrays
+        ``W x / sqrt(D N)``; a first axis of 1 is common to all heads.
+    value, readout : (H, M or more, m) and (H, m) arrays
+    """
+    xp = _arrays.namespace(patterns)
+    heads, count, length, _ = patterns.shape
+    tokens = count * length
+
+    def of_sequences(array: Any) -> Any:
+        return array[:, :tokens].reshape(len(array), count, length, -1)
+
+    attended = patterns.mean(axis=2)[..., None]
+    values = of_sequences(value)
+    overlaps = (values @ readout[:, None, :, None])[..., 0]
+    slopes = pull_back(attention, patterns, overlaps[:, :, None, :] / length)
+    norms = xp.sqrt((readout**2).sum(axis=1))[:, None, None, None]
+    parts = (
+        norms * attended,
+        slopes @ of_sequences(key),
+        slopes.swapaxes(2, 3) @ of_sequences(query),
+    )
+    root = xp.sqrt(weight)[:, None, None]
+    summed = (root * (attended * values).sum(axis=2)).swapaxes(0, 1).reshape(count, -1)
+    products = 0
+    for part in parts:
+        rows = (root * part.reshape(heads, tokens, -1)).swapaxes(0, 1).reshape(tokens, -1)
+        products = products + rows @ rows.T
+    blocks = (kernel * products).reshape(count, length, count, length)
+    return blocks.sum(axis=(1, 3)) + summed @ summed.T

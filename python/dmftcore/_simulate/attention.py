@@ -17,8 +17,9 @@ from dmftcore._simulate.records import curves, standard_error
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
+from dmftcore.heads import pull_back, tangent_kernel
 from dmftcore.limits.attention import AttentionCore
-from dmftcore.limits.attention_solve import check_attention
+from dmftcore.limits.attention_solve import check_attention, sharpnesses
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import square_loss
@@ -164,9 +165,23 @@ class AttentionNetworks:
         }
         for name, array in (("S", patterns), ("A", scores)):
             found[f"{name}_mean"], found[f"{name}_var"] = array.mean(axis=1), array.var(axis=1)
+        found["ntk"] = self._xp.stack([self._tangent_kernel(b) for b in range(len(readout))])
         self.stored.append({name: _arrays.to_host(array) for name, array in found.items()})
 
-    def order_parameters(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    def _tangent_kernel(self, network: int) -> Any:
+        """Tangent kernel (P, P) of one network."""
+        count, xp, root = len(self._targets), self._xp, self.keys**0.5
+        points, patterns = self._points[: count * self._length], self._patterns[network, :, :count]
+        arrays = (self._queries, self._keys, self._values, self.weights.readout)
+        return tangent_kernel(
+            points @ points.T,
+            self._limit.attention,
+            xp.full(len(patterns), 1 / len(patterns)),
+            patterns,
+            *(array[network] / root for array in arrays),
+        )
+
+    def means(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Means over networks at the stored steps, and their standard errors."""
         names = self.stored[0] if self.stored else {}
         by_network = {
@@ -291,16 +306,6 @@ def attend(attention: str, scores: Any) -> Any:
     return (xp.exp(scores) if attention == "exp" else xp.maximum(scores, 0)) / length
 
 
-def pull_back(attention: str, patterns: Any, gradient: Any) -> Any:
-    """The gradient by scores, from that by patterns, which may be the same for all rows."""
-    length = patterns.shape[-1]
-    if attention == "softmax":
-        return patterns * (gradient - (patterns * gradient).sum(axis=-1, keepdims=True))
-    if attention == "linear":
-        return gradient / length + 0 * patterns
-    return gradient * patterns if attention == "exp" else gradient * (patterns > 0) / length
-
-
 def train(
     limit: AttentionCore,
     data: Dataset,
@@ -330,7 +335,8 @@ def train(
         return float(square_loss(outputs[:, : data.n_train, None], targets).mean())
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        parameters, errors = networks.order_parameters()
+        parameters, errors = networks.means()
+        ntk = parameters.pop("ntk", None)
         diagnostics = {
             "engine": "simulate",
             "heads": shape[0],
@@ -351,6 +357,8 @@ def train(
             schedule.times,
             schedule.kernel_times,
             **{name: field for name, field in fields.items() if name != "standard_errors"},
+            ntk=ntk,
+            sharpness=None if ntk is None else sharpnesses(ntk),
             standard_errors=fields["standard_errors"] | errors,
             order_parameters=parameters,
             diagnostics=diagnostics,

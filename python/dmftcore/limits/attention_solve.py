@@ -11,7 +11,7 @@ import numpy as np
 from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError
+from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.heads import AttentionMarch, AttentionProblem, Heads
 from dmftcore.limits.attention import (
     GROUPS,
@@ -21,12 +21,13 @@ from dmftcore.limits.attention import (
 )
 from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves, square_loss
+from dmftcore.observables import curves, sharpness, square_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
+from dmftcore.worth import stability, unstable
 
-__all__ = ["FIELDS", "METHODS", "check_attention", "solve_attention"]
+__all__ = ["FIELDS", "METHODS", "check_attention", "sharpnesses", "solve_attention"]
 
 #: What `save` and `method` of `dmftcore.solve` may name.
 FIELDS: tuple[str, ...] = ()
@@ -83,7 +84,8 @@ def solve_attention(
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         fields, errors = _curves(limit, data, outputs.reshape(-1, groups, problem.sequences))
-        parameters = system.order_parameters()
+        parameters = system.means()
+        ntk = parameters.pop("ntk", None)
         diagnostics: dict[str, Any] = {
             "engine": engine,
             "reason": reason,
@@ -106,11 +108,15 @@ def solve_attention(
             schedule.kernel_times,
             **fields,
             errors=data.targets - fields["outputs"],
+            ntk=ntk,
+            sharpness=None if ntk is None else sharpnesses(ntk),
             standard_errors=errors | system.standard_errors(),
             order_parameters=parameters,
             diagnostics=diagnostics,
             config=config,
         )
+        if result.sharpness is not None and training.steps > 0:
+            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
         if options.estimate_error:
             diagnostics["error_estimate"] = {
                 "reason": "nothing is truncated"
@@ -130,7 +136,17 @@ def solve_attention(
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
-    return solution(schedule, outputs)
+    result = solution(schedule, outputs)
+    if "stability" in result.diagnostics:
+        warning = unstable(result.diagnostics["stability"], training)
+        if warning is not None:
+            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    return result
+
+
+def sharpnesses(kernels: FloatArray) -> FloatArray:
+    """Sharpness of tangent kernels (n, P, P)."""
+    return np.array([sharpness(kernel[:, None, :, None]) for kernel in kernels])
 
 
 def check_attention(data: Dataset, training: GradientDescent) -> None:
@@ -240,14 +256,14 @@ def memory_plan(
         # As they start, and as the core takes them.
         "heads": 2 * heads,
         "checkpoint": 0 if options.checkpoint is None else heads,
-        # Patterns of all heads; scores and patterns of a group, and what is made of them.
-        # On a device also what drives the tokens, and where it moves them.
+        # Patterns of all heads; of a group scores, patterns and copies, and its values and keys
+        # for the tangent kernel. On a device also what drives the tokens, and where it moves them.
         "patterns": groups * size * (square + 2 * tokens)
-        + 4 * size * square
+        + size * (6 * square + 3 * tokens * (keys + values))
         + (4 * groups * size * tokens * keys if options.device == "cuda" else 0),
         "tokens": tokens * (tokens + 2 * rank),
         "curves": 6 * groups * len(options.schedule.times) * problem.sequences,
-        "order parameters": 4 * slots * (4 * square + tokens**2),
+        "order parameters": 4 * slots * (4 * square + tokens**2 + problem.data.n_train**2),
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
