@@ -8,7 +8,7 @@ import pytest
 import dmftcore as dc
 from attention_reference import Overlaps, infinite, of_weights
 from dmftcore import _core
-from dmftcore.heads import LANES, token_rows
+from dmftcore.heads import LANES, Moments, token_rows
 
 ATTENTIONS = ("softmax", "linear", "exp", "relu")
 
@@ -376,6 +376,34 @@ class TestCore:
             np.testing.assert_array_equal(resumed.stderr(name), whole.stderr(name))
         np.testing.assert_array_equal(resumed.outputs, whole.outputs)
 
+    @pytest.mark.parametrize("level", ["baseline", "v3", "v4"])
+    @pytest.mark.parametrize("lanes", [1, LANES])
+    def test_the_exponential(self, level, lanes):
+        """To a few units in the last place, with the special values that a divergence meets."""
+        best = _core.isa()
+        special = [0.0, -0.0, 709.5, 800.0, np.inf, np.nan, -707.9, 1e-300]
+        x = np.concatenate([special, np.random.default_rng(0).uniform(-700, 700, 8000)])
+        score = np.ascontiguousarray(x.reshape(-1, 1, 1, 1, lanes))
+        chunks = len(score)
+        try:
+            _core.set_isa(level)
+        except ValueError:
+            pytest.skip(f"no {level} here")
+        try:
+            scores, found = _core.attention_patterns(
+                attention="exp", sequences=1, length=1, kernel=np.eye(1), tokens=None,
+                targets=np.ones(1), gamma=1.0, scale=0.0, query=None, key=None, score=score,
+                value=np.zeros((chunks, 1, 1, lanes)), readout=np.zeros((chunks, 1, lanes)),
+                weight=np.ones((chunks, lanes)), centre=np.zeros((1, 1)),
+            )  # fmt: skip
+        finally:
+            _core.set_isa(best)
+        np.testing.assert_array_equal(scores.ravel(), x)
+        with np.errstate(over="ignore"):
+            expected = np.exp(x)
+        expected[2] = np.inf  # from 709 on
+        np.testing.assert_allclose(found.ravel(), expected, rtol=4 * np.finfo(float).eps)
+
     def test_the_core_refuses_what_does_not_fit(self):
         arguments = {
             "attention": "softmax", "sequences": 2, "length": 1, "kernel": np.eye(2),
@@ -399,6 +427,21 @@ class TestCore:
         }.items():
             with pytest.raises(ValueError, match=r"\w"):
                 _core.attention_patterns(**arguments | {name: value})
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_variances_of_all_groups_together(pooled):
+    """Pooled, the variance of all heads; else the mean of those of the networks."""
+    heads = np.random.default_rng(0).normal(size=(3, 5)) + np.arange(3)[:, None]
+    numbers = {"mean": heads.mean(axis=1), "var": heads.var(axis=1)}
+    by_group = {f"{name}_{kind}": x for name in "SA" for kind, x in numbers.items()}
+    moments = Moments.over_groups(by_group | {"Z_mean": numbers["mean"]}, pooled=pooled)
+    expected = heads.var() if pooled else heads.var(axis=1).mean()
+    assert moments.mean["S_var"] == pytest.approx(expected, rel=1e-13)
+    assert moments.mean["A_mean"] == pytest.approx(heads.mean(), rel=1e-13)
+    assert moments.error["A_mean"] == pytest.approx(
+        heads.mean(axis=1).std(ddof=1) / np.sqrt(3), rel=1e-13
+    )
 
 
 class TestErrors:

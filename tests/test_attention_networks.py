@@ -7,6 +7,7 @@ import pytest
 
 import dmftcore as dc
 from attention_reference import attend
+from dmftcore.limits.attention import _gaussian_rows
 
 rng = np.random.default_rng(5)
 LENGTH, DIMENSION = 3, 3
@@ -156,6 +157,27 @@ def test_networks_of_finitely_many_heads_and_keys(exponent):
         # Both sides have about the same error: that of 800 networks.
         (_, first), (_, second) = at_the_end(theory, name), at_the_end(experiment, name)
         np.testing.assert_allclose(first, second, rtol=0.35, atol=1e-12, err_msg=name)
+
+
+def test_triangles_have_the_overlaps_of_gaussian_vectors():
+    """Wishart matrices W / N of N degrees of freedom: mean 1, variances 2/N and 1/N, det."""
+    rows, keys, count = 6, 9, 20_000
+    generator = np.random.default_rng(1)
+    drawn = _gaussian_rows(generator, count, rows, keys)
+    assert drawn.shape == (count, rows, rows)
+    overlaps = drawn @ drawn.swapaxes(1, 2) / keys
+    error = np.sqrt(2 / keys / count)
+    np.testing.assert_allclose(overlaps.mean(axis=0), np.eye(rows), rtol=0, atol=4.5 * error)
+    # The fourth moments of these numbers are below 20.
+    variances = (1 + np.eye(rows)) / keys
+    np.testing.assert_allclose(
+        overlaps.var(axis=0), variances, rtol=4.5 * np.sqrt(20 / count), atol=0
+    )
+    # E det(W) = N (N - 1) ... (N - rows + 1), which sees all of them at once.
+    found = np.linalg.det(overlaps * keys)
+    expected = np.prod(keys - np.arange(rows), dtype=float)
+    assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(count)
+    assert _gaussian_rows(generator, 2, rows, 3).shape == (2, rows, 3)
 
 
 #: Limit; a network and its widths, small and large; seeds.

@@ -26,6 +26,7 @@ FLOORS = (
     {"jax", "spectral", "twotime"},
     {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
     {
+        "attention_tangent",
         "chain",
         "checkpoint",
         "heads",

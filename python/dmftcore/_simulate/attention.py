@@ -15,9 +15,9 @@ from dmftcore._simulate.networks import placed
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import curves, standard_error
 from dmftcore._validate import INFINITE, FloatArray
+from dmftcore.attention_tangent import pull_back, tangent_kernel
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
-from dmftcore.heads import pull_back, tangent_kernel
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.attention_solve import check_attention, sharpnesses
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
