@@ -125,8 +125,8 @@ template <class T>
 void rows_causal_batch(Stream stream, index batch, index n, bool transposed, const T* x, const T* a,
                        index ld, T* y);
 
-// Heads of attention as in cpu/attention.hpp, one in each chunk; all arrays on the device. Where
-// scores are the state C is given as `kernel`; elsewhere perhaps as tokens (M, rank), and
+// Heads of attention in double, as in cpu/attention.hpp, one in each chunk; arrays on the device.
+// Where scores are the state C is given as `kernel`; elsewhere perhaps as tokens (M, rank), and
 // transposed (rank, train * length) of those that train.
 struct AttentionOnDevice {
   int attention; // softmax, linear, exp, relu; or none: scores are the patterns

@@ -2,9 +2,9 @@
 // outputs of the new state. Chunks are tasks; what they add to the outputs of their group is summed
 // in their order.
 //
-// A step of a head costs 2 M^2 (2 n + 1) multiply-adds for the product with C, or 2 M r (2 n + 1)
-// twice in coordinates of rank r, and 3 M S n for the attention of its sequences. Where the scores
-// are the state it is 2 M^2 S, or 2 M r (S + r).
+// A step of a head costs M^2 (2 n + 1) multiply-adds for the product with C, or 2 M r (2 n + 1) in
+// coordinates of rank r, and 3 M S n for the attention of its sequences. Where the scores are the
+// state it is 2 M^2 S, or 2 M r (S + r).
 #include "cpu/attention.hpp"
 
 #include <algorithm>
