@@ -2,10 +2,12 @@
 // arrays it has checked. A submodule for each type: _core.cuda.float64, _core.cuda.float32; and
 // complex128, for what has results of this type.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <exception>
 #include <type_traits>
+#include <vector>
 
 #include "cuda/device.hpp"
 #include "cuda/error.hpp"
@@ -52,6 +54,55 @@ template <class T> void define_operations(py::module_ m) {
   define(m, "rows_causal_batch", &cuda::rows_causal_batch<T>);
 }
 
+// Pointers as addresses, 0 for null.
+cuda::AttentionOnDevice attention_of(const py::dict& fields) {
+  const auto number = [&](const char* name) { return fields[name].cast<index>(); };
+  const auto real = [&](const char* name) { return fields[name].cast<double>(); };
+  const auto array = [&](const char* name) {
+    return reinterpret_cast<double*>(fields[name].cast<std::uintptr_t>());
+  };
+  return {fields["attention"].cast<int>(),
+          number("sequences"),
+          number("train"),
+          number("length"),
+          number("rank"),
+          number("groups"),
+          number("heads"),
+          number("keys"),
+          number("values"),
+          real("gamma"),
+          real("scale"),
+          array("kernel"),
+          array("tokens"),
+          array("transposed"),
+          array("targets"),
+          array("weight"),
+          array("centre"),
+          array("query"),
+          array("key"),
+          array("score"),
+          array("value"),
+          array("readout")};
+}
+
+void define_attention(py::module_ m) {
+  m.def("attention_run", [](int device, std::uintptr_t stream, const py::dict& problem,
+                            const std::vector<double>& rates, std::uintptr_t outputs) {
+    const cuda::AttentionOnDevice heads = attention_of(problem);
+    py::gil_scoped_release nogil;
+    const cuda::OnDevice current(device);
+    cuda::attention_run(received<cuda::Stream>(stream), heads, rates.data(),
+                        static_cast<index>(rates.size()), received<double*>(outputs));
+  });
+  m.def("attention_patterns", [](int device, std::uintptr_t stream, const py::dict& problem,
+                                 std::uintptr_t patterns) {
+    const cuda::AttentionOnDevice heads = attention_of(problem);
+    py::gil_scoped_release nogil;
+    const cuda::OnDevice current(device);
+    cuda::attention_patterns(received<cuda::Stream>(stream), heads, received<double*>(patterns));
+  });
+}
+
 void translate(std::exception_ptr thrown) {
   try {
     if (thrown) std::rethrow_exception(thrown);
@@ -65,7 +116,9 @@ void translate(std::exception_ptr thrown) {
 void register_device(py::module_& m) {
   py::register_local_exception_translator(&translate);
   py::module_ cuda = m.def_submodule("cuda", "Operations on device memory.");
-  define_operations<double>(cuda.def_submodule("float64"));
+  py::module_ float64 = cuda.def_submodule("float64");
+  define_operations<double>(float64);
+  define_attention(float64);
   define_operations<float>(cuda.def_submodule("float32"));
   py::module_ complexes = cuda.def_submodule("complex128");
   define(complexes, "spectral_kappa", &cuda::spectral_kappa);

@@ -9,6 +9,7 @@ void register_twotime(py::module_&);
 void register_growing(py::module_&);
 void register_spectral(py::module_&);
 void register_particles(py::module_&);
+void register_attention(py::module_&);
 void register_device(py::module_&); // where CUDA was built
 } // namespace dmftcore
 
@@ -20,6 +21,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   dmftcore::register_growing(m);
   dmftcore::register_spectral(m);
   dmftcore::register_particles(m);
+  dmftcore::register_attention(m);
 #ifdef DMFTCORE_HAS_CUDA
   dmftcore::register_device(m);
 #endif

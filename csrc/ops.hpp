@@ -224,6 +224,26 @@ void spectral_two_point(Stream stream, index batch, index n1, index n2, index m,
                         const double* weights, double samples, double features,
                         double noise_variance, const complex* one1, const complex* one2,
                         complex* test, complex* train, complex* observable);
+// Heads of attention in double, as in cpu/attention.hpp, one in each chunk; arrays on the device.
+// Where scores are the state C is given as `kernel`; elsewhere perhaps as tokens (M, rank), and
+// transposed (rank, train * length) of those that train.
+struct AttentionOnDevice {
+  int attention; // softmax, linear, exp, relu; or none: scores are the patterns
+  index sequences, train, length, rank, groups, heads, keys, values;
+  double gamma, scale;
+  const double *kernel, *tokens, *transposed, *targets, *weight, *centre;
+  double *query, *key, *score, *value, *readout;
+};
+
+constexpr int ATTENTION_NONE = 4;
+
+// Makes an update with each of `count` rates, which are on the host, and writes all outputs
+// (count + 1, groups, sequences), whatever the loss.
+void attention_run(Stream stream, const AttentionOnDevice& problem, const double* rates,
+                   index count, double* outputs);
+
+// Patterns (heads, sequences, length, length).
+void attention_patterns(Stream stream, const AttentionOnDevice& problem, double* patterns);
 
 } // namespace cuda
 } // namespace dmftcore

@@ -36,9 +36,11 @@ FLOORS = (
         "worth",
     },
     {
+        "attention_tangent",
         "chain",
         "checkpoint",
         "ensemble",
+        "heads",
         "interfaces",
         "march",
         "memory",

@@ -19,9 +19,23 @@ FEW_RATES = np.geomspace(0.01, 0.1, 3)
 #: Constants of examples that take long, as small as their pictures allow.
 QUICK = {
     "compute_optimal": {"BUDGETS": np.geomspace(1e3, 1e5, 3), "SIZES": (10.0,)},
+    "attention_convergence": {
+        "KEYS": (2, 4),
+        "HEADS": (2, 4),
+        "NETWORKS": 8,
+        "SAMPLES": 64,
+    },
+    "attention_rate_transfer": {
+        "KEYS": (2, 4),
+        "HEADS": (1, 2),
+        "RATES": FEW_RATES,
+        "NETWORKS": 2,
+        "SAMPLES": 32,
+    },
     "data_repetition": {"STEPS": 10, "WIDTH": 20, "SEEDS": 2},
     "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3), "RATES": FEW_RATES},
     "hard_and_easy_tasks": {"LAST": 1e3},
+    "head_collapse": {"KEYS": (2, 4), "SAMPLES": 32},
     "learning_rate_transfer": {
         "STEPS": 6,
         "WIDTHS": (1, 4),

@@ -12,6 +12,8 @@ namespace dmftcore::cpu {
   extern const SpectralKernels spectral;                                                           \
   extern const ParticleKernels<double> particles_double;                                           \
   extern const ParticleKernels<float> particles_float;                                             \
+  extern const AttentionKernels attention_of_one;                                                  \
+  extern const AttentionKernels attention_of_many;                                                 \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -57,6 +59,9 @@ template <> const ParticleKernels<double>& particle_kernels() {
 }
 template <> const ParticleKernels<float>& particle_kernels() {
   return DMFTCORE_CHOOSE(particles_float);
+}
+const AttentionKernels& attention_kernels(index lanes) {
+  return lanes == 1 ? DMFTCORE_CHOOSE(attention_of_one) : DMFTCORE_CHOOSE(attention_of_many);
 }
 
 } // namespace dmftcore::cpu

@@ -27,6 +27,7 @@ from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
 from dmftcore.limits.adaptive import AdaptiveKernel
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.precision import PrecisionLaw
@@ -44,6 +45,7 @@ __all__ = [
     "MLP",
     "AccuracyWarning",
     "AdaptiveKernel",
+    "AttentionCore",
     "CudaError",
     "Dataset",
     "DeepLinear",

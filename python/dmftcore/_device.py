@@ -14,6 +14,9 @@ from typing import Any
 from dmftcore import _core
 from dmftcore.errors import CudaError
 
+#: The numbers of attention nonlinearities in the core; the last one leaves scores as they are.
+ATTENTIONS = ("softmax", "linear", "exp", "relu", "none")
+
 
 @dataclass(slots=True)
 class DeviceCore:
@@ -116,6 +119,41 @@ class DeviceCore:
         sizes = batch, n1, n2, len(lam)
         self._run("spectral_two_point", *sizes, lam, weights, *numbers, one1, one2, *results)
         return test, train, observable
+    def attention_run(self, *, rates: Any, loss_limit: float, **problem: Any) -> tuple[Any, bool]:
+        # Whether the loss stays below the limit is seen from the outputs, once they are there.
+        outputs = self.empty((len(rates) + 1, len(problem["centre"]), problem["sequences"]))
+        self._run_attention("attention_run", problem, list(rates), self.address(outputs))
+        return outputs, True
+
+    def attention_patterns(self, **problem: Any) -> tuple[Any, Any]:
+        heads, sequences, length = len(problem["value"]), problem["sequences"], problem["length"]
+        results = []
+        for attention in ("none", problem["attention"]):
+            patterns = self.empty((heads, sequences, length, length, 1))
+            fields = problem | {"attention": attention}
+            self._run_attention("attention_patterns", fields, self.address(patterns))
+            results.append(patterns)
+        return results[0], results[1]
+
+    def _run_attention(self, name: str, problem: dict[str, Any], *arguments: Any) -> None:
+        """Call a function of the core for heads of attention, one in a chunk."""
+        tokens, query = problem["tokens"], problem["query"]
+        fields = {
+            "train": len(problem["targets"]),
+            "rank": 0 if tokens is None else tokens.shape[1],
+            "groups": len(problem["centre"]),
+            "heads": len(problem["value"]),
+            "keys": 0 if query is None else query.shape[2],
+            "values": problem["value"].shape[2],
+        }
+        for key, value in problem.items():
+            if value is None:
+                fields[key] = 0
+            elif key == "attention":
+                fields[key] = ATTENTIONS.index(value)
+            else:
+                fields[key] = self.address(value) if hasattr(value, "shape") else value
+        self._function(name)(self.device, self.stream, fields, *arguments)
 
     def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
         c = self.empty(a.shape)
@@ -129,16 +167,20 @@ class DeviceCore:
 
     def _run(self, name: str, *arguments: Any) -> None:
         """Call a function of the core; arrays are passed by address."""
-        cuda = getattr(_core, "cuda", None)
-        if cuda is None:
-            raise CudaError(_core.cuda_status()[1])
-        function = getattr(getattr(cuda, self.dtype), name)
         address = self.address
-        function(
+        self._function(name)(
             self.device,
             self.stream,
             *[one if isinstance(one, int | float) else address(one) for one in arguments],
         )
+
+    def _function(self, name: str) -> Callable[..., None]:
+        """A function of the core for the type."""
+        cuda = getattr(_core, "cuda", None)
+        if cuda is None:
+            raise CudaError(_core.cuda_status()[1])
+        function: Callable[..., None] = getattr(getattr(cuda, self.dtype), name)
+        return function
 
 
 def _sizes(kernel: Any) -> tuple[int, int]:

@@ -196,6 +196,8 @@ def solve(
             "times": None if times is None else schedule.times.tolist(),
             "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
             "save": list(options.save),
+            "samples": options.samples,
+            "seed": options.seed,
             "tol": options.tol,
             "method": options.method,
             "device": options.device,
@@ -221,7 +223,10 @@ def solve(
     assert isinstance(data, Dataset)
     assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):
+        assert isinstance(limit, DeepLinear)
         return linear_flow.solve_linear_flow(limit, data, options, config)
+    if isinstance(limit, AttentionCore):
+        return attention_solve.solve_attention(limit, data, training, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
 
 

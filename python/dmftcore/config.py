@@ -30,6 +30,7 @@ from dmftcore._validate import integer
 from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -50,6 +51,7 @@ NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
         "ProportionalLinear": ProportionalLinear,
         "RandomFeatures": RandomFeatures,
         "FeatureLearning": FeatureLearning,
+        "AttentionCore": AttentionCore,
     },
     "data": {"Dataset": Dataset, "Digits": digits, "Spectrum": Spectrum, "PowerLaw": PowerLaw},
     "training": {
@@ -200,6 +202,9 @@ def _written(
         elif isinstance(value, np.ndarray):
             arrays[entry.name] = value
             value = f"{stem}.npz:{entry.name}"
+        elif isinstance(value, Mapping):
+            arrays |= value
+            value = {key: f"{stem}.npz:{key}" for key in value}
         if value is not None:
             entries[entry.name] = value
     return entries
@@ -293,7 +298,9 @@ def _unknown(what: str, found: object, known: Iterable[str]) -> str:
 
 
 def _value(path: Path, where: str, value: Any) -> Any:
-    """`value`, or the array that it refers to."""
+    """`value`, or the array that it refers to, also within a table."""
+    if isinstance(value, Mapping):
+        return {key: _value(path, f"{where}.{key}", entry) for key, entry in value.items()}
     if not isinstance(value, str):
         return value
     name, colon, key = value.rpartition(":")

@@ -83,6 +83,10 @@ class Solution:
     overlap : (n_times,) array
         Of predictor and target, ``beta . beta* / D``, on random data.
     order_parameters : dict
+        Of attention, at `kernel_times`: means and variances over heads of the patterns S and the
+        scores A, "S_mean", "S_var", "A_mean", "A_var" (n_kernel_times, P + Q, S, S); the overlaps
+        "V_mean" (n_kernel_times, M, M) of the values of all M tokens, and "Z_mean"
+        (n_kernel_times,) of the read-out.
     diagnostics : dict
         Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
         time.
@@ -255,12 +259,15 @@ class Solution:
         for name in self.standard_errors.keys() & self.two_time.keys() - self.equal_time.keys():
             first, second = self._sides(name, self.two_time[name], times=2)
             kernel_axes[name] = (f"layer_{name}_two_time", "t", *first, "s", *second)
-        for name, values in self.standard_errors.items():
-            variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
+        # Their axes have no names in common: those of each are its own.
+        order_axes = {
+            name: tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
+            for name, values in self.order_parameters.items()
+        }
         for name, values in self.order_parameters.items():
-            # Their axes have no names in common: those of each are its own.
-            named = tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
-            variables[_ORDER + name] = (named, values)
+            variables[_ORDER + name] = (order_axes[name], values)
+        for name, values in self.standard_errors.items():
+            variables[_ERROR + name] = ((axes | kernel_axes | order_axes)[name], values)
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():

@@ -14,6 +14,7 @@ from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -67,7 +68,9 @@ def simulate(
         Number N of neurons in every hidden layer; None for the last two limits, which have their
         number of features. A `ProportionalLinear` has
         ``D = width / width_ratio`` inputs and ``P = sample_ratio * D`` samples, which must be whole
-        numbers; the modes of its spectrum have their parts of the D directions, rounded.
+        numbers; the modes of its spectrum have their parts of the D directions, rounded. For
+        attention the number N H of all components of keys, which tells the one of heads and keys
+        that the limit leaves infinite.
     seeds : int
         Number of networks.
     seed : int
@@ -120,7 +123,7 @@ def simulate(
         networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
         kernels = networks.KERNELS
     options = Options(
-        width=integer("width", width, at_least=1),
+        width=None if width is None else integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
