@@ -269,11 +269,12 @@ def _visit_new(
         Largest mean square that is left.
     """
     active = np.isfinite(thresholds)
+    # No work where nothing is to be done.
+    known = visited.rows, np.where(active, visited.used, 0)
     rest = np.empty((len(x), n, x.shape[2]), x.dtype)
-    blend(n, visited.basis, along, base=x, scale=-1.0, y=rest)
+    blend(n, known, along, base=x, scale=-1.0, y=rest)
     # Once more, for the rounding errors of the first time.
-    correction = deflate(rest, visited.basis)
-    along[active] += correction[active]
+    along += deflate(rest, known)
     counts = np.zeros(len(x), dtype=np.int64)
     every = np.full(len(x), n)
     while True:
@@ -284,7 +285,7 @@ def _visit_new(
             return along, counts, left
         new = np.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
         blend(new.shape[1], (rest, every), factors, y=new)
-        deflate(new, visited.basis)
+        deflate(new, (visited.rows, np.where(ranks > 0, visited.used, 0)))
         new = orthonormalised(new, ranks)
         deflate(rest, (new, ranks))
         first = visited.used
