@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import memory
+from dmftcore import _core, memory
 from dmftcore.config import Config, read_config, write_config
 from dmftcore.errors import StabilityWarning
 from dmftcore.limits import ensemble_solve
@@ -217,6 +217,31 @@ def test_equal_calls_give_equal_bits():
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_threads_do_not_matter():
+    results, before = [], _core.get_num_threads()
+    for threads in (1, 3):
+        _core.set_num_threads(threads)
+        solution = dc.solve(
+            dc.Residual(2, "gelu"), DATA, dc.GradientDescent(0.2, 5), samples=3000, replicas=2
+        )
+        results.append((solution.outputs, solution.ntk))
+    _core.set_num_threads(before)
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_sweep_over_activations():
+    grid = dc.sweep(
+        dc.solve,
+        limit=[dc.MLP(2, "tanh"), dc.Residual(1, "relu")],
+        data=DATA,
+        training=dc.GradientDescent(0.2, 4),
+        **SMALL,
+    )
+    assert np.isfinite(grid["train_loss"].values).all()
+    assert grid["train_loss"].shape == (2, 5)
 
 
 def test_more_replicas_keep_the_first():

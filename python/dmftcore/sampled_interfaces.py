@@ -28,9 +28,9 @@ from dmftcore.particles import Directions, Particles, blend, deflate, orthonorma
 
 __all__ = ["Interface", "Shore"]
 
-#: Residuals down to this part of the norm are known from inner products alone, in units of the
-#: rounding error of the particles: below, they are formed.
-RELIABLE = 1e4
+#: How much of a mean square is not visited is known from inner products alone, with an error of some
+#: 5 rounding errors of the particles. Where tol is below this many, it is formed.
+RELIABLE = 100.0
 
 #: Ratio of the smallest to the largest pivot among columns that are made orthonormal at a time.
 WELL_CONDITIONED = 1e-6
