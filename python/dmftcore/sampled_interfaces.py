@@ -28,8 +28,8 @@ from dmftcore.particles import Directions, Particles, blend, deflate, orthonorma
 
 __all__ = ["Interface", "Shore"]
 
-#: How much of a mean square is not visited is known from inner products alone, with an error of some
-#: 5 rounding errors of the particles. Where tol is below this many, it is formed.
+#: How much of a mean square is not visited is known from inner products alone, with an error of
+#: some 5 rounding errors of the particles. Where tol is below this many, it is formed.
 RELIABLE = 100.0
 
 #: Ratio of the smallest to the largest pivot among columns that are made orthonormal at a time.
@@ -97,12 +97,6 @@ class Interface:
         """Visited columns below and above, (runs,) each."""
         return self.below.visited.used, self.above.visited.used
 
-    @property
-    def memory(self) -> int:
-        """Bytes of the columns."""
-        shores = (self.below, self.above)
-        return sum(s.visited.rows.nbytes + s.sources.rows.nbytes for s in shores)
-
     def forward(self, x: Any, n: int, kept: float, *, reference: Any = None, **rest: Any) -> Visit:
         """W x for the first n columns of a field below; what follows it goes as in `blend`.
 
@@ -133,8 +127,8 @@ class Interface:
         self, left: FloatArray, right: FloatArray, rate: float, momentum: float, decay: float
     ) -> None:
         """Heavy ball on M along ``left right^T``, (runs, backward, m) and (runs, forward, m)."""
-        direction = left @ right.swapaxes(1, 2)
         matrix = self._learned()
+        direction = _padded(left @ right.swapaxes(1, 2), matrix.shape)
         if decay:
             direction -= decay * matrix
         if momentum:
