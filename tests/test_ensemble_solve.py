@@ -112,6 +112,21 @@ def test_residual_networks_in_detail(case):
     check_residual(case, samples=10_000, seed=3)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_one_hidden_layer_against_quadrature(activation):
+    """The other engine integrates the neurons; here they are sampled."""
+    limit = dc.MLP(1, activation, gamma=1.5)
+    data = dc.Dataset(gram=[[1, 0.5], [0.5, 1]], targets=[1.0, -0.4])
+    training = dc.GradientDescent(0.2, 10, momentum=0.3)
+    exact = dc.solve(limit, data, training, method="quadrature")
+    sampled = dc.solve(limit, data, training, samples=20_000)
+    for name in ("outputs", "train_loss", "ntk", "sharpness"):
+        known = sampled.stderr(name) > 0
+        z = (getattr(sampled, name) - getattr(exact, name))[known] / sampled.stderr(name)[known]
+        # Seven degrees of freedom, and few independent numbers.
+        assert np.sqrt(np.mean(z**2)) < 3, name
+
+
 def test_theory_against_trained_networks():
     """At a finite width, whose own distance of order 1 / width is below the sampling errors."""
     limit = dc.MLP(2, "gelu", gamma=0.8)
