@@ -249,7 +249,7 @@ def _visit_new(
     x : (runs, >= n, S) array
     n : int
     along : (runs, k, n) array
-        Coordinates of the field along the visited columns, up to rounding.
+        Coordinates of the field along the visited columns.
     thresholds : (runs,) array
         Mean squares that columns may have outside the visited ones; infinite where nothing is to
         be changed.
@@ -267,8 +267,6 @@ def _visit_new(
     known = visited.rows, np.where(active, visited.used, 0)
     rest = np.empty((len(x), n, x.shape[2]), x.dtype)
     blend(n, known, along, base=x, scale=-1.0, y=rest)
-    # Once more, for the rounding errors of the first time.
-    along += deflate(rest, known)
     counts = np.zeros(len(x), dtype=np.int64)
     every = np.full(len(x), n)
     while True:
@@ -279,6 +277,7 @@ def _visit_new(
             return along, counts, left
         new = np.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
         blend(new.shape[1], (rest, every), factors, y=new)
+        # Once more, because rounding leaves something along the visited columns.
         deflate(new, (visited.rows, np.where(ranks > 0, visited.used, 0)))
         new = orthonormalised(new, ranks)
         deflate(rest, (new, ranks))
