@@ -299,7 +299,7 @@ class Particles:
             self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
         taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
         # Without room to match, the exact law of a network of width S.
-        matched = (taken < self.size) & self._match
+        matched = (taken < self.size) & (counts > 0) & self._match
         if not matched.any():
             self._project(fresh, opposite, counts > 0)
             return fresh
