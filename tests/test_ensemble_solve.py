@@ -7,7 +7,6 @@ import dmftcore as dc
 from dmftcore import _core, memory
 from dmftcore.config import Config, read_config, write_config
 from dmftcore.errors import StabilityWarning
-from dmftcore.limits import ensemble_solve
 
 GRAM = np.array([[1.0, 0.2, -0.1], [0.2, 0.8, 0.3], [-0.1, 0.3, 1.2]])
 DATA = dc.Dataset(full_gram=GRAM, targets=[1.0, -1.0], test_targets=[0.3])
@@ -411,4 +410,3 @@ def test_the_plan_covers_what_is_used():
     assert above <= 31 * 2
     columns = 2 * sum(map(sum, solution.diagnostics["ranks"])) * 500 * 2 * 8
     assert columns < solution.diagnostics["memory"]
-    assert ensemble_solve.DEFAULT_REPLICAS > 1
