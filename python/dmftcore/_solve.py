@@ -2,40 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._validate import one_of, positive
-from dmftcore._verbs import check_nouns, device_of, fields_to_save, unmarched
+from dmftcore._validate import integer, one_of, positive
+from dmftcore._verbs import (
+    SAMPLING,
+    Limit,
+    check_nouns,
+    device_of,
+    fields_to_save,
+    kind_of,
+    unmarched,
+)
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import (
+    attention_solve,
     feature_solve,
     linear,
     linear_flow,
+    networks,
     proportional_solve,
     random_features,
 )
+from dmftcore.limits.adaptive import AdaptiveKernel, solve_adaptive
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress, SolveOptions
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
-from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
-from dmftcore.training import GradientFlow, OnlineSGD, Training
+from dmftcore.spectrum import AnySpectrum
+from dmftcore.training import GradientFlow, Training
 
 __all__ = ["solve"]
 
 
+class Theory(NamedTuple):
+    """What `save` and `method` may name, and what takes (limit, data, training, options, config)."""
+
+    fields: tuple[str, ...]
+    methods: tuple[str, ...]
+    solve: Callable[[Any, Any, Any, SolveOptions, dict[str, Any]], Solution]
+
+
+_FLOW = Theory(linear_flow.FIELDS, linear_flow.METHODS, linear_flow.solve_linear_flow)
+_NETWORK = Theory(networks.FIELDS, networks.METHODS, networks.solve_network)
+
+THEORIES: dict[type, Theory] = {
+    DeepLinear: Theory(linear.FIELDS, linear.METHODS, linear.solve_deep_linear),
+    MLP: _NETWORK,
+    Residual: _NETWORK,
+    ProportionalLinear: Theory(
+        proportional_solve.FIELDS,
+        proportional_solve.METHODS,
+        proportional_solve.solve_proportional,
+    ),
+    AttentionCore: Theory(
+        attention_solve.FIELDS, attention_solve.METHODS, attention_solve.solve_attention
+    ),
+    RandomFeatures: Theory(
+        random_features.FIELDS, random_features.METHODS, random_features.solve_random_features
+    ),
+    FeatureLearning: Theory(
+        feature_solve.FIELDS, feature_solve.METHODS, feature_solve.solve_feature_learning
+    ),
+}
+
+
 def solve(
-    limit: DeepLinear | ProportionalLinear | RandomFeatures | FeatureLearning,
+    limit: Limit,
     data: Dataset | AnySpectrum | None,
-    training: Training,
+    training: Training | None = None,
     *,
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
@@ -55,30 +100,49 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear, ProportionalLinear, RandomFeatures or FeatureLearning
-        Which network, in which limit.
+    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
+        Which network, in which limit: one of the nouns of this package.
     data : Dataset, Spectrum, PowerLaw or None
-        Training points, and optionally test points; the spectrum of the population for
+        Training points or sequences, and optionally test points; the spectrum of the population for
         `RandomFeatures` and `FeatureLearning`; None for a `ProportionalLinear`, whose data are
         random.
-    training : GradientDescent, GradientFlow or OnlineSGD
-        Learning rates, momentum, weight decay and number of steps, or the times of a flow. A
-        `ProportionalLinear` has no flow, and only it and `RandomFeatures` have `OnlineSGD`. A
-        `FeatureLearning` has a flow with infinitely many features.
+    training : GradientDescent, GradientFlow or OnlineSGD, optional
+        Learning rates, momentum, weight decay and number of steps, or the times of a flow.
+        `DeepLinear`, `RandomFeatures` and `FeatureLearning` (with infinitely many features) have a
+        flow, `ProportionalLinear` and `RandomFeatures` have `OnlineSGD`. An `AdaptiveKernel` is
+        static and has none; of the options it knows `samples` and `seed`, and its solution has the
+        single time 0.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond. A flow has its own.
     kernel_times : sequence of int, optional
-        Steps of the tangent kernel, the sharpness, the equal-time kernels and what `save` names:
-        by default all of them up to 256 steps, 64 log-spaced ones beyond; [] for none. For a flow
-        some of its times tau: by default all of them up to 256, 64 spread ones beyond.
-    save : {"H", "G", "A", "B", "AG", "BPhi", "all"} or sequence of these
-        Two-time kernels (H, G), responses (A of features, B of gradients) and products of
-        responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
-        at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
-        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". With random features
-        "C0", the population error v(t).Lambda v(s) with the noise, and "CD", that on the training
-        samples; with learned ones "C0" and, per neuron, "C_w" and "C_u" of readout and gradient.
+        Steps of the tangent kernel, the sharpness, the equal-time kernels, order parameters and
+        what `save` names: by default all of them up to 256 steps, 64 log-spaced ones beyond; []
+        for none. For a flow some of its times tau: by default all of them up to 256, 64 spread
+        ones beyond.
+    save : str or sequence of str
+        Two-time fields to keep, at `kernel_times`; "all" for every one that the theory has.
+
+        - `DeepLinear`: kernels "H", "G", responses "A" of features, "B" of gradients, and products
+          of responses with the noise they answer to, "AG" (A^l G^{l+1}) and "BPhi" (B^l H^l). A
+          flow has no responses: they answer to single steps.
+        - `MLP`, `Residual`: "H", "Phi", "G", "AG" and "BPhi".
+        - `ProportionalLinear`: kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
+        - `RandomFeatures`: "C0", the population error v(t).Lambda v(s) with the noise, and "CD",
+          that on the training samples; `FeatureLearning`: "C0" and, per neuron, "C_w" and "C_u" of
+          readout and gradient.
+        - `AttentionCore`: none; its order parameters say all.
+    samples : int, optional
+        Size of a sample, where a theory is an average over one. `MLP`, `Residual`: particles that
+        stand for the neurons of a layer, by default 2000, in each replica; the error falls as
+        1 / sqrt(samples replicas). With ``method="quadrature"`` the number of its nodes, by default
+        96^2 or 64^3. `AttentionCore`: heads, in 8 independent groups, by default 2048; for finitely
+        many heads the number of networks, by default 8. `AdaptiveKernel`: neurons.
+    replicas : int, optional
+        Independent runs of the theory of an `MLP` or `Residual`, by default 8. The answer is their
+        mean, and with at least two their scatter gives the standard errors ``stderr(name)``.
+    seed : int
+        Start of the random numbers of a sample. A replica r depends on `seed` and r alone.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
@@ -86,22 +150,34 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-    method : {"growing", "chain", "richardson", "stiff", "closed", "spectral"}, optional
-        "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
-        with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
-        O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
-        for, else the growing network; ``diagnostics["reason"]`` tells. On random data the growing
-        network is for plain networks, full batches and kernels only, there the default of more
-        than 400 steps, and may need k = 500.
-        For a flow: "richardson" extrapolates the growing network to lr = 0, at a cost of some
-        100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
-        tau, for networks without residual blocks. By default the cheaper one.
-        Learned features: "chain", at a cost O(modes steps^3), and for infinitely many of them
-        "closed", O(modes^2 steps), or O(modes log tau) for a flow. Random features: "spectral",
-        contour integrals whose cost does not grow with time.
+        For particles the part of the mean square of a field that may be dropped: by default 1e-4.
+    method : str, optional
+        The engine. By default the one that suits the size and the question;
+        ``diagnostics["reason"]`` tells why.
+
+        - "growing" (`DeepLinear`, `ProportionalLinear`, linear `MLP` and `Residual`): the infinite
+          network as a small one that grows neurons; cost O(steps L k^2) with k = 20..200 neurons a
+          layer. On random data it is for plain networks, full batches and kernels only, there the
+          default of more than 400 steps, and may need k = 500.
+        - "chain" (the same, and `FeatureLearning`): the exact march of two-time kernels, cost
+          O(L steps^3 K^3), memory O(L steps^2 K^2). The default when responses are asked for.
+        - "richardson", "stiff" (flow of a `DeepLinear`): the growing network extrapolated to lr =
+          0, at a cost of some 100 tau sharpness steps, or integrated by Radau IIA in some hundred
+          steps, whatever tau, for networks without residual blocks. By default the cheaper one.
+        - "ensemble" (`MLP`, `Residual`): the infinite network on particles, at a cost O(steps L
+          samples replicas k P) with k of about 100 for smooth activations; for "relu" k grows up
+          to P steps. (`AttentionCore`): an average over random heads.
+        - "quadrature": deterministic, for ``MLP(depth=1)`` with a smooth activation and a Gram
+          matrix whose rank and the number of outputs add up to 3 at most, and for an
+          `AttentionCore` whose heads are finitely many and known.
+        - "closed" (`FeatureLearning` of infinitely many features): O(modes^2 steps), or
+          O(modes log tau) for a flow. "spectral" (`RandomFeatures`): contour integrals whose cost
+          does not grow with time.
+    dtype : {"float64", "float32"}
+        Type of particles; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
-        Where the chain is marched: by default where the data are, and with "cuda" on the current
-        device of cupy, to which the data are copied once. The other methods run on the CPU
+        Where to compute: by default where the data are, and with "cuda" on the current device of
+        cupy, to which the data are copied once. The growing network and the contours run on the CPU
         wherever the data are, because their state fits into its caches. Random data, which are
         nowhere yet, are on the CPU by default. What the solution holds is numpy in any case.
     estimate_error : bool
@@ -117,8 +193,7 @@ def solve(
         File from which the same call goes on after it was interrupted, to the same result bit for
         bit (on the same machine, with the same versions). It is written about once a minute, on
         Ctrl-C, and at the end: the same call with more steps extends a run. An extended run keeps
-        what it has by default: its `tol`, and the steps stored so far. Not for a flow, nor for
-        `RandomFeatures`.
+        what it has by default: its `tol`, and the steps stored so far. Not for a flow.
 
     Returns
     -------
@@ -132,10 +207,10 @@ def solve(
     MemoryError
         Before the first step, if the run cannot fit, on the host or on the device.
     CudaError, ImportError
-        If the chain is to be marched on a device and there is none, or no cupy.
+        If the run is to be on a device and there is none, or no cupy.
     DivergenceError
-        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0,
-        or, of a `FeatureLearning`, when it grows at all; it carries the part already solved.
+        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
+        it carries the part already solved.
 
     Warns
     -----
@@ -147,98 +222,78 @@ def solve(
         below its accuracy.
     """
     check_nouns("solve", limit, data, training)
+    sampling = {"samples": samples, "replicas": replicas, "seed": seed, "dtype": dtype}
+    _check_sampling(limit, sampling)
     if isinstance(limit, AdaptiveKernel):
-        assert data is not None
+        assert isinstance(data, Dataset)
         given = {
-            "times": times, "kernel_times": kernel_times, "save": save or None,
-            "replicas": replicas, "tol": tol, "method": method, "device": device,
-            "estimate_error": estimate_error or None, "progress": progress,
-            "checkpoint": checkpoint, "dtype": None if dtype == "float64" else dtype,
+            "times": times, "kernel_times": kernel_times, "save": save or None, "tol": tol,
+            "method": method, "device": device, "estimate_error": estimate_error or None,
+            "progress": progress, "checkpoint": checkpoint,
         }  # fmt: skip
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name}: an AdaptiveKernel is static; leave {name} out")
-        return _solve_static(limit, data, samples, seed)
+        return _solve_static(limit, data, sampling, given)
     assert training is not None
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     if checkpoint is not None and (why := unmarched(limit, training)):
         raise ValueError(f"checkpoint: {why}; leave checkpoint out")
+    theory = THEORIES[type(limit)]
+    if isinstance(limit, DeepLinear) and isinstance(training, GradientFlow):
+        theory = _FLOW
     schedule = Schedule.of_training(training, times, kernel_times)
-    theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
-    if isinstance(limit, ProportionalLinear):
-        theory = proportional_solve
-    elif isinstance(limit, FeatureLearning):
-        theory = feature_solve
-    elif isinstance(limit, RandomFeatures):
-        theory = random_features
     options = SolveOptions(
         schedule=schedule,
-        save=fields_to_save(save, theory.FIELDS),
+        save=fields_to_save(save, theory.fields),
         tol=None if tol is None else positive("tol", tol),
-        method=None if method is None else one_of("method", method, theory.METHODS),
+        method=None if method is None else one_of("method", method, theory.methods),
         device=device_of(data, device),
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
-        samples=None if samples is None else integer("samples", samples, at_least=2),
-        replicas=None if replicas is None else integer("replicas", replicas, at_least=1),
-        seed=integer("seed", seed, at_least=0),
-        dtype=one_of("dtype", dtype, ("float64", "float32")),
+        **sampling,
     )
-    if isinstance(data, Dataset):
-        data = data.on_host
-    config = {
-        "limit": describe(limit),
-        "data": describe(data),
-        "training": describe(training),
-        "solve": {
-            "times": None if times is None else schedule.times.tolist(),
-            "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
-            "save": list(options.save),
-            "samples": options.samples,
-            "seed": options.seed,
-            "tol": options.tol,
-            "method": options.method,
-            "device": options.device,
-            "estimate_error": options.estimate_error,
-        },
-        "versions": provenance(),
+    data = data.on_host if isinstance(data, Dataset) else data
+    config = _config(limit, data, training)
+    config["solve"] = {
+        "times": None if times is None else schedule.times.tolist(),
+        "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
+        "save": list(options.save),
+        **{name: sampling[name] for name in kind_of(limit).sampling},
+        "tol": options.tol,
+        "method": options.method,
+        "device": options.device,
+        "estimate_error": options.estimate_error,
     }
-    if isinstance(limit, MLP | Residual):
-        assert data is not None
-        assert isinstance(training, GradientDescent)
-        sampling = ("samples", "replicas", "seed", "dtype")
-        config["solve"] |= {name: getattr(options, name) for name in sampling}
-        return networks.solve_network(limit, data, training, options, config)
-    if isinstance(limit, ProportionalLinear):
-        assert not isinstance(training, GradientFlow)
-        return proportional_solve.solve_proportional(limit, training, options, config)
-    if isinstance(limit, RandomFeatures | FeatureLearning):
-        assert isinstance(data, Spectrum | PowerLaw)
-        if isinstance(limit, RandomFeatures):
-            return random_features.solve_random_features(limit, data, training, options, config)
-        assert not isinstance(training, OnlineSGD)
-        return feature_solve.solve_feature_learning(limit, data, training, options, config)
-    assert isinstance(data, Dataset)
-    assert not isinstance(training, OnlineSGD)
-    if isinstance(training, GradientFlow):
-        assert isinstance(limit, DeepLinear)
-        return linear_flow.solve_linear_flow(limit, data, options, config)
-    if isinstance(limit, AttentionCore):
-        return attention_solve.solve_attention(limit, data, training, options, config)
-    return linear.solve_deep_linear(limit, data, training, options, config)
+    return theory.solve(limit, data, training, options, config)
 
 
-def _solve_static(limit: AdaptiveKernel, data: Dataset, samples: int | None, seed: int) -> Solution:
-    options = {
-        "samples": None if samples is None else integer("samples", samples, at_least=2),
-        "seed": integer("seed", seed, at_least=0),
-    }
-    config = {
-        "limit": describe(limit),
-        "data": describe(data.on_host),
-        "solve": options,
-        "versions": provenance(),
-    }
-    return solve_adaptive(limit, data.on_host, samples=samples, seed=seed, config=config)
+def _check_sampling(limit: Limit, sampling: dict[str, Any]) -> None:
+    """Check the options of a random sample, and refuse those that the theory does not know."""
+    for name in ("samples", "replicas"):
+        if sampling[name] is not None:
+            sampling[name] = integer(name, sampling[name], at_least=1)
+    sampling["seed"] = integer("seed", sampling["seed"], at_least=0)
+    one_of("dtype", sampling["dtype"], ("float64", "float32"))
+    known = kind_of(limit).sampling
+    for name, value in sampling.items():
+        if name not in known and value != SAMPLING[name]:
+            knows = f"knows {' and '.join(known)} alone" if known else "draws no random numbers"
+            raise ValueError(
+                f"{name}: the theory of a {type(limit).__name__} {knows}; leave {name} out"
+            )
+
+
+def _config(limit: Limit, data: Any, training: Training | None) -> dict[str, Any]:
+    config = {"limit": describe(limit), "data": describe(data), "versions": provenance()}
+    return config if training is None else config | {"training": describe(training)}
+
+
+def _solve_static(
+    limit: AdaptiveKernel, data: Dataset, sampling: dict[str, Any], given: dict[str, Any]
+) -> Solution:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: an AdaptiveKernel is static; leave {name} out")
+    options = {name: sampling[name] for name in kind_of(limit).sampling}
+    config = _config(limit, data.on_host, None) | {"solve": options}
+    return solve_adaptive(limit, data.on_host, **options, config=config)

@@ -1,105 +1,162 @@
-"""What the verbs have in common: checks of their nouns and of what to keep."""
+"""What the verbs have in common: which nouns go together, and what there is to keep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from dmftcore._validate import FloatArray, one_of
+from dmftcore._validate import one_of
 from dmftcore.data import Dataset
 from dmftcore.limits.adaptive import AdaptiveKernel
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.losses import check_targets
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
-from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
+from dmftcore.training import LOSSES, GradientDescent, GradientFlow, OnlineSGD
 
-__all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "device_of", "fields_to_save", "unmarched"]
+__all__ = [
+    "NO_FLOW_OF_NETWORKS",
+    "SAMPLING",
+    "Limit",
+    "check_nouns",
+    "device_of",
+    "fields_to_save",
+    "kind_of",
+    "unmarched",
+]
 
 NO_FLOW_OF_NETWORKS = (
     "networks are trained in steps, not by a GradientFlow: use GradientDescent with a small lr, "
     "where tau = lr * step"
 )
 
-#: The limits that each verb knows.
-LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, ProportionalLinear, RandomFeatures, FeatureLearning),
-    "simulate": (DeepLinear, ProportionalLinear, RandomFeatures, FeatureLearning),
+#: Options of `solve` that only a theory with random numbers knows, and what they are by default.
+SAMPLING: dict[str, Any] = {"samples": None, "replicas": None, "seed": 0, "dtype": "float64"}
+
+#: What the verbs take.
+Limit = (
+    DeepLinear
+    | MLP
+    | Residual
+    | ProportionalLinear
+    | AttentionCore
+    | RandomFeatures
+    | FeatureLearning
+    | AdaptiveKernel
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What goes with a limit.
+
+    Attributes
+    ----------
+    data : tuple of types
+        What it learns from; none if it draws its own data.
+    trainings : tuple of types
+        What `solve` trains it by; none if it is static, and has no networks to train.
+    sampling : tuple of str
+        Names out of `SAMPLING`.
+    losses : tuple of str
+    sequences : bool
+        Whether its data may be sequences.
+    """
+
+    data: tuple[type, ...]
+    trainings: tuple[type, ...]
+    sampling: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ("square",)
+    sequences: bool = False
+
+
+_SPECTRA = (Spectrum, PowerLaw)
+_NONLINEAR = Kind((Dataset,), (GradientDescent,), tuple(SAMPLING), LOSSES)
+
+KINDS: dict[type, Kind] = {
+    DeepLinear: Kind((Dataset,), (GradientDescent, GradientFlow)),
+    MLP: _NONLINEAR,
+    Residual: _NONLINEAR,
+    ProportionalLinear: Kind((), (GradientDescent, OnlineSGD)),
+    AttentionCore: Kind((Dataset,), (GradientDescent,), ("samples", "seed"), sequences=True),
+    RandomFeatures: Kind(_SPECTRA, (GradientDescent, GradientFlow, OnlineSGD)),
+    FeatureLearning: Kind(_SPECTRA, (GradientDescent, GradientFlow)),
+    AdaptiveKernel: Kind((Dataset,), (), ("samples", "seed")),
 }
 
 
+def kind_of(limit: Any) -> Kind:
+    """What goes with `limit`, which has passed `check_nouns`."""
+    return KINDS[type(limit)]
+
+
 def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
-    """Refuse what is not a limit, a data set and a training that `verb` knows.
+    """Refuse what is not a limit, and data and a training that do not go with it.
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         Naming the argument.
     """
-    known = LIMITS[verb]
-    if not isinstance(limit, known):
-        names = " or a ".join(kind.__name__ for kind in known)
-        raise TypeError(f"limit must be a {names}, what {verb} knows, not {limit!r}")
-    if isinstance(limit, ProportionalLinear):
-        if data is not None:
-            raise TypeError(
-                f"data must be None: a ProportionalLinear draws its own, found {data!r}"
-            )
-        if not isinstance(training, GradientDescent | OnlineSGD):
-            raise TypeError(f"training must be a GradientDescent or an OnlineSGD, not {training!r}")
-        _check_loss(limit, training)
-        return
-    if isinstance(limit, RandomFeatures | FeatureLearning):
-        _check_population(verb, limit, data, training)
-        return
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a Dataset, not {data!r}")
-    if isinstance(limit, AdaptiveKernel):
+    known = [limits for limits, kind in KINDS.items() if verb == "solve" or kind.trainings]
+    if type(limit) not in known:
+        raise TypeError(f"limit must be a {_one_of(known)}, what {verb} knows, not {limit!r}")
+    kind, name = kind_of(limit), type(limit).__name__
+    if not kind.data and data is not None:
+        raise TypeError(f"data must be None: a {name} draws its own, found {data!r}")
+    if kind.data and not isinstance(data, kind.data):
+        raise TypeError(
+            f"data must be a {_one_of(kind.data)}, which a {name} learns, not {data!r}"
+        )
+    if isinstance(data, Dataset) and data.sequence_length > 1 and not kind.sequences:
+        raise ValueError(
+            f"data holds sequences of {data.sequence_length} tokens, but a {name} takes points: "
+            "pass inputs (P, D), or gram (P, P)"
+        )
+    _check_training(verb, name, kind, training)
+    if isinstance(training, GradientDescent):
+        _check_loss(name, kind, training.loss, data)
+
+
+def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
+    if not kind.trainings:
         if training is not None:
-            raise TypeError(
-                f"training must be None: an AdaptiveKernel is static, found {training!r}"
-            )
+            raise TypeError(f"training must be None: a {name} is static, found {training!r}")
         return
-    if isinstance(training, OnlineSGD):
-        raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
-    if not isinstance(training, GradientDescent | GradientFlow):
-        raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
-    _check_loss(
-        limit, training, targets=data.on_host.targets, test_targets=data.on_host.test_targets
+    if isinstance(training, kind.trainings):
+        return
+    hint = ""
+    if isinstance(training, GradientFlow):
+        hint = ": use GradientDescent with a small lr, where tau = lr * step"
+    elif isinstance(training, OnlineSGD):
+        hint = ": an OnlineSGD needs random data, those of a ProportionalLinear or RandomFeatures"
+    raise TypeError(
+        f"training must be a {_one_of(kind.trainings)}, which train a {name}, not "
+        f"{training!r}{hint}"
     )
 
 
-def _check_loss(limit: Any, training: Any, **targets: FloatArray | None) -> None:
+def _check_loss(name: str, kind: Kind, loss: str, data: Any) -> None:
     """Refuse a loss that the limit does not know, or that these targets make no sense for."""
-    loss = getattr(training, "loss", "square")
-    if loss != "square" and not isinstance(limit, MLP | Residual):
+    if loss not in kind.losses:
         raise ValueError(
-            f"loss={loss!r}: a {type(limit).__name__} is solved for loss='square'; for a linear "
-            "network with another loss use MLP or Residual with activation='linear'"
+            f"loss={loss!r}: a {name} is solved for loss='square'; for a linear network with "
+            "another loss use MLP or Residual with activation='linear'"
         )
-    check_targets(loss, **targets)
+    if isinstance(data, Dataset):
+        host = data.on_host
+        check_targets(loss, targets=host.targets, test_targets=host.test_targets)
 
 
-def _check_population(
-    verb: str, limit: RandomFeatures | FeatureLearning, data: Any, training: Any
-) -> None:
-    """The data and trainings of models that learn from a spectrum."""
-    name = type(limit).__name__
-    if not isinstance(data, Spectrum | PowerLaw):
-        raise TypeError(
-            f"data must be a Spectrum or a PowerLaw, which a {name} learns, not {data!r}"
-        )
-    known: tuple[type, ...] = (GradientDescent, GradientFlow)
-    if isinstance(limit, RandomFeatures):
-        known = (*known, OnlineSGD)
-    if not isinstance(training, known):
-        kinds = " or a ".join(kind.__name__ for kind in known)
-        raise TypeError(f"training must be a {kinds}, which train a {name}, not {training!r}")
-    if verb == "simulate" and isinstance(training, GradientFlow):
-        raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
+def _one_of(types: Iterable[type]) -> str:
+    return " or a ".join(kind.__name__ for kind in types)
 
 
 def unmarched(limit: Any, training: Any) -> str | None:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import linear, proportional, scaling
+from dmftcore._simulate import attention, linear, nonlinear, proportional, scaling
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
-from dmftcore._verbs import check_nouns, device_of, fields_to_save
+from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
+from dmftcore.limits import feature_learning, random_features
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
-from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
+from dmftcore.spectrum import AnySpectrum
 from dmftcore.training import GradientDescent, OnlineSGD
 
 __all__ = ["simulate"]
 
 
+class Experiment(NamedTuple):
+    """What `save` may name, and what takes (limit, data, training, options, config)."""
+
+    kernels: tuple[str, ...]
+    train: Callable[[Any, Any, Any, Options, dict[str, Any]], Solution]
+    #: Whether `width` says how many neurons there are, may say it, or must not.
+    width: str = "needed"
+
+
+_NONLINEAR = Experiment(nonlinear.KERNELS, nonlinear.train)
+
+EXPERIMENTS: dict[type, Experiment] = {
+    DeepLinear: Experiment(linear.KERNELS, linear.train),
+    MLP: _NONLINEAR,
+    Residual: _NONLINEAR,
+    ProportionalLinear: Experiment(proportional.KERNELS, proportional.train),
+    AttentionCore: Experiment(attention.KERNELS, attention.train, width="optional"),
+    RandomFeatures: Experiment(random_features.KERNELS, scaling.train, width="refused"),
+    FeatureLearning: Experiment(feature_learning.KERNELS, scaling.train, width="refused"),
+}
+
+
 def simulate(
-    limit: DeepLinear | ProportionalLinear | RandomFeatures | FeatureLearning,
+    limit: Limit,
     data: Dataset | AnySpectrum | None,
     training: GradientDescent | OnlineSGD,
     *,
@@ -53,24 +77,26 @@ def simulate(
 
     Parameters
     ----------
-    limit : DeepLinear, ProportionalLinear, RandomFeatures or FeatureLearning
-        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``. The last two name whole
-        numbers of samples and features.
+    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
+        Which network, of finite depth, with ``gamma > 0`` and ``readout="gd"``. `RandomFeatures` and
+        `FeatureLearning` name whole numbers of samples and features. Of attention the heads or the
+        keys are finite, or both; one of given `parameters` is trained on f itself.
     data : Dataset, Spectrum, PowerLaw or None
-        Training points, and optionally test points; the spectrum of the population for the last
-        two, whose every direction is simulated; None for a `ProportionalLinear`.
+        Training points or sequences, and optionally test points; the spectrum of the population
+        for `RandomFeatures` and `FeatureLearning`, whose every direction is simulated; None for a
+        `ProportionalLinear`.
     training : GradientDescent or OnlineSGD
         Learning rates, momentum, weight decay and number of steps. `OnlineSGD`, which draws
         ``sample_ratio * D`` fresh samples at every step, is for a `ProportionalLinear`, and with a
         batch for `RandomFeatures` of infinitely many samples. For a gradient flow take a small lr:
         its error is of order lr.
     width : int
-        Number N of neurons in every hidden layer; None for the last two limits, which have their
-        number of features. A `ProportionalLinear` has
+        Number N of neurons in every hidden layer. A `ProportionalLinear` has
         ``D = width / width_ratio`` inputs and ``P = sample_ratio * D`` samples, which must be whole
         numbers; the modes of its spectrum have their parts of the D directions, rounded. For
         attention the number N H of all components of keys, which tells the one of heads and keys
-        that the limit leaves infinite.
+        that the limit leaves infinite. `RandomFeatures` and `FeatureLearning` have their number of
+        features instead.
     seeds : int
         Number of networks.
     seed : int
@@ -82,9 +108,11 @@ def simulate(
     kernel_times : sequence of int, optional
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
-    save : {"H", "G", "all"} or sequence of these
-        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv"; of
-        random features "C0" and "CD", of learned ones "C0", "C_w" and "C_u".
+    save : str or sequence of str
+        Two-time kernels to keep, at `kernel_times`; "all" for every one there is: "H" and "G", of an
+        `MLP` or a `Residual` also "Phi"; of a `ProportionalLinear` also "Cp", "CD" and "Cv"; of
+        random features "C0" and "CD", of learned ones "C0", "C_w" and "C_u"; of an `AttentionCore`
+        none.
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -110,30 +138,24 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
-    if isinstance(limit, RandomFeatures | FeatureLearning):
-        if width is not None:
-            raise ValueError(
-                f"width: a {type(limit).__name__} has its number of features; leave width out"
-            )
-        assert isinstance(data, Spectrum | PowerLaw)
-        width, kernels = scaling.width_of(limit, data), scaling.kernels_of(limit)
-    elif width is None:
+    experiment = EXPERIMENTS[type(limit)]
+    if experiment.width == "refused" and width is not None:
+        raise ValueError(
+            f"width: a {type(limit).__name__} has its number of features; leave width out"
+        )
+    if experiment.width == "needed" and width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
-    else:
-        networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
-        kernels = networks.KERNELS
     options = Options(
         width=None if width is None else integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
-        save=fields_to_save(save, kernels),
+        save=fields_to_save(save, experiment.kernels),
         progress=progress,
         device=device_of(data, device),
         checkpoint=Checkpoint.at(checkpoint),
     )
-    if isinstance(data, Dataset):
-        data = data.on_host
+    data = data.on_host if isinstance(data, Dataset) else data
     schedule = options.schedule
     config = {
         "limit": describe(limit),
@@ -149,13 +171,4 @@ def simulate(
         },
         "versions": provenance(),
     }
-    if isinstance(limit, ProportionalLinear):
-        return proportional.train(limit, training, options, config)
-    if isinstance(limit, RandomFeatures | FeatureLearning):
-        assert isinstance(data, Spectrum | PowerLaw)
-        return scaling.train(limit, data, training, options, config)
-    assert isinstance(data, Dataset)
-    assert isinstance(training, GradientDescent)
-    if isinstance(limit, MLP | Residual):
-        return nonlinear.train(limit, data, training, options, config)
-    return linear.train(limit, data, training, options, config)
+    return experiment.train(limit, data, training, options, config)

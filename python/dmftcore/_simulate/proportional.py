@@ -313,6 +313,7 @@ class RandomNetworks(LinearNetworks):
 
 def train(
     limit: ProportionalLinear,
+    _: None,
     training: GradientDescent | OnlineSGD,
     options: Options,
     config: dict[str, Any],

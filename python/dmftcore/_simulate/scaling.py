@@ -32,7 +32,7 @@ from dmftcore.solution import IntArray, Solution
 from dmftcore.spectrum import AnySpectrum, PowerLaw
 from dmftcore.training import GradientDescent, OnlineSGD
 
-__all__ = ["kernels_of", "train", "width_of"]
+__all__ = ["train"]
 
 #: Random streams of a model: its features, its target, and its samples, of which every step of
 #: one-pass training has a stretch.
@@ -42,14 +42,7 @@ FEATURES, TARGET, SAMPLES = 0, 1, 2
 CURVES = ("train_loss", "test_loss")
 
 
-def kernels_of(limit: RandomFeatures | FeatureLearning) -> tuple[str, ...]:
-    """Two-time kernels that a simulation can store."""
-    theory: Any = random_features if isinstance(limit, RandomFeatures) else feature_learning
-    names: tuple[str, ...] = theory.KERNELS
-    return names
-
-
-def width_of(limit: RandomFeatures | FeatureLearning, spectrum: AnySpectrum) -> int:
+def _width(limit: RandomFeatures | FeatureLearning, spectrum: AnySpectrum) -> int:
     """Number of trained features: N, or D of regression on the inputs themselves.
 
     Raises
@@ -390,7 +383,7 @@ def train(
         feature_learning.check_training(training)
     directions = Directions.of(spectrum)
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr)
-    options = replace(options, schedule=schedule)
+    options = replace(options, schedule=schedule, width=_width(limit, spectrum))
     lengths = _lengths(limit, directions, training, options.width)
     plan = _memory_plan(limit, directions, training, options, lengths)
     check_memory(plan, _REMEDIES)

@@ -34,7 +34,7 @@ from dmftcore.richardson import Fields, Tableau
 from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Layers, Solution, TimeArray
 from dmftcore.stiff import FlowNetwork
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientDescent, GradientFlow
 
 __all__ = ["solve_linear_flow"]
 
@@ -68,7 +68,11 @@ SHORT_FLOW = 100.0
 
 
 def solve_linear_flow(
-    limit: DeepLinear, data: Dataset, options: SolveOptions, config: dict[str, Any]
+    limit: DeepLinear,
+    data: Dataset,
+    _: GradientFlow,
+    options: SolveOptions,
+    config: dict[str, Any],
 ) -> Solution:
     """Solve the gradient flow of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()

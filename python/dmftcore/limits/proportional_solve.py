@@ -41,6 +41,7 @@ ROUNDING_TOL = 1e-13
 
 def solve_proportional(
     limit: ProportionalLinear,
+    _: None,
     training: GradientDescent | OnlineSGD,
     options: SolveOptions,
     config: dict[str, Any],
@@ -213,7 +214,7 @@ def _truncation_error(
         with warnings.catch_warnings():
             # The other run is as unstable as this one.
             warnings.simplefilter("ignore", StabilityWarning)
-            reference = solve_proportional(limit, training, other, config)
+            reference = solve_proportional(limit, None, training, other, config)
     except (DivergenceError, MemoryError) as error:
         return {**report, "reason": f"the run at tol = {tol:g} failed: {error}"}
     for name in ("test_loss", "train_loss"):
