@@ -15,6 +15,11 @@ using index = std::ptrdiff_t;
 
 namespace cpu {
 
+// Threads of all operations. Default: DMFTCORE_NUM_THREADS, else the number of processors this
+// process may run on.
+int num_threads();
+void set_num_threads(int count);
+
 // c = a b
 template <class T>
 void causal_matmul(index batch, index n, index block, const T* a, const T* b, T* c);
