@@ -52,10 +52,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     suffixes = {".cpp", ".hpp", ".cu", ".cuh"}
-    files = [*Path("csrc").rglob("*"), *Path("tests").rglob("*")]
+    files = [path for folder in ("csrc", "examples", "tests") for path in Path(folder).rglob("*")]
     sources = sorted(p for p in files if p.suffix in suffixes)
     session.run("clang-format", "--dry-run", "-Werror", *map(str, sources))
-    session.run("gersemi", "--check", "CMakeLists.txt")
+    session.run("gersemi", "--check", "CMakeLists.txt", "examples/cpp/CMakeLists.txt")
 
 
 @nox.session

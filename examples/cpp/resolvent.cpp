@@ -16,8 +16,10 @@ int main() {
 
   double error = 0;
   for (dmftcore::index t = 1; t < steps; ++t)
-    for (dmftcore::index s = 0; s < t; ++s)
-      error = std::fmax(error, std::fabs(r[t * steps + s] / (dt * std::pow(1 + dt, t - s - 1)) - 1));
+    for (dmftcore::index s = 0; s < t; ++s) {
+      const double known = dt * std::pow(1 + dt, t - s - 1);
+      error = std::fmax(error, std::fabs(r[t * steps + s] / known - 1));
+    }
   std::printf("largest relative error: %.1e\n", error);
   return error < 1e-12 ? 0 : 1;
 }

@@ -104,3 +104,7 @@ def lazy_updates(
     velocity: NDArray[float64],
     initial: NDArray[float64],
 ) -> int: ...
+
+# bind_jax.cpp: platform, operation, handler
+
+def jax_targets() -> list[tuple[str, str, object]]: ...
