@@ -104,12 +104,12 @@ class Rates(NamedTuple):
 
 
 class History(NamedTuple):
-    """Kernels over (t, k; s, k'), zero where nothing is known yet."""
+    """Kernels over (t, k; s, k') by layer, zero where nothing is known yet."""
 
-    c: tuple[Array, ...]  # C^1, ..., C^L
-    b: tuple[Array, ...]  # B^0, ..., B^{L-1}
-    g: tuple[Array, ...]  # G^1, ..., G^L
-    h: tuple[Array, ...]  # H^1, ..., H^{L-1}
+    c: Array  # C^1, ..., C^L
+    b: Array  # B^0, ..., B^{L-1}
+    g: Array  # G^1, ..., G^{L+1}
+    h: Array  # H^0, ..., H^{L-1}
     errors: Array  # (times K, P)
 
 
@@ -117,92 +117,97 @@ class History(NamedTuple):
 def _march(gram: Array, targets: Array, rates: Rates, *, depth: int, times: int) -> Array:
     """Losses (times,) for targets (K, P)."""
     outputs, points = targets.shape
-    size = times * outputs
+    length = math.isqrt(times)
+    stretches = -(-times // length)
+    size = stretches * length * outputs
 
-    def kernels(count: int) -> tuple[Array, ...]:
-        return tuple(jnp.zeros((size, size), gram.dtype) for _ in range(count))
+    def kernels(count: int) -> Array:
+        return jnp.zeros((count, size, size), gram.dtype)
 
     def body(history: History, t: Array) -> tuple[History, Array]:
-        return _step(t, history, gram, targets, rates)
+        return _step(t, history, gram, targets, rates, learning=t < times)
 
-    def stretch(history: History, some_times: Array) -> tuple[History, Array]:
-        return lax.scan(body, history, some_times)
-
-    # A stretch is computed again when its derivative is asked for.
-    again = jax.checkpoint(stretch)
-    length = max(1, math.isqrt(times))
-    whole = times // length * length
     history = History(
         kernels(depth),
         kernels(depth),
+        kernels(depth + 1),
         kernels(depth),
-        kernels(depth - 1),
         jnp.zeros((size, points), gram.dtype),
     )
-    history, losses = lax.scan(again, history, jnp.arange(whole).reshape(-1, length))
-    _, rest = again(history, jnp.arange(whole, times))
-    return jnp.concatenate([losses.reshape(-1), rest])
+    # A stretch is computed again when its derivative is asked for.
+    stretch = jax.checkpoint(partial(lax.scan, body))
+    times_of = jnp.arange(stretches * length).reshape(stretches, length)
+    _, losses = lax.scan(stretch, history, times_of)
+    return losses.reshape(-1)[:times]
 
 
 def _step(
-    t: Array, history: History, gram: Array, targets: Array, rates: Rates
+    t: Array, history: History, gram: Array, targets: Array, rates: Rates, *, learning: Array
 ) -> tuple[History, Array]:
-    """Append the rows of step t: gradients downwards, errors, features upwards."""
-    c, b, g, h = (list(kernels) for kernels in history[:-1])
-    errors = history.errors
+    """Append the rows of step t: gradients downwards, errors, features upwards.
+
+    The kernels are known up to the step before; what the new rows and columns add to a product is
+    the block of column t.
+    """
     kept, learned, g2 = rates
-    depth, outputs = len(c), len(targets)
-    time = jnp.arange(len(errors)) // outputs
+    outputs, points = targets.shape
+    time = jnp.arange(len(history.errors)) // outputs
     known, earlier = time <= t, time < t
+    nothing = jnp.zeros((outputs, len(time)), gram.dtype)
 
     def response(rows: Array, kernel_rows: Array) -> Array:
         return kept * rows + learned * jnp.where(earlier, kernel_rows, 0)
 
-    def with_rows(kernel: Array, rows: Array) -> Array:
-        return lax.dynamic_update_slice(kernel, rows, (t * outputs, 0))
+    def now(block: Array) -> Array:
+        return lax.dynamic_update_slice(nothing, block, (0, t * outputs))
 
-    def with_cross(kernel: Array, rows: Array) -> Array:
-        return lax.dynamic_update_slice(with_rows(kernel, rows), rows.T, (0, t * outputs))
+    Rows = tuple[Array, Array]
 
-    def through_h(rows: Array, layer: int) -> Array:
-        """Rows times H^layer, where H^0 = E K E^T has a low rank."""
-        if layer:
-            return rows @ h[layer - 1]
-        return (rows @ errors @ gram) @ errors.T
+    def downwards(above: Rows, layer: tuple[Array, ...]) -> tuple[Rows, Rows]:
+        """Rows of B^{l-1}, G^l from those of B^l, G^{l+1}."""
+        (b_above, g_above), (c, b, g, h) = above, layer
+        d = response(b_above, g_above)
+        b_rows = d + g2 * ((d @ c) @ b)
+        bc = g2 * (b_rows @ c)
+        sg = kept * (g_above + bc @ g + now(bc @ g_above.T))
+        back = sg @ c.T + kept * (b_rows @ h)
+        g_rows = jnp.where(known, sg + g2 * (back @ b.T + now(back @ b_rows.T)), 0)
+        return (b_rows, g_rows), (b_rows, g_rows)
 
-    def through_g(rows: Array, layer: int) -> Array:
-        """Rows times the G above a layer of the list, of which G^{L+1} adds up over time."""
-        if layer + 1 < depth:
-            return rows @ g[layer + 1]
-        return rows.reshape(outputs, -1, outputs).sum(axis=1) @ top
+    def upwards(below: Rows, layer: tuple[Array, ...]) -> tuple[Rows, Rows]:
+        """Rows of A^l, H^l from those of A^{l-1}, H^{l-1}; on the way those of C^l."""
+        (a_below, h_below), (c, b, g, h) = below, layer
+        c_rows = response(a_below, h_below)
+        cb = c_rows @ b
+        q = kept * (h_below @ b.T) + c_rows @ g
+        a_rows = c_rows + g2 * (cb @ c)
+        streamed = kept * (h_below + g2 * (cb @ h + now(cb @ h_below.T)))
+        h_rows = jnp.where(known, streamed + g2 * (q @ c.T + now(q @ c_rows.T)), 0)
+        return (a_rows, h_rows), (c_rows, h_below)
 
+    c, b, g, h, errors = history
     # G^{L+1} = 1 in the outputs.
-    top = jnp.tile(jnp.eye(outputs, dtype=gram.dtype), len(errors) // outputs)
-    b_rows, g_rows = jnp.zeros_like(top), jnp.where(known, top, 0)
-    # The list index i is layer i + 1 of C, G, and layer i of B.
-    for i in reversed(range(depth)):
-        d_rows = response(b_rows, g_rows)
-        b_rows = d_rows + g2 * ((d_rows @ c[i]) @ b[i])
-        b[i] = with_rows(b[i], b_rows)
-        bc = g2 * (b_rows @ c[i])
-        sg = kept * (g_rows + through_g(bc, i))
-        back = sg @ c[i].T + kept * through_h(b_rows, i)
-        g_rows = jnp.where(known, sg + g2 * (back @ b[i].T), 0)
-        g[i] = with_cross(g[i], g_rows)
+    top = jnp.where(known, jnp.tile(jnp.eye(outputs, dtype=gram.dtype), len(time) // outputs), 0)
+    bottom, (b_rows, g_rows) = lax.scan(downwards, (nothing, top), (c, b, g[1:], h), reverse=True)
+    # A step that only fills the last stretch has no errors: it cannot overflow.
+    new = jnp.where(learning, targets - response(*bottom) @ errors @ gram, 0)
+    errors = lax.dynamic_update_slice(errors, new, (t * outputs, 0))
+    start = (nothing, new @ gram @ errors.T)
+    _, (c_rows, h_rows) = lax.scan(upwards, start, (c, b, g[:-1], h))
 
-    now = targets - response(b_rows, g_rows) @ errors @ gram
-    errors = with_rows(errors, now)
-    h_rows, a_rows = now @ gram @ errors.T, jnp.zeros_like(top)
-    for i in range(depth):
-        if i:
-            h[i - 1] = with_cross(h[i - 1], h_rows)
-        c_rows = response(a_rows, h_rows)
-        c[i] = with_rows(c[i], c_rows)
-        if i + 1 < depth:
-            cb = c_rows @ b[i]
-            q = kept * (h_rows @ b[i].T) + c_rows @ g[i]
-            a_rows = c_rows + g2 * (cb @ c[i])
-            new = kept * (h_rows + g2 * through_h(cb, i)) + g2 * (q @ c[i].T)
-            h_rows = jnp.where(known, new, 0)
-    loss = jnp.sum(now**2) / (2 * len(gram))
-    return History(tuple(c), tuple(b), tuple(g), tuple(h), errors), loss
+    def with_rows(kernels: Array, rows: Array) -> Array:
+        return lax.dynamic_update_slice(kernels, rows, (0, t * outputs, 0))
+
+    def with_cross(kernels: Array, rows: Array) -> Array:
+        columns = jnp.swapaxes(rows, 1, 2)
+        return lax.dynamic_update_slice(with_rows(kernels, rows), columns, (0, 0, t * outputs))
+
+    g_rows = jnp.concatenate([g_rows, top[None]])
+    history = History(
+        with_rows(c, c_rows),
+        with_rows(b, b_rows),
+        with_cross(g, g_rows),
+        with_cross(h, h_rows),
+        errors,
+    )
+    return history, jnp.sum(new**2) / (2 * points)
