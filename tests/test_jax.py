@@ -148,6 +148,7 @@ def test_vmap_against_a_loop(name, axes):
     # Columns that are merged are summed in the same order, in another kernel perhaps.
     close(found, expected, 1e-14)
 
+    @jax.jit
     def gradients(*arrays):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(ours(*a, block=3))), argnums=range(count))(
             *arrays
@@ -213,14 +214,14 @@ def test_gradients_and_tangents(name, block, batch):
     every = tuple(range(len(arrays)))
     for found, expected in zip(
         jax.jit(jax.grad(scalar(ours, block), argnums=every))(*arrays),
-        jax.grad(scalar(plain, block), argnums=every)(*arrays),
+        jax.jit(jax.grad(scalar(plain, block), argnums=every))(*arrays),
         strict=True,
     ):
         assert np.abs(expected).max() > 0.1
         close(found, expected)
     for found, expected in zip(
-        jax.jvp(partial(ours, block=block), arrays, tangents),
-        jax.jvp(partial(plain, block=block), arrays, tangents),
+        jax.jit(partial(jax.jvp, partial(ours, block=block)))(arrays, tangents),
+        jax.jit(partial(jax.jvp, partial(plain, block=block)))(arrays, tangents),
         strict=True,
     ):
         close(found, expected)
@@ -251,10 +252,10 @@ def test_second_derivatives(name):
 
         return jax.grad(slope, argnums=every)(*arrays)
 
-    expected = forward_over_reverse(plain)
+    expected = jax.jit(forward_over_reverse, static_argnums=0)(plain)
     assert max(np.abs(e).max() for e in expected) > 0.1
     for order in (forward_over_reverse, reverse_over_forward, reverse_over_reverse):
-        for found, e in zip(order(ours), expected, strict=True):
+        for found, e in zip(jax.jit(order, static_argnums=0)(ours), expected, strict=True):
             close(found, e)
 
 

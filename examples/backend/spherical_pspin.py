@@ -5,7 +5,8 @@ temperature T from equilibrium at 1/b (b = 0: from a random state). Its correlat
 obey (Cugliandolo and Kurchan 1993)
 
     S(t,u) = f''(C(t,u)) R(t,u),   D(t,u) = f'(C(t,u))
-    dC(t,s)/dt = -z(t) C(t,s) + int_0^t S(t,u) C(u,s) du + int_0^s D(t,u) R(s,u) du + b D(t,0) C(s,0)
+    dC(t,s)/dt = -z(t) C(t,s) + int_0^t S(t,u) C(u,s) du
+                 + int_0^s D(t,u) R(s,u) du + b D(t,0) C(s,0)
     dR(t,s)/dt = -z(t) R(t,s) + int_s^t S(t,u) R(u,s) du
     z(t)       = T + int_0^t (S(t,u) C(t,u) + D(t,u) R(t,u)) du + b D(t,0) C(t,0)
 
