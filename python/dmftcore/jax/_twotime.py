@@ -234,8 +234,8 @@ def _matmul_left(bar: Array, a: Array, b: Array, *, block: int) -> Array:
 
 
 def _matmul_right(bar: Array, a: Array, b: Array, *, block: int) -> Array:
-    """The causal part of a^T bar."""
-    return _causal(_apply_transposed(a, _causal(bar, block), strict=0, block=block), block)
+    """The causal part of a^T bar, to which only that of bar contributes."""
+    return _causal(_apply_transposed(a, bar, strict=0, block=block), block)
 
 
 def _apply_left(bar: Array, k: Array, g: Array, *, strict: int, block: int) -> Array:
@@ -271,8 +271,7 @@ def _solve_by_b(tangent: Array, x: Array, a: Array, b: Array, *, block: int) -> 
 def _solve_transpose(bar: Array, a: Array, b: Array, *, block: int) -> list[Array]:
     if isinstance(bar, ad.Zero):
         return [None, ad.Zero(b.aval)]
-    whole = _solve_transposed(a, _causal(bar, block), block=block)
-    return [None, _causal(whole, block)]
+    return [None, _causal(_solve_transposed(a, bar, block=block), block)]
 
 
 def _solve_dense_by_a(tangent: Array, x: Array, a: Array, b: Array, *, block: int) -> Array:
