@@ -1,5 +1,6 @@
 // Operations on device memory: addresses and sizes as integers, which dmftcore._device takes from
-// arrays it has checked. A submodule for each type: _core.cuda.float64, _core.cuda.float32.
+// arrays it has checked. A submodule for each type: _core.cuda.float64, _core.cuda.float32; and
+// complex128, for what has results of this type.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -66,6 +67,9 @@ void register_device(py::module_& m) {
   py::module_ cuda = m.def_submodule("cuda", "Operations on device memory.");
   define_operations<double>(cuda.def_submodule("float64"));
   define_operations<float>(cuda.def_submodule("float32"));
+  py::module_ complexes = cuda.def_submodule("complex128");
+  define(complexes, "spectral_kappa", &cuda::spectral_kappa);
+  define(complexes, "spectral_two_point", &cuda::spectral_two_point);
 }
 
 } // namespace dmftcore

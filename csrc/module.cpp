@@ -8,6 +8,7 @@ void register_threads(py::module_&);
 void register_twotime(py::module_&);
 void register_growing(py::module_&);
 void register_jax(py::module_&);
+void register_spectral(py::module_&);
 void register_device(py::module_&); // where CUDA was built
 } // namespace dmftcore
 
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   dmftcore::register_twotime(m);
   dmftcore::register_growing(m);
   dmftcore::register_jax(m);
+  dmftcore::register_spectral(m);
 #ifdef DMFTCORE_HAS_CUDA
   dmftcore::register_device(m);
 #endif

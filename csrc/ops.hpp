@@ -1,13 +1,15 @@
-// The C++ contract of every operation on two-time kernels: pointers, sizes, strides.
+// The C++ contract of every operation: pointers, sizes, strides.
 //
-// Matrices are row-major. A whole-matrix operation works on `batch` contiguous n x n matrices and
-// reads row i of a causal one for the columns j < (i / block + 1) * block only; its causal results
-// are exact zero beyond. Results are written completely and never read, and overlap no argument.
-// Every operation is instantiated for T = float and double and gives the same bits for any number
-// of threads.
+// Two-time kernels. Matrices are row-major. A whole-matrix operation works on `batch` contiguous n
+// x n matrices and reads row i of a causal one for the columns j < (i / block + 1) * block only;
+// its causal results are exact zero beyond. Results are written completely and never read, and
+// overlap no argument. Every operation is instantiated for T = float and double and gives the same
+// bits for any number of threads.
 #pragma once
 
 #include <cstddef>
+
+#include "complex.hpp"
 
 namespace dmftcore {
 
@@ -75,6 +77,21 @@ template <class T>
 void rows_causal_batch(index batch, index n, bool transposed, const T* x, const T* a, index ld,
                        T* y);
 
+// Random matrices (dmftcore.spectral), of P samples and N features, either of which may be
+// infinite; lam: m eigenvalues > 0.
+
+// kappa(z) for Im z >= 0, not z <= 0;  mu: multiplicities. NaN where it was not found.
+void spectral_kappa(index nz, index m, const double* lam, const double* mu, double samples,
+                    double features, const complex* z, complex* kappa);
+
+// Two-point functions on the grids of n1 x n2 parameters, for each of `batch`. one1 is three arrays
+// (batch, n1): kappa, R1, R3; one2 alike. The weights are rows of m: mu lam, mu, lam w^2, w^2, and
+// with the diagonal of an observable also mu obs, obs w^2; otherwise `observable` is null.
+void spectral_two_point(index batch, index n1, index n2, index m, const double* lam,
+                        const double* weights, double samples, double features,
+                        double noise_variance, const complex* one1, const complex* one2,
+                        complex* test, complex* train, complex* observable);
+
 } // namespace cpu
 
 // The same operations on device memory, queued on a stream (a cudaStream_t). They return before
@@ -129,6 +146,14 @@ void rows_low_rank(Stream stream, index m, index n, index k, const T* x, const T
 template <class T>
 void rows_causal_batch(Stream stream, index batch, index n, bool transposed, const T* x, const T* a,
                        index ld, T* y);
+
+void spectral_kappa(Stream stream, index nz, index m, const double* lam, const double* mu,
+                    double samples, double features, const complex* z, complex* kappa);
+
+void spectral_two_point(Stream stream, index batch, index n1, index n2, index m, const double* lam,
+                        const double* weights, double samples, double features,
+                        double noise_variance, const complex* one1, const complex* one2,
+                        complex* test, complex* train, complex* observable);
 
 } // namespace cuda
 } // namespace dmftcore

@@ -230,13 +230,17 @@ class Library:
     order: str
 
     def call(self, name, dtype, *arguments):
-        """exports' NAME_DTYPE; arrays are passed as pointers, numbers as index."""
+        """exports' NAME_DTYPE; arrays are passed as pointers, integers as index."""
         function = getattr(self.functions, f"{name}_{np.dtype(dtype).name}")
         function.restype = ctypes.c_char_p
         self.functions.set_order(ORDERS.index(self.order))
         error = function(
             *(
-                ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_ssize_t(a)
+                ctypes.c_void_p(a.ctypes.data)
+                if isinstance(a, np.ndarray)
+                else ctypes.c_double(a)
+                if isinstance(a, float)
+                else ctypes.c_ssize_t(a)
                 for a in arguments
             )
         )

@@ -1,6 +1,7 @@
-"""Every operation of dmftcore.twotime as clear loops: the definition the implementations follow.
+"""Every operation as clear loops: the definition the implementations follow.
 
-Matrices without batch axes; only those elements are read that an implementation may read.
+Two-time kernels: matrices without batch axes; only those elements are read that an implementation
+may read. Random matrices: one parameter, or one pair of them, at a time.
 """
 
 import numpy as np
@@ -116,3 +117,48 @@ def rows_causal_batch(x, a, transposed=False):
     for k in range(len(x)):
         y[k] = product(x[k : k + 1], a[k])[0]
     return y
+
+
+def spectral_kappa(z, lam, mu, samples, features, sweeps=200_000):
+    """kappa(z) for Im z > 0 or z > 0, by maps of the upper half plane into itself.
+
+    kappa1 = z + kappa1 df(kappa) / P, and in it kappa = kappa1 + kappa df(kappa) / N.
+    """
+
+    def df(kappa):
+        return sum(m * x / (x + kappa) for x, m in zip(lam, mu, strict=True))
+
+    kappa = kappa1 = complex(z)
+    for _ in range(sweeps):
+        before = kappa1
+        for _ in range(sweeps):
+            inner = kappa
+            kappa = kappa1 + kappa * df(kappa) / features
+            if abs(kappa - inner) <= 1e-15 * abs(kappa):
+                break
+        kappa1 = z + kappa1 * df(kappa) / samples
+        if abs(kappa1 - before) <= 1e-15 * abs(kappa1):
+            return kappa
+    raise ArithmeticError(f"no convergence at z = {z}")
+
+
+def spectral_two_point(kappas, R1s, lam, mu, target, samples, features, noise, observable):
+    """test, train and observable at a pair of parameters, by their sums over the modes."""
+    (k1, k2), (first, second) = kappas, R1s
+    modes = list(zip(lam, mu, target, observable, strict=True))
+
+    def total(weight):
+        return sum(weight(*mode) / ((mode[0] + k1) * (mode[0] + k2)) for mode in modes)
+
+    P, N = samples, features
+    G1 = total(lambda x, m, w, o: m * x)
+    G2 = total(lambda x, m, w, o: m * x * x)
+    S1 = k1 * k2 * total(lambda x, m, w, o: x * w)
+    S2 = total(lambda x, m, w, o: x * x * w)
+    den = (1 - G2 * (1 / P)) * (1 - G2 * (1 / N)) - k1 * k2 * G1**2 * (1 / (N * P))
+    test = ((S1 + noise) * (1 - G2 * (1 / N)) + k1 * k2 * G1 * S2 * (1 / N)) / den
+    C3 = (S2 * (1 - G2 * (1 / P)) + G1 * (S1 + noise) * (1 / P)) * (1 / N) / den
+    value = k1 * k2 * (
+        total(lambda x, m, w, o: o * w) + C3 * total(lambda x, m, w, o: m * o)
+    ) + test * (1 / P) * total(lambda x, m, w, o: m * o * x)
+    return test, first * second * test, value

@@ -69,7 +69,7 @@ def test_nothing_but_the_package_is_installed(prefix):
     installed = {str(p.relative_to(prefix)) for p in prefix.rglob("*") if p.is_file()}
     package = {p for p in installed if "cmake/dmftcore/dmftcore" in p}
     libraries = {p for p in installed if p.endswith("libdmftcore.a")}
-    headers = {"include/dmftcore/ops.hpp", "include/dmftcore/cuda/error.hpp"}
+    headers = {f"include/dmftcore/{name}.hpp" for name in ("complex", "ops", "cuda/error")}
     assert package
     assert libraries
     assert installed == package | libraries | headers

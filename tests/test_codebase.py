@@ -23,8 +23,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = (
     {"_core"},
     {"_arrays", "_device", "_optional", "_provenance", "_shapes", "_validate", "errors"},
+    {"spectrum"},
     {"jax", "spectral", "twotime"},
-    {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
+    {"activations", "data", "observables", "solution", "training", "worth"},
     {
         "chain",
         "checkpoint",

@@ -45,6 +45,7 @@ CONSTANTS = {
     "S64": "XLA_FFI_DataType_S64",
     "F32": "XLA_FFI_DataType_F32",
     "F64": "XLA_FFI_DataType_F64",
+    "C128": "XLA_FFI_DataType_C128",
     "BUFFER": "XLA_FFI_ArgType_BUFFER",
     "SCALAR": "XLA_FFI_AttrType_SCALAR",
     "INVALID_ARGUMENT": "XLA_FFI_Error_Code_INVALID_ARGUMENT",

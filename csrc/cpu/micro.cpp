@@ -9,6 +9,7 @@ namespace dmftcore::cpu {
   extern const ProductKernels<double> product_double;                                              \
   extern const ProductKernels<float> product_float;                                                \
   extern const NetworkKernels network;                                                             \
+  extern const SpectralKernels spectral;                                                           \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -48,5 +49,6 @@ template <> const ProductKernels<float>& product_kernels() {
   return DMFTCORE_CHOOSE(product_float);
 }
 const NetworkKernels& network_kernels() { return DMFTCORE_CHOOSE(network); }
+const SpectralKernels& spectral_kernels() { return DMFTCORE_CHOOSE(spectral); }
 
 } // namespace dmftcore::cpu

@@ -84,9 +84,33 @@ struct NetworkKernels {
                                     double* y);
 };
 
+// Sums over the modes of a spectrum for many complex kappa (spectral_sums.hpp).
+struct SpectralSweep {
+  const double* lam;
+  const double* weights[2];
+  const double* kappa[4]; // real and imaginary parts of kappa, and of kappa' where pairs are summed
+  index count;            // of kappa; a multiple of LANES_MOST
+  double* totals;         // four for each kappa, `count` apart, and
+  double* errors;         // what their rounding has left out
+};
+
+// What a number of kappa is padded to: the lanes of the widest vectors.
+constexpr index LANES_MOST = 8;
+
+struct SpectralKernels {
+  // Takes the modes begin <= k < end.
+  using Sweep = void (*)(const SpectralSweep&, index begin, index end);
+  // Fast: several modes share one division, for which |lam + kappa| must lie in 1e-37..1e37.
+  struct Sum {
+    Sweep fast, safe;
+  };
+  Sum slopes, moments, pairs;
+};
+
 // The tables of the level in use (isa.hpp).
 template <class T> const RowKernels<T>& row_kernels();
 template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
+const SpectralKernels& spectral_kernels();
 
 } // namespace dmftcore::cpu

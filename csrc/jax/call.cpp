@@ -44,13 +44,18 @@ Call::Call(const CallFrame& frame, int arguments) : frame_(frame) {
   require(std::all_of(frame.args.types, frame.args.types + arguments, is_buffer) &&
               is_buffer(frame.rets.types[0]),
           "arguments and results must be arrays");
-  for (int i = 1; i < arguments; ++i)
-    require(buffer(i).dtype == dtype(), "the arguments must have one dtype");
-  require(result().dtype == dtype(), "the result must have the dtype of the arguments");
-  // A result has the shape of the last argument, in all of our operations.
+  // A result is like the last argument, in all of our operations.
   const Buffer& last = buffer(arguments - 1);
-  require(result().rank == last.rank && same_axes(result(), last, last.rank),
-          "the result must have the shape of the last argument");
+  require(result().dtype == last.dtype && result().rank == last.rank &&
+              same_axes(result(), last, last.rank),
+          "the result must have the shape and the dtype of the last argument");
+}
+
+int Call::dtype() const {
+  const int first = buffer(0).dtype;
+  for (int i = 1; i < frame_.args.size; ++i)
+    require(buffer(i).dtype == first, "the arguments must have one dtype");
+  return first;
 }
 
 index Call::attribute(const char* name) const {

@@ -23,8 +23,8 @@ class Call {
 public:
   Call(const CallFrame& frame, int arguments);
 
-  // The type of all buffers.
-  int dtype() const { return buffer(0).dtype; }
+  // The type of all buffers, which must have one.
+  int dtype() const;
   const Buffer& buffer(int argument) const {
     return *static_cast<const Buffer*>(frame_.args.args[argument]);
   }

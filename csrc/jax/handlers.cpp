@@ -70,8 +70,32 @@ template <class T, auto OPERATION> struct Apply {
 // The handler of an operation that is instantiated for both types.
 template <class DOUBLE, class FLOAT> Error* handle(CallFrame* frame) {
   return guarded(frame, DOUBLE::ARGUMENTS, [](const Call& call) {
-    require(call.dtype() == F64 || call.dtype() == F32, "arrays must be float64 or float32");
-    call.dtype() == F64 ? DOUBLE::call(call) : FLOAT::call(call);
+    const int dtype = call.dtype();
+    require(dtype == F64 || dtype == F32, "arrays must be float64 or float32");
+    dtype == F64 ? DOUBLE::call(call) : FLOAT::call(call);
+  });
+}
+
+// kappa(z) of populations lam, mu (*batch, m), sizes (*batch) and parameters z (*batch, *any).
+Error* spectral_kappa(CallFrame* frame) {
+  return guarded(frame, 5, [](const Call& call) {
+    const Buffer &lam = call.buffer(0), &z = call.buffer(4);
+    require(lam.rank >= 1 && z.dtype == C128, "lam must be (*batch, m) and z complex128");
+    const std::int64_t axes = lam.rank - 1;
+    for (int i = 0; i < 4; ++i) {
+      const Buffer& real = call.buffer(i);
+      require(real.dtype == F64 && same_axes(real, lam, i < 2 ? lam.rank : axes),
+              "lam, mu must be (*batch, m), samples and features (*batch), of float64");
+    }
+    require(same_axes(z, lam, axes), "z must be (*batch, *any)");
+    index batch = 1, count = 1;
+    for (std::int64_t d = 0; d < axes; ++d) batch *= static_cast<index>(lam.dims[d]);
+    for (std::int64_t d = axes; d < z.rank; ++d) count *= static_cast<index>(z.dims[d]);
+    const index m = static_cast<index>(lam.dims[axes]);
+    for (index i = 0; i < batch; ++i)
+      cpu::spectral_kappa(count, m, call.input<double>(0) + i * m, call.input<double>(1) + i * m,
+                          call.input<double>(2)[i], call.input<double>(3)[i],
+                          call.input<complex>(4) + i * count, call.output<complex>() + i * count);
   });
 }
 
@@ -93,6 +117,7 @@ template <class DOUBLE, class FLOAT> Error* handle(CallFrame* frame) {
 const std::vector<Target>& targets() {
   static const std::vector<Target> all = {
       DMFTCORE_TARGETS("cpu", cpu),
+      {"cpu", "spectral_kappa", spectral_kappa},
 #ifdef DMFTCORE_HAS_CUDA
       DMFTCORE_TARGETS("CUDA", cuda),
 #endif

@@ -16,7 +16,7 @@ namespace dmftcore::xla {
 constexpr int MAJOR = 0, OLDEST_MINOR = 1, NEWEST_MINOR = 3;
 
 // Enumerations are int: of types of numbers,
-constexpr int S64 = 5, F32 = 11, F64 = 12;
+constexpr int S64 = 5, F32 = 11, F64 = 12, C128 = 18;
 // of arguments, results and attributes,
 constexpr int BUFFER = 1, SCALAR = 3;
 // of errors,

@@ -12,12 +12,13 @@ Three nouns, three verbs, one result::
     experiment = dc.simulate(limit, data, training, width=1000, seeds=4)
     grid = dc.sweep(dc.solve, limit=[limit, ...], data=data, training=training)
 
-The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`.
+The operations on two-time kernels that the solvers stand on are in `dmftcore.twotime`, those on the
+resolvents of random matrices in `dmftcore.spectral`.
 """
 
 from importlib.metadata import version
 
-from dmftcore import twotime
+from dmftcore import spectral, twotime
 from dmftcore._core import cuda_status, get_num_threads, set_num_threads
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
@@ -53,6 +54,7 @@ __all__ = [
     "set_num_threads",
     "simulate",
     "solve",
+    "spectral",
     "sweep",
     "twotime",
 ]

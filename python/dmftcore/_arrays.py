@@ -20,7 +20,15 @@ from dmftcore._device import DeviceCore
 from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
 
-__all__ = ["arguments", "device_library", "device_memory", "namespace", "to_device", "to_host"]
+__all__ = [
+    "arguments",
+    "device_library",
+    "device_memory",
+    "namespace",
+    "parameters",
+    "to_device",
+    "to_host",
+]
 
 #: Device type of CUDA memory in DLPack.
 DLPACK_CUDA = 2
@@ -154,12 +162,46 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
                 f"{first} is {reference.dtype} but {name} is {array.dtype}; all arrays must have "
                 f"one dtype: pass {library.to_dtype_of.format(name, first)}"
             )
-        if not library.in_one_place(array, reference):
-            raise TypeError(
-                f"{first} is on {library.place(reference)} but {name} is on "
-                f"{library.place(array)}; all arrays must be on one device"
-            )
+        _check_place(first, reference, name, array, library)
     return library.core(reference), *(array for _, array in given)
+
+
+def parameters(**values: Any) -> tuple[Any, ...]:
+    """The core that computes with complex parameters, and the parameters as complex128 arrays.
+
+    They are numbers, or complex128 or float64 arrays of numpy, or of cupy.
+
+    Raises
+    ------
+    TypeError
+        Neither; strided, Fortran-ordered, of another dtype; a mixture of libraries or devices.
+    """
+    given = {
+        name: None
+        if isinstance(value, complex | float | int) and not isinstance(value, bool)
+        else _recognised(name, value)
+        for name, value in values.items()
+    }
+    arrays = [(name, *one) for name, one in given.items() if one is not None]
+    for name, library, array in arrays:
+        if library is _TORCH:
+            raise TypeError(f"{name} is a torch tensor; pass cupy.asarray({name})")
+        if str(array.dtype) not in ("complex128", "float64"):
+            raise TypeError(
+                f"{name} must be complex128 or float64, not {array.dtype}; pass "
+                f"{name}.astype({library.name}.complex128)"
+            )
+        _check_contiguous(name, library, array)
+        first, reference_library, reference = arrays[0]
+        if library is not reference_library:
+            _refuse_mixture(first, reference_library, name, library)
+        _check_place(first, reference, name, array, library)
+    xp = namespace(arrays[0][2]) if arrays else np
+    results = [
+        xp.asarray(values[name] if one is None else one[1], dtype=xp.complex128)
+        for name, one in given.items()
+    ]
+    return _core if xp is np else _CUPY.core(arrays[0][2].astype(xp.complex128)), *results
 
 
 def _are_plain(first: Any, *others: Any) -> bool:
@@ -214,6 +256,10 @@ def _check_one(name: str, library: Library, array: Any) -> None:
                 else f"pass {library.to_float64.format(name)}"
             )
         )
+    _check_contiguous(name, library, array)
+
+
+def _check_contiguous(name: str, library: Library, array: Any) -> None:
     if not library.is_contiguous(array):
         transposed = library is not _TORCH and array.flags.f_contiguous
         order = "Fortran-ordered" if transposed else "strided"
@@ -221,6 +267,14 @@ def _check_one(name: str, library: Library, array: Any) -> None:
         raise TypeError(
             f"{name} must be C-contiguous, but is {order} with shape {tuple(array.shape)} and "
             f"strides {strides}; pass {library.to_contiguous.format(name)}"
+        )
+
+
+def _check_place(first: str, reference: Any, name: str, array: Any, library: Library) -> None:
+    if not library.in_one_place(array, reference):
+        raise TypeError(
+            f"{first} is on {library.place(reference)} but {name} is on "
+            f"{library.place(array)}; all arrays must be on one device"
         )
 
 

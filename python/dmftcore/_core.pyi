@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from numpy import float32, float64, int64
+from numpy import complex128, float32, float64, int64
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", float64, float32)
@@ -46,8 +46,8 @@ def rows_causal_batch(
     x: NDArray[_Float], a: NDArray[_Float], transposed: bool
 ) -> NDArray[_Float]: ...
 
-# bind_device.cpp, where CUDA was built: a namespace for each type, float64 and float32, with the
-# operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
+# bind_device.cpp, where CUDA was built: a namespace for each type, float64, float32 and complex128,
+# with the operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
 
 cuda: Any
 
@@ -108,3 +108,22 @@ def lazy_updates(
 # bind_jax.cpp: platform, operation, handler
 
 def jax_targets() -> list[tuple[str, str, object]]: ...
+
+# bind_spectral.cpp
+
+def spectral_kappa(
+    z: NDArray[complex128],
+    lam: NDArray[float64],
+    mu: NDArray[float64],
+    samples: float,
+    features: float,
+) -> NDArray[complex128]: ...
+def spectral_two_point(
+    one1: NDArray[complex128],
+    one2: NDArray[complex128],
+    lam: NDArray[float64],
+    weights: NDArray[float64],
+    samples: float,
+    features: float,
+    noise_variance: float,
+) -> tuple[NDArray[complex128], NDArray[complex128], NDArray[complex128] | None]: ...

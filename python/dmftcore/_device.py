@@ -22,7 +22,7 @@ class DeviceCore:
     Attributes
     ----------
     dtype : str
-        "float64" or "float32".
+        "float64", "float32" or "complex128", of the results.
     device : int
         Number of the device.
     stream : int
@@ -92,6 +92,31 @@ class DeviceCore:
         self._run("rows_causal_batch", *x.shape, bool(transposed), x, a, a.shape[1], y)
         return y
 
+    def spectral_kappa(self, z: Any, lam: Any, mu: Any, samples: float, features: float) -> Any:
+        kappa = self.empty(z.shape)
+        sizes = len(z), len(lam)
+        self._run("spectral_kappa", *sizes, lam, mu, float(samples), float(features), z, kappa)
+        return kappa
+
+    def spectral_two_point(
+        self,
+        one1: Any,
+        one2: Any,
+        lam: Any,
+        weights: Any,
+        samples: float,
+        features: float,
+        noise_variance: float,
+    ) -> tuple[Any, Any, Any]:
+        (batch, n1), n2 = one1.shape[1:], one2.shape[2]
+        test, train = self.empty((batch, n1, n2)), self.empty((batch, n1, n2))
+        observable = self.empty((batch, n1, n2)) if len(weights) == 6 else None
+        numbers = float(samples), float(features), float(noise_variance)
+        results = test, train, 0 if observable is None else observable
+        sizes = batch, n1, n2, len(lam)
+        self._run("spectral_two_point", *sizes, lam, weights, *numbers, one1, one2, *results)
+        return test, train, observable
+
     def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
         c = self.empty(a.shape)
         self._run(name, *_sizes(a), int(block), a, b, c)
@@ -112,7 +137,7 @@ class DeviceCore:
         function(
             self.device,
             self.stream,
-            *[one if isinstance(one, int) else address(one) for one in arguments],
+            *[one if isinstance(one, int | float) else address(one) for one in arguments],
         )
 
 

@@ -15,6 +15,7 @@ JAX program do not do; inside ``lax.scan`` use `causal_apply` on the whole histo
 """
 
 from dmftcore.jax._deep_linear import deep_linear_loss
+from dmftcore.jax._spectral import Modes, deterministic_equivalent, two_point
 from dmftcore.jax._twotime import (
     causal_apply,
     causal_matmul,
@@ -24,10 +25,13 @@ from dmftcore.jax._twotime import (
 )
 
 __all__ = [
+    "Modes",
     "causal_apply",
     "causal_matmul",
     "causal_solve",
     "congruence",
     "deep_linear_loss",
+    "deterministic_equivalent",
     "resolvent",
+    "two_point",
 ]
