@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dmftcore.jax._primitive import primitive
 from dmftcore.spectral import DeterministicEquivalent, TwoPoint
 from dmftcore.spectral.arguments import Population
