@@ -73,8 +73,8 @@ def deep_linear_loss(
 
     Notes
     -----
-    26 L (steps K)^3 flops and 32 L (steps K)^2 bytes (float64). Reverse differentiation computes the
-    march a second time, and keeps about 2 sqrt(steps) copies of these bytes.
+    26 L (steps K)^3 flops and 32 L (steps K)^2 bytes (float64). Reverse differentiation marches a
+    second time, and keeps about 2 sqrt(steps) copies of these bytes.
     """
     gram, targets = _arrays(gram=gram, targets=targets)
     depth = integer("depth", depth, at_least=1)
