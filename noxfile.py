@@ -25,6 +25,9 @@ CORE_TESTS = (
     "test_twotime*.py",
 )
 
+#: Tests that call the core from jax.
+JAX_TESTS = ("test_backend.py", "test_jax*.py")
+
 
 def requirements(*extras: str) -> list[str]:
     """Dependencies of the package and of some of its extras, without the package itself."""
@@ -52,10 +55,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     suffixes = {".cpp", ".hpp", ".cu", ".cuh"}
-    files = [*Path("csrc").rglob("*"), *Path("tests").rglob("*")]
+    files = [path for folder in ("csrc", "examples", "tests") for path in Path(folder).rglob("*")]
     sources = sorted(p for p in files if p.suffix in suffixes)
     session.run("clang-format", "--dry-run", "-Werror", *map(str, sources))
-    session.run("gersemi", "--check", "CMakeLists.txt")
+    session.run("gersemi", "--check", "CMakeLists.txt", "examples/cpp/CMakeLists.txt")
 
 
 @nox.session
@@ -77,6 +80,11 @@ def full(session: nox.Session) -> None:
     """All tests, the slow ones included."""
     session.install(".[test]")
     session.run("pytest", "-n", "auto", *session.posargs, env=ONE_THREAD)
+    # The newest jax so far; the oldest that is promised calls the same core.
+    (jax,) = (r for r in requirements("jax") if r.startswith("jax"))
+    session.install(jax.replace(">=", "==") + ".0")
+    chosen = [str(path) for pattern in JAX_TESTS for path in Path("tests").glob(pattern)]
+    session.run("pytest", "-n", "auto", *(session.posargs or chosen), env=ONE_THREAD)
 
 
 @nox.session

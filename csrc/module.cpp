@@ -7,6 +7,7 @@ void register_runtime(py::module_&);
 void register_threads(py::module_&);
 void register_twotime(py::module_&);
 void register_growing(py::module_&);
+void register_jax(py::module_&);
 void register_spectral(py::module_&);
 void register_particles(py::module_&);
 void register_attention(py::module_&);
@@ -19,6 +20,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   dmftcore::register_threads(m);
   dmftcore::register_twotime(m);
   dmftcore::register_growing(m);
+  dmftcore::register_jax(m);
   dmftcore::register_spectral(m);
   dmftcore::register_particles(m);
   dmftcore::register_attention(m);

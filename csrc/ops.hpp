@@ -78,6 +78,10 @@ struct Normals {
 
 namespace cpu {
 
+// Threads of all operations. Default: DMFTCORE_NUM_THREADS, else the number of processors this
+// process may run on.
+int num_threads();
+void set_num_threads(int count);
 template <class T> void particle_products(const Products<T>&);
 template <class T> void particle_expansion(const Expansion<T>&);
 

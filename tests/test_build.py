@@ -42,8 +42,8 @@ def configure(tmp_path):
             capture_output=True,
             text=True,
         )
-        rules = build / "CMakeFiles" / "_core.dir" / "build.make"
-        result.rules = rules.read_text() if rules.exists() else ""
+        rules = (build / "CMakeFiles").glob("*core.dir/build.make")
+        result.rules = "".join(path.read_text() for path in rules)
         return result
 
     return run

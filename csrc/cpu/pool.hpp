@@ -9,10 +9,6 @@
 
 namespace dmftcore::cpu {
 
-// Default: DMFTCORE_NUM_THREADS, else the number of processors this process may run on.
-int num_threads();
-void set_num_threads(int count);
-
 using Task = void (*)(const void* context, index task);
 void run_tasks(index count, Task task, const void* context);
 

@@ -105,6 +105,10 @@ def lazy_updates(
     initial: NDArray[float64],
 ) -> int: ...
 
+# bind_jax.cpp: platform, operation, handler
+
+def jax_targets() -> list[tuple[str, str, object]]: ...
+
 # bind_spectral.cpp
 
 def spectral_kappa(

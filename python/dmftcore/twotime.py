@@ -22,6 +22,7 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from dmftcore import _arrays, _core
+from dmftcore._shapes import check_functions, check_kernels, check_right_side
 
 __all__ = [
     "causal_apply",
@@ -74,7 +75,7 @@ def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> ND
     do not depend on the number of threads.
     """
     core, a, b = _arrays.arguments(a=a, b=b)
-    _check_kernels(block, a=a, b=b)
+    check_kernels(block, a=a, b=b)
     return core.causal_matmul(a, b, block)
 
 
@@ -113,14 +114,10 @@ def causal_solve(
     """
     core, a, b = _arrays.arguments(a=a, b=b)
     if dense:
-        _check_kernels(block, a=a)
-        if b.ndim < 2 or b.shape[:-1] != a.shape[:-1]:
-            raise ValueError(
-                f"b must be {_tuple(*a.shape[:-1], 'm')} for a of shape {tuple(a.shape)}, "
-                f"not {tuple(b.shape)}; for one right-hand side pass b[..., None]"
-            )
+        check_kernels(block, a=a)
+        check_right_side(a, b)
     else:
-        _check_kernels(block, a=a, b=b)
+        check_kernels(block, a=a, b=b)
     return core.causal_solve(a, b, dense, block)
 
 
@@ -152,7 +149,7 @@ def resolvent(a: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
     n^3/3 flops, by halves: the lower left quarter of r is r22 (a21 r11).
     """
     core, a = _arrays.arguments(a=a)
-    _check_kernels(block, a=a)
+    check_kernels(block, a=a)
     return core.resolvent(a, block)
 
 
@@ -185,7 +182,7 @@ def congruence(r: NDArray[Float], c: NDArray[Float], *, block: int = 1) -> NDArr
     n^3 flops: with c = l + l^T and p = r l, causal, s = p r^T + r p^T.
     """
     core, r, c = _arrays.arguments(r=r, c=c)
-    _check_kernels(block, r=r, c=c)
+    check_kernels(block, r=r, c=c)
     return core.congruence(r, c, block)
 
 
@@ -222,37 +219,9 @@ def causal_apply(
     n^2 m flops for m trailing elements; for small m one pass over the n^2/2 elements of `k`.
     """
     core, k, g = _arrays.arguments(k=k, g=g)
-    _check_kernels(block, k=k)
-    if g.shape[: k.ndim - 1] != k.shape[:-1]:
-        raise ValueError(
-            f"g must be {_tuple(*k.shape[:-1], '*trailing')} for k of shape "
-            f"{tuple(k.shape)}, not {tuple(g.shape)}"
-        )
+    check_kernels(block, k=k)
+    check_functions(k, g)
     return core.causal_apply(k, g, strict, block)
-
-
-def _check_kernels(block: int, **kernels: NDArray[Any]) -> None:
-    """Square matrices of equal shape, of a whole number of blocks."""
-    if isinstance(block, bool) or not isinstance(block, (int, np.integer)):
-        raise TypeError(f"block must be an integer, not {type(block).__name__}")
-    if block < 1:
-        raise ValueError(f"block must be at least 1, not {block}")
-    (first, reference), *others = kernels.items()
-    shape = tuple(reference.shape)
-    if len(shape) < 2 or shape[-1] != shape[-2]:
-        raise ValueError(f"{first} must be (*batch, n, n), not {shape}")
-    if shape[-1] % block:
-        raise ValueError(f"{first} has n = {shape[-1]}, which is not a multiple of block = {block}")
-    for name, kernel in others:
-        if tuple(kernel.shape) != shape:
-            raise ValueError(
-                f"{name} must have the shape {shape} of {first}, not {tuple(kernel.shape)}; batch "
-                "axes are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
-            )
-
-
-def _tuple(*items: object) -> str:
-    return f"({', '.join(map(str, items))})"
 
 
 # Row operations: what a causal march needs at each step. For numpy arrays the compiled function
