@@ -164,6 +164,8 @@ def spectral_two_point(kappas, R1s, lam, mu, target, samples, features, noise, o
         total(lambda x, m, w, o: o * w) + C3 * total(lambda x, m, w, o: m * o)
     ) + test * (1 / P) * total(lambda x, m, w, o: m * o * x)
     return test, first * second * test, value
+
+
 # Particles: rows over particles, of one run. Where a run has spare rows, those in use are passed.
 
 

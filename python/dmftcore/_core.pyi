@@ -127,6 +127,7 @@ def spectral_two_point(
     features: float,
     noise_variance: float,
 ) -> tuple[NDArray[complex128], NDArray[complex128], NDArray[complex128] | None]: ...
+
 # bind_particles.cpp, in the words of ops.hpp
 
 def particle_products(
@@ -162,6 +163,7 @@ def particle_expansion(
     value: NDArray[_Float] | None = None,
 ) -> None: ...
 def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int) -> None: ...
+
 # bind_attention.cpp
 
 def attention_run(

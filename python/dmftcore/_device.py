@@ -119,6 +119,7 @@ class DeviceCore:
         sizes = batch, n1, n2, len(lam)
         self._run("spectral_two_point", *sizes, lam, weights, *numbers, one1, one2, *results)
         return test, train, observable
+
     def attention_run(self, *, rates: Any, loss_limit: float, **problem: Any) -> tuple[Any, bool]:
         # Whether the loss stays below the limit is seen from the outputs, once they are there.
         outputs = self.empty((len(rates) + 1, len(problem["centre"]), problem["sequences"]))

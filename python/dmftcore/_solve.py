@@ -46,7 +46,7 @@ __all__ = ["solve"]
 
 
 class Theory(NamedTuple):
-    """What `save` and `method` may name, and what takes (limit, data, training, options, config)."""
+    """What `save` and `method` may name, and what solves it."""
 
     fields: tuple[str, ...]
     methods: tuple[str, ...]
@@ -222,7 +222,12 @@ def solve(
         below its accuracy.
     """
     check_nouns("solve", limit, data, training)
-    sampling = {"samples": samples, "replicas": replicas, "seed": seed, "dtype": dtype}
+    sampling: dict[str, Any] = {
+        "samples": samples,
+        "replicas": replicas,
+        "seed": seed,
+        "dtype": dtype,
+    }
     _check_sampling(limit, sampling)
     if isinstance(limit, AdaptiveKernel):
         assert isinstance(data, Dataset)

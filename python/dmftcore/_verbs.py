@@ -15,9 +15,9 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
-from dmftcore.losses import check_targets
+from dmftcore.losses import LOSSES, check_targets
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
-from dmftcore.training import LOSSES, GradientDescent, GradientFlow, OnlineSGD
+from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
 __all__ = [
     "NO_FLOW_OF_NETWORKS",
@@ -110,9 +110,7 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     if not kind.data and data is not None:
         raise TypeError(f"data must be None: a {name} draws its own, found {data!r}")
     if kind.data and not isinstance(data, kind.data):
-        raise TypeError(
-            f"data must be a {_one_of(kind.data)}, which a {name} learns, not {data!r}"
-        )
+        raise TypeError(f"data must be a {_one_of(kind.data)}, which a {name} learns, not {data!r}")
     if isinstance(data, Dataset) and data.sequence_length > 1 and not kind.sequences:
         raise ValueError(
             f"data holds sequences of {data.sequence_length} tokens, but a {name} takes points: "

@@ -26,8 +26,8 @@ from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.attention_tangent import tangent_kernel
 from dmftcore.data import Dataset
+from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.observables import square_loss
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
@@ -357,7 +357,10 @@ class AttentionMarch:
     def _losses(self, outputs: FloatArray) -> FloatArray:
         """Training losses of outputs (..., G, P + Q)."""
         targets = self._problem.data.targets.reshape(-1, 1)
-        return square_loss(outputs[..., : len(targets), None], targets)
+        losses: FloatArray = loss_function("square").mean(
+            outputs[..., : len(targets), None], targets
+        )
+        return losses
 
     def _group_moments(self, state: dict[str, Any], group: int) -> dict[str, FloatArray]:
         """Means over the heads of one group, variances among them, and its tangent kernel."""

@@ -78,8 +78,8 @@ def simulate(
     Parameters
     ----------
     limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
-        Which network, of finite depth, with ``gamma > 0`` and ``readout="gd"``. `RandomFeatures` and
-        `FeatureLearning` name whole numbers of samples and features. Of attention the heads or the
+        Which network, of finite depth, with ``gamma > 0`` and ``readout="gd"``. `RandomFeatures`
+        and `FeatureLearning` name whole numbers of samples and features. Of attention the heads or the
         keys are finite, or both; one of given `parameters` is trained on f itself.
     data : Dataset, Spectrum, PowerLaw or None
         Training points or sequences, and optionally test points; the spectrum of the population
@@ -109,8 +109,8 @@ def simulate(
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
     save : str or sequence of str
-        Two-time kernels to keep, at `kernel_times`; "all" for every one there is: "H" and "G", of an
-        `MLP` or a `Residual` also "Phi"; of a `ProportionalLinear` also "Cp", "CD" and "Cv"; of
+        Two-time kernels to keep, at `kernel_times`; "all" for every one there is: "H" and "G", of
+        an `MLP` or a `Residual` also "Phi"; of a `ProportionalLinear` also "Cp", "CD" and "Cv"; of
         random features "C0" and "CD", of learned ones "C0", "C_w" and "C_u"; of an `AttentionCore`
         none.
     progress : callable, optional

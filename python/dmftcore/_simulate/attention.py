@@ -13,7 +13,6 @@ from dmftcore import _arrays
 from dmftcore._simulate.linear import factor
 from dmftcore._simulate.networks import placed
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import curves, standard_error
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.attention_tangent import pull_back, tangent_kernel
 from dmftcore.data import Dataset
@@ -22,7 +21,7 @@ from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.attention_solve import check_attention, sharpnesses
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import square_loss
+from dmftcore.observables import curves_of_runs, standard_error, training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Solution
 from dmftcore.training import GradientDescent
@@ -329,10 +328,10 @@ def train(
     check_memory(plan, _REMEDIES)
     weights = initial_weights(limit, shape, points.shape[1], options)
     networks = AttentionNetworks(limit, data, training, weights, points)
-    targets = data.targets.reshape(-1, 1)
+    of_outputs = training_loss(data)
 
     def mean_loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[:, : data.n_train, None], targets).mean())
+        return of_outputs(outputs[..., None])
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         parameters, errors = networks.means()
@@ -352,7 +351,7 @@ def train(
         if options.checkpoint is not None:
             diagnostics.update(options.checkpoint.diagnostics())
         every = outputs.reshape(-1, options.seeds, data.n_train + data.n_test, 1)
-        fields = curves(data, every)
+        fields = curves_of_runs(data, every)
         return Solution(
             schedule.times,
             schedule.kernel_times,

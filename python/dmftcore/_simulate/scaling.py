@@ -20,13 +20,13 @@ from dmftcore import _arrays
 from dmftcore._simulate.networks import placed
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.proportional import VectorRecords
-from dmftcore._simulate.records import standard_error
 from dmftcore._validate import FloatArray
 from dmftcore.errors import DivergenceError
 from dmftcore.limits import feature_learning, random_features
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
+from dmftcore.observables import standard_error
 from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Solution
 from dmftcore.spectrum import AnySpectrum, PowerLaw

@@ -21,7 +21,7 @@ from dmftcore.limits.attention import (
 )
 from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves, sharpness, square_loss
+from dmftcore.observables import curves, sharpness, standard_error, training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
@@ -77,10 +77,10 @@ def solve_attention(
         pooled=not limit.is_network,
         xp=xp,
     )
-    targets = data.targets.reshape(-1, 1)
+    of_outputs = training_loss(data)
 
     def mean_loss(outputs: FloatArray) -> float:
-        return float(square_loss(outputs[:, : data.n_train, None], targets).mean())
+        return of_outputs(outputs[..., None])
 
     def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
         fields, errors = _curves(limit, data, outputs.reshape(-1, groups, problem.sequences))
@@ -107,7 +107,6 @@ def solve_attention(
             schedule.times,
             schedule.kernel_times,
             **fields,
-            errors=data.targets - fields["outputs"],
             ntk=ntk,
             sharpness=None if ntk is None else sharpnesses(ntk),
             standard_errors=errors | system.standard_errors(),
@@ -233,7 +232,7 @@ def _curves(
     errors = {}
     if groups > 1:
         errors = {
-            name: values.std(axis=0, ddof=1) / np.sqrt(groups) for name, values in by_group.items()
+            name: standard_error(values) for name, values in by_group.items() if name != "errors"
         }
     if limit.is_network:
         return {name: values.mean(axis=0) for name, values in by_group.items()}, errors
