@@ -16,6 +16,7 @@ from dmftcore._verbs import (
     device_of,
     fields_to_save,
     kind_of,
+    named,
     unmarched,
 )
 from dmftcore.checkpoint import Checkpoint, PathLike
@@ -283,9 +284,7 @@ def _check_sampling(limit: Limit, sampling: dict[str, Any]) -> None:
     for name, value in sampling.items():
         if name not in known and value != SAMPLING[name]:
             knows = f"knows {' and '.join(known)} alone" if known else "draws no random numbers"
-            raise ValueError(
-                f"{name}: the theory of a {type(limit).__name__} {knows}; leave {name} out"
-            )
+            raise ValueError(f"{name}: the theory of {named(limit)} {knows}; leave {name} out")
 
 
 def _config(limit: Limit, data: Any, training: Training | None) -> dict[str, Any]:

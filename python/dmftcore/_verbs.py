@@ -27,6 +27,7 @@ __all__ = [
     "device_of",
     "fields_to_save",
     "kind_of",
+    "named",
     "unmarched",
 ]
 
@@ -95,6 +96,12 @@ def kind_of(limit: Any) -> Kind:
     return KINDS[type(limit)]
 
 
+def named(limit: Any) -> str:
+    """The class of `limit` with its article."""
+    name = type(limit).__name__
+    return f"an {name}" if name[0] in "AEIOU" or name == "MLP" else f"a {name}"
+
+
 def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     """Refuse what is not a limit, and data and a training that do not go with it.
 
@@ -106,14 +113,14 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     known = [limits for limits, kind in KINDS.items() if verb == "solve" or kind.trainings]
     if type(limit) not in known:
         raise TypeError(f"limit must be a {_one_of(known)}, what {verb} knows, not {limit!r}")
-    kind, name = kind_of(limit), type(limit).__name__
+    kind, name = kind_of(limit), named(limit)
     if not kind.data and data is not None:
-        raise TypeError(f"data must be None: a {name} draws its own, found {data!r}")
+        raise TypeError(f"data must be None: {name} draws its own, found {data!r}")
     if kind.data and not isinstance(data, kind.data):
-        raise TypeError(f"data must be a {_one_of(kind.data)}, which a {name} learns, not {data!r}")
+        raise TypeError(f"data must be a {_one_of(kind.data)}, which {name} learns, not {data!r}")
     if isinstance(data, Dataset) and data.sequence_length > 1 and not kind.sequences:
         raise ValueError(
-            f"data holds sequences of {data.sequence_length} tokens, but a {name} takes points: "
+            f"data holds sequences of {data.sequence_length} tokens, but {name} takes points: "
             "pass inputs (P, D), or gram (P, P)"
         )
     _check_training(verb, name, kind, training)
@@ -124,7 +131,7 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
 def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
     if not kind.trainings:
         if training is not None:
-            raise TypeError(f"training must be None: a {name} is static, found {training!r}")
+            raise TypeError(f"training must be None: {name} is static, found {training!r}")
         return
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
@@ -136,8 +143,7 @@ def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
     elif isinstance(training, OnlineSGD):
         hint = ": an OnlineSGD needs random data, those of a ProportionalLinear or RandomFeatures"
     raise TypeError(
-        f"training must be a {_one_of(kind.trainings)}, which train a {name}, not "
-        f"{training!r}{hint}"
+        f"training must be a {_one_of(kind.trainings)}, which train {name}, not {training!r}{hint}"
     )
 
 
@@ -145,7 +151,7 @@ def _check_loss(name: str, kind: Kind, loss: str, data: Any) -> None:
     """Refuse a loss that the limit does not know, or that these targets make no sense for."""
     if loss not in kind.losses:
         raise ValueError(
-            f"loss={loss!r}: a {name} is solved for loss='square'; for a linear network with "
+            f"loss={loss!r}: {name} is solved for loss='square'; for a linear network with "
             "another loss use MLP or Residual with activation='linear'"
         )
     if isinstance(data, Dataset):

@@ -11,7 +11,7 @@ from dmftcore._provenance import describe, provenance
 from dmftcore._simulate import attention, linear, nonlinear, proportional, scaling
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
-from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save
+from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save, named
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import feature_learning, random_features
@@ -79,8 +79,8 @@ def simulate(
     ----------
     limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
         Which network, of finite depth, with ``gamma > 0`` and ``readout="gd"``. `RandomFeatures`
-        and `FeatureLearning` name whole numbers of samples and features. Of attention the heads or the
-        keys are finite, or both; one of given `parameters` is trained on f itself.
+        and `FeatureLearning` name whole numbers of samples and features. Of attention the heads or
+        the keys are finite, or both; one of given `parameters` is trained on f itself.
     data : Dataset, Spectrum, PowerLaw or None
         Training points or sequences, and optionally test points; the spectrum of the population
         for `RandomFeatures` and `FeatureLearning`, whose every direction is simulated; None for a
@@ -140,9 +140,7 @@ def simulate(
     check_nouns("simulate", limit, data, training)
     experiment = EXPERIMENTS[type(limit)]
     if experiment.width == "refused" and width is not None:
-        raise ValueError(
-            f"width: a {type(limit).__name__} has its number of features; leave width out"
-        )
+        raise ValueError(f"width: {named(limit)} has its number of features; leave width out")
     if experiment.width == "needed" and width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     options = Options(
