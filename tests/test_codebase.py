@@ -24,7 +24,16 @@ FLOORS = (
     {"_core"},
     {"_arrays", "_device", "_optional", "_provenance", "_validate", "errors"},
     {"jax", "spectral", "twotime"},
-    {"activations", "data", "observables", "solution", "spectrum", "training", "worth"},
+    {
+        "activations",
+        "attention_maps",
+        "data",
+        "observables",
+        "solution",
+        "spectrum",
+        "training",
+        "worth",
+    },
     {
         "chain",
         "checkpoint",

@@ -46,17 +46,13 @@ class Meeting:
     b: FloatArray
     g: FloatArray
 
-    def lower(
-        self, now: slice, z: FloatArray, hhat: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def lower(self, now: slice, z: FloatArray, hhat: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rows of H and A, given those of Z and Hhat, (m, n)."""
         self.z[now, : z.shape[1]] = z
         h, a, _ = features(z, hhat, self.z, self.b, self.g, _through(self.hhat), 1.0)
         return h, a
 
-    def upper(
-        self, now: slice, y: FloatArray, ghat: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def upper(self, now: slice, y: FloatArray, ghat: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rows of G and B, given those of Y and Ghat, (m, n)."""
         n = y.shape[1]
         b = reflected_response(y, self.z, self.b, 1.0)
@@ -92,9 +88,7 @@ class Link:
     m: FloatArray
     r: FloatArray
 
-    def rows(
-        self, now: slice, y: FloatArray, c: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def rows(self, now: slice, y: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rows of R, and of the covariance ``S C S^T + R M R^T`` with ``S = (1 - Y Z)^{-1}``."""
         n = y.shape[1]
         r = reflected_response(y, self.z, self.r, 1.0)

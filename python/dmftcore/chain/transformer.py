@@ -31,43 +31,86 @@ mean over S positions). Logits and outputs are correlations of the two sides at 
 are never expanded layer by layer, so that a step costs a fixed number of passes over the triangles
 of each layer: O(depth (steps tokens)^3) in all.
 
-Source: the two-time equations of multi-head attention at infinite key dimension (Bordelon, Chaudhry,
-Pehlevan 2024), with one layer's sources eliminated against the next.
+Source: the two-time equations of multi-head attention at infinite key dimension (Bordelon,
+Chaudhry, Pehlevan 2024), with one layer's sources eliminated against the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
+from dmftcore.attention_maps import AttentionMap
 from dmftcore.chain.meeting import Link, Meeting
 
+__all__ = ["TransformerChain"]
 
-class AttentionMap(Protocol):
-    """What turns logits (*batch, S, S), rows the queries, into attention."""
+#: Kernels and responses of single sources, of which a march keeps histories only on demand.
+ON_DEMAND = ("P_k", "P_q", "P_v", "Rh", "Ro", "Rp_k", "Rp_q", "Rp_v")
 
-    def value(self, logits: FloatArray) -> FloatArray:
-        """The attention."""
 
-    def gradient(self, logits: FloatArray, weights: FloatArray) -> FloatArray:
-        """Gradient of ``sum(weights * value(logits))`` with respect to the logits."""
+@dataclass
+class _Block:
+    """Histories of one block, between the layers l and l + 1 of the stream.
+
+    Attributes
+    ----------
+    keys, values : Meeting
+        Of keys with queries, and of values with what comes back from the output.
+    upward, downward : Link
+        The stream below the block seen from above it, and the other way round.
+    """
+
+    keys: Meeting
+    values: Meeting
+    upward: Link
+    downward: Link
+
+    @property
+    def added_upward(self) -> tuple[FloatArray, FloatArray]:
+        """Histories of C^{l+1} and beta^2 <o o>."""
+        return self.downward.z, self.downward.m
+
+    @property
+    def added_downward(self) -> tuple[FloatArray, FloatArray]:
+        """Histories of D^l and P^l."""
+        return self.upward.z, self.upward.m
 
 
 class TransformerChain:
     """Histories of the kernels of all layers, marched one step at a time.
 
+    A step consists of `forward` and, with the errors of its outputs, of `backward`. Rows and
+    columns are numbered (t, token); n_t = (t + 1) M of them are known at step t.
+
     Parameters
     ----------
-    gram : (P S, P S) array
-        Inputs C = X X^T / D of all tokens, those of a sequence in a row.
+    gram : (M, M) array
+        Inputs ``X X^T / D`` of all tokens, those of a sequence in a row.
     sequences : int
-        Number P of sequences.
+        Number of sequences; those that train come first.
+    depth : int
+        Number of blocks.
+    branch : float
+        Factor beta of a block.
+    key_rate : float
+        Ratio depth^(2 depth_exponent - 1) of the learning rates within blocks to the others.
     rates : (steps,) array
-        Factors ``gamma lr(s) / P_train`` of the errors of step s.
+        Factors ``gamma lr / P`` of the errors at every step, P the number of training sequences.
+    gamma : float
+    attention : AttentionMap
+    responses : {"all", "none", "head", "stream"}
+        Which responses act back: an approximation, except for "all".
+    keep : sequence of str
+        Names out of `ON_DEMAND` of which histories are wanted.
+    xp : module
+        Array library of the histories.
     """
 
     def __init__(
@@ -81,156 +124,220 @@ class TransformerChain:
         rates: FloatArray,
         gamma: float,
         attention: AttentionMap,
-        head_responses: bool = True,
-        stream_responses: bool = True,
+        responses: str = "all",
+        keep: tuple[str, ...] = (),
         xp: Any = np,
     ) -> None:
-        self.step, self.depth, self.tokens = -1, depth, len(gram)
+        self.step = -1
+        self.depth, self.gamma, self._branch, self._key_rate = depth, gamma, branch, key_rate
+        self._head = 1.0 if responses in ("all", "head") else 0.0
+        self._stream = 1.0 if responses in ("all", "stream") else 0.0
         self._xp, self._gram, self._attention = xp, xp.asarray(gram), attention
-        self._sequences, self._positions = sequences, len(gram) // sequences
-        self._branch, self._key_rate, self._gamma = branch, key_rate, gamma
-        self._head, self._stream = float(head_responses), float(stream_responses)
-        steps = len(rates)
-        self._rates, self._size = rates, (steps + 1) * self.tokens
-        self.histories: dict[str, FloatArray] = {}
-        #: rate(s) Delta_b(s) of all columns, zero where not known or not trained.
+        self._tokens, self._sequences = len(gram), sequences
+        self._positions = self._tokens // sequences
+        self._rates = rates
+        self._size = (len(rates) + 1) * self._tokens
+        #: rate(s) Delta_b(s) of every column (s, b); zero where not trained, or not known yet.
         self._learned = xp.zeros(self._size)
-        shape = (steps + 1, depth, sequences, self._positions, self._positions)
-        #: S and J of every step and block.
-        self.attention, self.logits = xp.zeros(shape), xp.zeros(shape)
-        self._gradients = xp.zeros(shape)
-        new = self._new
-        hhat, ghat = ([new(f"{x}{l}") for l in range(depth + 1)] for x in ("hhat", "ghat"))
-        self._h = [new(f"h{l}") for l in range(depth + 1)]
-        self.streams = [self._meeting(f"s{l}", hhat[l], ghat[l]) for l in range(depth + 1)]
-        self._keys = [self._meeting(f"k{l}", self._h[l], self._h[l]) for l in range(depth)]
-        self._values = [
-            self._meeting(f"v{l}", self._h[l], self.streams[l + 1].g) for l in range(depth)
+        blocks = (len(rates) + 1, depth, sequences, self._positions, self._positions)
+        #: Logits, attention S and the gradient J of the logits, (steps + 1, depth, P, S, S).
+        self.logits, self.attention = xp.zeros(blocks), xp.zeros(blocks)
+        self._gradients = xp.zeros(blocks)
+        #: Lower triangles over (t, token), by name and layer.
+        self.histories: dict[tuple[str, int], FloatArray] = {}
+        layers = range(depth + 1)
+        self._h = [self._new("H", layer) for layer in layers]
+        self._layers = [
+            Meeting(*(self._new(name, layer) for name in ("Hhat", "Ghat", "Z", "B", "G")))
+            for layer in layers
         ]
-        self._k = [new(f"kk{l}") for l in range(depth)]
-        self._o = [new(f"o{l}") for l in range(depth)]
-        self._ro = [new(f"ro{l}") for l in range(depth)]
-        self._p = [new(f"p{l}") for l in range(depth)]
-        self._d = [new(f"d{l}") for l in range(depth)]
-        self._c = [new(f"c{l}") for l in range(depth)]
-        self._up = [Link(hhat[l], self._d[l], self._p[l], new(f"vv{l}")) for l in range(depth)]
-        self._down = [Link(ghat[l + 1], self._c[l], self._o[l], new(f"u{l}")) for l in range(depth)]
+        self._blocks = [self._block(layer) for layer in range(depth)]
+        self._on_demand = {
+            (name, layer): self._new(name, layer) for name in keep for layer in range(depth)
+        }
 
-    def _new(self, name: str) -> FloatArray:
-        self.histories[name] = self._xp.zeros((self._size, self._size))
-        return self.histories[name]
-
-    def _meeting(self, name: str, hhat: FloatArray, ghat: FloatArray) -> Meeting:
-        return Meeting(hhat, ghat, *(self._new(f"{name}{x}") for x in ("z", "b", "g")))
+    @staticmethod
+    def count(depth: int, steps: int, tokens: int, keep: int = 0) -> int:
+        """Numbers that the histories of such a chain hold, `keep` on demand included."""
+        return (6 * (depth + 1) + (12 + keep) * depth) * ((steps + 1) * tokens) ** 2
 
     def forward(self) -> FloatArray:
-        """Go to the next step; outputs (sequences,)."""
+        """Go to the next step and append its rows upward; outputs (sequences,)."""
         self.step += 1
-        t, m, xp = self.step, self.tokens, self._xp
-        n = (t + 1) * m
-        now = slice(n - m, n)
-        hhat = xp.tile(self._gram, (1, t + 1))
-        z = hhat * self._learned[:n]
-        for layer, block in enumerate(self.streams):
-            block.hhat[now, :n] = hhat
-            h, a = block.lower(now, z, hhat)
+        now, n = self._now, self._known
+        learned = self._learned[:n]
+        self._keys_of_step: list[tuple[FloatArray, FloatArray]] = []
+        hhat = self._xp.tile(self._gram, (1, self.step + 1))
+        z = hhat * learned
+        for layer, meeting in enumerate(self._layers):
+            meeting.hhat[now, :n] = hhat
+            h, a = meeting.lower(now, z, hhat)
             self._h[layer][now, :n] = h
-            if layer == self.depth:
-                break
-            memory = self._stream * a + self._key_rate * h * self._learned[:n]
-            # keys and queries
-            keys = self._keys[layer]
-            kk, rk = keys.lower(now, self._right(memory, self._gradients[:t, layer], True), h)
-            qq, rq = keys.upper(now, self._right(memory, self._gradients[:t, layer], False), h)
-            self._k[layer][now, :n] = kk
-            self._rk = getattr(self, "_rk", {})
-            self._rk[layer] = rk
-            logits = self._blocks(keys.across(now, n))
-            self.logits[t, layer] = logits
-            s = self.attention[t, layer] = self._attention.value(logits)
-            # values
-            values = self._values[layer]
-            vv, rv = values.lower(
-                now, self._branch * self._right(memory, self.attention[:t, layer], True), h
-            )
-            oo = self._left(s, self._right(vv, self.attention[: t + 1, layer], True))
-            ro = self._left(s, rv)
-            self._ro[layer][now, :n] = ro
-            c = self._branch * (
-                self._head * ro + self._key_rate * self._branch * oo * self._learned[:n]
-            )
-            self._o[layer][now, :n] = self._branch**2 * oo
-            v, carried = self._up[layer].rows(now, z, hhat)
-            self._c[layer][now, :n] = c
-            z, hhat = c + v, self._branch**2 * oo + carried
-        top = self.streams[-1]
-        ones = xp.full((m, n), 1 / self._positions**2)
-        top.ghat[now, :n] = ones
-        self._y = ones * self._learned[:n]
-        top.upper(now, self._y, ones)
-        outputs: FloatArray = top.across(now, n)[0].reshape(self._sequences, -1).sum(axis=1) / self._gamma
+            if layer < self.depth:
+                self._record("Rh", layer, a)
+                memory = self._stream * a + self._key_rate * h * learned
+                c, o = self._attend(layer, h, memory)
+                v, carried = self._blocks[layer].upward.rows(now, z, hhat)
+                for history, row in zip(self._blocks[layer].added_upward, (c, o), strict=True):
+                    history[now, :n] = row
+                z, hhat = c + v, o + carried
+        top = self._layers[-1]
+        ghat = self._xp.full((self._tokens, n), 1 / self._positions**2)
+        top.ghat[now, :n] = ghat
+        top.upper(now, self._top_response(n), ghat)
+        across = top.across(now, n)[0].reshape(self._sequences, self._positions)
+        outputs: FloatArray = across.sum(axis=1) / self.gamma
         return outputs
 
     def backward(self, errors: FloatArray) -> None:
-        """Append the rows of the gradients at the present step, given errors (sequences,)."""
-        t, m = self.step, self.tokens
-        n = (t + 1) * m
-        now = slice(n - m, n)
-        y = self._y
+        """Append the rows downward at the present step, given errors (training sequences,)."""
+        now, n = self._now, self._known
+        y = self._top_response(n)
         for layer in reversed(range(self.depth)):
-            above, values, keys = self.streams[layer + 1], self._values[layer], self._keys[layer]
-            s = self.attention[: t + 1, layer]
-            memory = self._branch * (
-                self._stream * above.b[now, :n]
-                + self._key_rate * above.g[now, :n] * self._learned[:n]
-            )
-            xx, rx = values.upper(now, self._right(memory, self.attention[:t, layer], False), np.ascontiguousarray(above.g[now, :n]))
-            weights = self._branch * self._blocks(values.across(now, n))
-            j = self._attention.gradient(self.logits[t, layer], weights)
-            self._gradients[t, layer] = j
-            jj = self._gradients[: t + 1, layer]
-            jt, st = j.swapaxes(-1, -2), self.attention[t, layer].swapaxes(-1, -2)
-            kk, qq = self._k[layer][now, :n], keys.g[now, :n]
-            p = (
-                self._left(jt, self._right(qq, jj, False))
-                + self._left(j, self._right(kk, jj, True))
-                + self._branch**2 * self._left(st, self._right(xx, s, False))
-            )
-            rp = (
-                self._left(jt, keys.b[now, :n])
-                + self._left(j, self._rk[layer])
-                + self._branch * self._left(st, rx)
-            )
-            d = self._head * rp + self._key_rate * p * self._learned[:n]
-            u, carried = self._down[layer].rows(now, y, np.ascontiguousarray(above.ghat[now, :n]))
-            self._p[layer][now, :n] = p
-            self._d[layer][now, :n] = d
-            y = d + u
-            stream = self.streams[layer]
-            stream.ghat[now, :n] = p + carried
-            stream.upper(now, y, p + carried)
-        if t < len(self._rates):
+            above, below = self._layers[layer + 1], self._layers[layer]
+            ghat = self._xp.ascontiguousarray(above.ghat[now, :n])
+            d, p = self._attend_back(layer, above)
+            u, carried = self._blocks[layer].downward.rows(now, y, ghat)
+            for history, row in zip(self._blocks[layer].added_downward, (d, p), strict=True):
+                history[now, :n] = row
+            y, ghat = d + u, p + carried
+            below.ghat[now, :n] = ghat
+            below.upper(now, y, ghat)
+        if self.step < len(self._rates):
             by_token = self._xp.zeros((self._sequences, self._positions))
-            by_token[: len(errors)] = errors[:, None] * self._rates[t]
+            by_token[: len(errors)] = self._rates[self.step] * errors[:, None]
             self._learned[now] = by_token.ravel()
 
-    def _blocks(self, matrix: FloatArray) -> FloatArray:
-        """The diagonal blocks (P, S, S) of a (P S, P S) matrix."""
-        p, s = self._sequences, self._positions
-        return matrix.reshape(p, s, p, s)[self._xp.arange(p), :, self._xp.arange(p)]
+    def _attend(
+        self, layer: int, h: FloatArray, memory: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Rows of C^{l+1} and beta^2 <o o>, given those of H^l and K^l."""
+        block, now, t = self._blocks[layer], self._now, self.step
+        j = self._gradients[:t, layer]
+        keys = block.keys.lower(now, self._times(memory, j.swapaxes(-1, -2)), h)
+        block.keys.upper(now, self._times(memory, j), h)
+        self._keys_of_step.append(keys)
+        logits = self._within_sequences(block.keys.across(now, self._known))
+        s = self._attention.value(logits)
+        self.logits[t, layer], self.attention[t, layer] = logits, s
+        until = self.attention[: t + 1, layer].swapaxes(-1, -2)
+        vv, rv = block.values.lower(now, self._branch * self._times(memory, until[:t]), h)
+        oo, ro = self._map(s, self._times(vv, until)), self._map(s, rv)
+        self._record("Ro", layer, ro)
+        learned = self._branch * self._key_rate * oo * self._learned[: self._known]
+        return self._branch * (self._head * ro + learned), self._branch**2 * oo
 
-    def _right(self, rows: FloatArray, blocks: FloatArray, transposed: bool) -> FloatArray:
-        """Rows times a block diagonal matrix over (step, sequence); zero beyond its steps."""
-        p, s, t = self._sequences, self._positions, len(blocks)
-        out = self._xp.zeros_like(rows)
-        m = len(rows)
-        x = rows[:, : t * p * s].reshape(m, t, p, s)
-        out[:, : t * p * s] = self._xp.einsum(
-            "mtps,tprs->mtpr" if transposed else "mtps,tpsr->mtpr", x, blocks
-        ).reshape(m, -1)
-        return out
+    def _attend_back(self, layer: int, above: Meeting) -> tuple[FloatArray, FloatArray]:
+        """Rows of D^l and P^l, given the gradients above the block."""
+        block, now, n, t = self._blocks[layer], self._now, self._known, self.step
+        learned = self._key_rate * self._learned[:n]
+        g = self._xp.ascontiguousarray(above.g[now, :n])
+        memory = self._branch * (self._stream * above.b[now, :n] + learned * g)
+        s, j = self.attention[: t + 1, layer], self._gradients[: t + 1, layer]
+        xx, rx = block.values.upper(now, self._times(memory, s[:t]), g)
+        weights = self._branch * self._within_sequences(block.values.across(now, n))
+        j[t] = self._attention.gradient(self.logits[t, layer], weights)
+        kk, rk = self._keys_of_step[layer]
+        qq, rq = block.keys.g[now, :n], block.keys.b[now, :n]
+        back = {
+            "k": (j[t].swapaxes(-1, -2), self._times(qq, j), rq),
+            "q": (j[t], self._times(kk, j.swapaxes(-1, -2)), rk),
+            "v": (
+                self._branch * s[t].swapaxes(-1, -2),
+                self._branch * self._times(xx, s),
+                rx,
+            ),
+        }
+        d, p = self._xp.zeros_like(memory), self._xp.zeros_like(memory)
+        for name, (left, noise, answer) in back.items():
+            pp, rp = self._map(left, noise), self._map(left, answer)
+            self._record(f"P_{name}", layer, pp)
+            self._record(f"Rp_{name}", layer, rp)
+            d += self._head * rp
+            p += pp
+        return d + learned * p, p
 
-    def _left(self, blocks: FloatArray, rows: FloatArray) -> FloatArray:
-        """A block diagonal matrix over sequences times rows."""
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything `restore` needs to go on bit for bit, between two steps."""
+        n, t = self._known, self.step + 1
+        packed: dict[str, npt.NDArray[Any]] = {
+            "step": np.array(self.step),
+            "learned": _arrays.to_host(self._learned[:n]),
+            "logits": _arrays.to_host(self.logits[:t]),
+            "attention": _arrays.to_host(self.attention[:t]),
+            "gradients": _arrays.to_host(self._gradients[:t]),
+        }
+        for (name, layer), history in self.histories.items():
+            packed[f"{name}{layer}"] = _arrays.to_host(history[:n, :n])
+        return packed
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a saved state, on a march of the same problem."""
+        self.step = int(state["step"])
+        n, t, xp = self._known, self.step + 1, self._xp
+        self._learned[:n] = xp.asarray(state["learned"])
+        for name, blocks in (
+            ("logits", self.logits),
+            ("attention", self.attention),
+            ("gradients", self._gradients),
+        ):
+            blocks[:t] = xp.asarray(state[name])
+        for (name, layer), history in self.histories.items():
+            history[:n, :n] = xp.asarray(state[f"{name}{layer}"])
+
+    @property
+    def _known(self) -> int:
+        return (self.step + 1) * self._tokens
+
+    @property
+    def _now(self) -> slice:
+        return slice(self.step * self._tokens, self._known)
+
+    def _new(self, name: str, layer: int) -> FloatArray:
+        history: FloatArray = self._xp.zeros((self._size, self._size))
+        self.histories[name, layer] = history
+        return history
+
+    def _block(self, layer: int) -> _Block:
+        h, below, above = self._h[layer], self._layers[layer], self._layers[layer + 1]
+        c, o, d, p = (self._new(name, layer) for name in ("C", "O", "D", "P"))
+        keys, values = (
+            Meeting(h, ghat, *(self._new(f"{kind}_{name}", layer) for name in ("Z", "B", "G")))
+            for kind, ghat in (("keys", h), ("values", above.g))
+        )
+        upward = Link(below.hhat, d, p, self._new("V", layer))
+        return _Block(keys, values, upward, Link(above.ghat, c, o, self._new("U", layer)))
+
+    def _record(self, name: str, layer: int, rows: FloatArray) -> None:
+        if (name, layer) in self._on_demand:
+            self._on_demand[name, layer][self._now, : rows.shape[1]] = rows
+
+    def _top_response(self, n: int) -> FloatArray:
+        """Rows of Y^L: the readout averages over positions, and learns from their average."""
+        row = self._learned[:n] / self._positions**2
+        rows: FloatArray = self._xp.tile(row, (self._tokens, 1))
+        return rows
+
+    def _within_sequences(self, matrix: FloatArray) -> FloatArray:
+        """The blocks (P, S, S) of a (M, M) matrix that belong to a single sequence."""
         p, s = self._sequences, self._positions
-        return self._xp.matmul(blocks, rows.reshape(p, s, -1)).reshape(rows.shape)
+        each = self._xp.arange(p)
+        blocks: FloatArray = matrix.reshape(p, s, p, s)[each, :, each]
+        return blocks
+
+    def _times(self, rows: FloatArray, blocks: FloatArray) -> FloatArray:
+        """Rows (m, n) times a block diagonal matrix over (step, sequence), zero beyond it."""
+        steps, p, s = blocks.shape[:3]
+        within = steps * p * s
+        product: FloatArray = self._xp.zeros_like(rows)
+        by_block = rows[:, :within].reshape(len(rows), steps * p, s).swapaxes(0, 1)
+        product[:, :within] = (
+            (by_block @ blocks.reshape(-1, s, s)).swapaxes(0, 1).reshape(len(rows), within)
+        )
+        return product
+
+    def _map(self, blocks: FloatArray, rows: FloatArray) -> FloatArray:
+        """A block diagonal matrix over sequences times rows (M, n)."""
+        p, s = self._sequences, self._positions
+        mapped: FloatArray = (blocks @ rows.reshape(p, s, -1)).reshape(rows.shape)
+        return mapped
