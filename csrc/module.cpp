@@ -7,6 +7,7 @@ void register_runtime(py::module_&);
 void register_threads(py::module_&);
 void register_twotime(py::module_&);
 void register_growing(py::module_&);
+void register_attention(py::module_&);
 void register_device(py::module_&); // where CUDA was built
 } // namespace dmftcore
 
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   dmftcore::register_threads(m);
   dmftcore::register_twotime(m);
   dmftcore::register_growing(m);
+  dmftcore::register_attention(m);
 #ifdef DMFTCORE_HAS_CUDA
   dmftcore::register_device(m);
 #endif

@@ -37,6 +37,7 @@ FLOORS = (
     {
         "chain",
         "checkpoint",
+        "heads",
         "interfaces",
         "march",
         "memory",

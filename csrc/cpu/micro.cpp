@@ -9,6 +9,8 @@ namespace dmftcore::cpu {
   extern const ProductKernels<double> product_double;                                              \
   extern const ProductKernels<float> product_float;                                                \
   extern const NetworkKernels network;                                                             \
+  extern const AttentionKernels attention_of_one;                                                  \
+  extern const AttentionKernels attention_of_many;                                                 \
   }
 DMFTCORE_DECLARE(baseline)
 DMFTCORE_DECLARE(v3)
@@ -48,5 +50,8 @@ template <> const ProductKernels<float>& product_kernels() {
   return DMFTCORE_CHOOSE(product_float);
 }
 const NetworkKernels& network_kernels() { return DMFTCORE_CHOOSE(network); }
+const AttentionKernels& attention_kernels(index lanes) {
+  return lanes == 1 ? DMFTCORE_CHOOSE(attention_of_one) : DMFTCORE_CHOOSE(attention_of_many);
+}
 
 } // namespace dmftcore::cpu

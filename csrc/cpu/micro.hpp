@@ -84,9 +84,45 @@ struct NetworkKernels {
                                     double* y);
 };
 
+// What several heads of attention side by side do to one sequence (attention.hpp). Arrays of heads
+// have the lanes of a chunk innermost: x[i][j] is `lanes` doubles.
+enum class Attention { softmax, linear, exp, relu };
+constexpr index ATTENTION_LANES = 8;
+
+struct AttentionKernels {
+  // scores[s][t] = scale queries[s] . keys[t] for tokens of `keys` components
+  void (*scores)(index length, index keys, double scale, const double* query, const double* key,
+                 double* scores);
+  // patterns = sigma(scores)
+  void (*patterns)(Attention, index length, const double* scores, double* patterns);
+  // c[t] = mean over s of patterns[s][t];  F[t] = value[t] . readout;  output = c . F
+  void (*read)(index length, index values, const double* patterns, const double* value,
+               const double* readout, double* c, double* f, double* output);
+  // slopes = error vjp(patterns) of the read-out by the scores
+  void (*slopes)(Attention, index length, double error, const double* patterns, const double* f,
+                 double* slopes);
+  // For each token of `keys` components, in rows `pitch` doubles apart:
+  // to_query[s] = scale sum_t slopes[s][t] key[t];  to_key[t] = scale sum_s slopes[s][t] query[s]
+  void (*drives)(index length, index keys, double scale, const double* slopes, const double* query,
+                 const double* key, index pitch, double* to_query, double* to_key);
+  // y[i][j] += sum_k x(i, k) z[k][j], x(i, k) = x[i * row + k * column]
+  void (*left)(index rows, index depth, index columns, const double* x, index row, index column,
+               const double* z, double* y);
+  // y[i][j] += factor sum_k z[i][k] x(j, k)
+  void (*right)(index rows, index depth, index columns, double factor, const double* x, index row,
+                index column, const double* z, double* y);
+  // value[i] += rate e[i] readout for all tokens, e in rows `pitch` doubles apart;
+  // readout += rate sum_i cv[i] value[i] over the first `train` tokens, cv in rows alike. Both with
+  // what the other was before.
+  void (*learn)(index tokens, index train, index values, double rate, const double* e,
+                const double* cv, index pitch, double* value, double* readout);
+};
+
 // The tables of the level in use (isa.hpp).
 template <class T> const RowKernels<T>& row_kernels();
 template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
+// For chunks of ATTENTION_LANES heads, or of one.
+const AttentionKernels& attention_kernels(index lanes);
 
 } // namespace dmftcore::cpu

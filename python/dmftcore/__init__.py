@@ -25,6 +25,7 @@ from dmftcore._sweep import sweep
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.solution import Solution
@@ -36,6 +37,7 @@ __version__ = version("dmftcore")
 __all__ = [
     "INFINITE",
     "AccuracyWarning",
+    "AttentionCore",
     "CudaError",
     "Dataset",
     "DeepLinear",

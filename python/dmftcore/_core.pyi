@@ -104,3 +104,44 @@ def lazy_updates(
     velocity: NDArray[float64],
     initial: NDArray[float64],
 ) -> int: ...
+
+# bind_attention.cpp
+
+def attention_run(
+    *,
+    attention: str,
+    sequences: int,
+    length: int,
+    kernel: NDArray[float64] | None,
+    tokens: NDArray[float64] | None,
+    targets: NDArray[float64],
+    gamma: float,
+    scale: float,
+    query: NDArray[float64] | None,
+    key: NDArray[float64] | None,
+    score: NDArray[float64] | None,
+    value: NDArray[float64],
+    readout: NDArray[float64],
+    weight: NDArray[float64],
+    centre: NDArray[float64],
+    rates: NDArray[float64],
+    loss_limit: float,
+) -> tuple[NDArray[float64], bool]: ...
+def attention_patterns(
+    *,
+    attention: str,
+    sequences: int,
+    length: int,
+    kernel: NDArray[float64] | None,
+    tokens: NDArray[float64] | None,
+    targets: NDArray[float64],
+    gamma: float,
+    scale: float,
+    query: NDArray[float64] | None,
+    key: NDArray[float64] | None,
+    score: NDArray[float64] | None,
+    value: NDArray[float64],
+    readout: NDArray[float64],
+    weight: NDArray[float64],
+    centre: NDArray[float64],
+) -> tuple[NDArray[float64], NDArray[float64]]: ...

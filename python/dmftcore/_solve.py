@@ -8,11 +8,12 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._validate import one_of, positive
+from dmftcore._validate import integer, one_of, positive
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import linear, linear_flow, proportional_solve
+from dmftcore.limits import attention_solve, linear, linear_flow, proportional_solve
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Progress, SolveOptions
@@ -24,13 +25,15 @@ __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear | ProportionalLinear,
+    limit: DeepLinear | ProportionalLinear | AttentionCore,
     data: Dataset | None,
     training: Training,
     *,
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
     save: str | Iterable[str] = (),
+    samples: int | None = None,
+    seed: int = 0,
     tol: float | None = None,
     method: str | None = None,
     device: str | None = None,
@@ -42,7 +45,7 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
+    limit : DeepLinear, ProportionalLinear or AttentionCore
         Which network, in which limit.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`, whose data
@@ -61,7 +64,14 @@ def solve(
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
         at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
-        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B".
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". Attention has none: its
+        order parameters at `kernel_times` say all.
+    samples : int, optional
+        Where heads of attention are random: their number, in 8 independent groups (2048 by
+        default), whose scatter gives the standard errors. For finitely many heads the number of
+        networks (8 by default).
+    seed : int
+        Start of their random numbers.
     tol : float, optional
         Truncation of the growing network: the relative error of the loss is of its order, as
         long as lr * sharpness < 2. By default 1e-8, and down to rounding for short runs; on random
@@ -69,7 +79,7 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-    method : {"growing", "chain", "richardson", "stiff"}, optional
+    method : {"growing", "chain", "richardson", "stiff", "quadrature", "ensemble"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
         O(L steps^3 K^3), memory O(L steps^2 K^2). By default the chain when responses are asked
@@ -80,6 +90,8 @@ def solve(
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
         Random data have the chain alone, at a cost O((L + modes) steps^3).
+        Attention has "quadrature", where its heads are finitely many and known, and else
+        "ensemble", an average over random heads.
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
@@ -134,6 +146,11 @@ def solve(
     theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
     if isinstance(limit, ProportionalLinear):
         theory = proportional_solve
+    if isinstance(limit, AttentionCore):
+        theory = attention_solve
+    elif samples is not None or seed != 0:
+        name = "seed" if samples is None else "samples"
+        raise ValueError(f"{name}: a {type(limit).__name__} draws nothing; leave {name} out")
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.FIELDS),
@@ -143,6 +160,8 @@ def solve(
         progress=progress,
         checkpoint=Checkpoint.at(checkpoint),
         estimate_error=estimate_error,
+        samples=None if samples is None else integer("samples", samples, at_least=1),
+        seed=integer("seed", seed, at_least=0),
     )
     data = None if data is None else data.on_host
     config = {
@@ -153,6 +172,8 @@ def solve(
             "times": None if times is None else schedule.times.tolist(),
             "kernel_times": None if kernel_times is None else schedule.kernel_times.tolist(),
             "save": list(options.save),
+            "samples": options.samples,
+            "seed": options.seed,
             "tol": options.tol,
             "method": options.method,
             "device": options.device,
@@ -166,5 +187,8 @@ def solve(
     assert data is not None
     assert not isinstance(training, OnlineSGD)
     if isinstance(training, GradientFlow):
+        assert isinstance(limit, DeepLinear)
         return linear_flow.solve_linear_flow(limit, data, options, config)
+    if isinstance(limit, AttentionCore):
+        return attention_solve.solve_attention(limit, data, training, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)

@@ -7,6 +7,7 @@ from typing import Any
 
 from dmftcore._validate import one_of
 from dmftcore.data import Dataset
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -20,8 +21,8 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, ProportionalLinear),
-    "simulate": (DeepLinear, ProportionalLinear),
+    "solve": (DeepLinear, ProportionalLinear, AttentionCore),
+    "simulate": (DeepLinear, ProportionalLinear, AttentionCore),
 }
 
 
@@ -47,12 +48,22 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
+    if not isinstance(limit, AttentionCore) and data.sequence_length > 1:
+        raise ValueError(
+            f"data holds sequences of {data.sequence_length} tokens, but a {type(limit).__name__} "
+            "takes points: pass inputs (P, D), or gram (P, P)"
+        )
     if isinstance(training, OnlineSGD):
         raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
     if not isinstance(training, GradientDescent | GradientFlow):
         raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
+    if isinstance(limit, AttentionCore) and isinstance(training, GradientFlow):
+        raise TypeError(
+            "training: an AttentionCore has no GradientFlow: use GradientDescent with a small lr, "
+            "where tau = lr * step"
+        )
 
 
 def device_of(data: Dataset | None, device: str | None) -> str:

@@ -29,6 +29,7 @@ from dmftcore._validate import integer
 from dmftcore._verbs import NO_FLOW_OF_NETWORKS
 from dmftcore.data import Dataset
 from dmftcore.demo import digits
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.schedule import Schedule
@@ -39,7 +40,11 @@ __all__ = ["Config", "ConfigError", "read_config", "write_config"]
 
 #: What `type` may say in the section of each noun.
 NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
-    "limit": {"DeepLinear": DeepLinear, "ProportionalLinear": ProportionalLinear},
+    "limit": {
+        "DeepLinear": DeepLinear,
+        "ProportionalLinear": ProportionalLinear,
+        "AttentionCore": AttentionCore,
+    },
     "data": {"Dataset": Dataset, "Digits": digits},
     "training": {
         "GradientDescent": GradientDescent,
@@ -69,7 +74,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 SECTIONS = (*NOUNS, *OPTIONS)
 
 #: Options that are counts, with their smallest value.
-_COUNTS = {"width": 1, "seeds": 1, "seed": 0}
+_COUNTS = {"width": 1, "seeds": 1, "seed": 0, "samples": 1}
 
 
 class ConfigError(ValueError):
@@ -189,6 +194,9 @@ def _written(
         elif isinstance(value, np.ndarray):
             arrays[entry.name] = value
             value = f"{stem}.npz:{entry.name}"
+        elif isinstance(value, Mapping):
+            arrays |= value
+            value = {key: f"{stem}.npz:{key}" for key in value}
         if value is not None:
             entries[entry.name] = value
     return entries
@@ -282,7 +290,9 @@ def _unknown(what: str, found: object, known: Iterable[str]) -> str:
 
 
 def _value(path: Path, where: str, value: Any) -> Any:
-    """`value`, or the array that it refers to."""
+    """`value`, or the array that it refers to, also within a table."""
+    if isinstance(value, Mapping):
+        return {key: _value(path, f"{where}.{key}", entry) for key, entry in value.items()}
     if not isinstance(value, str):
         return value
     name, colon, key = value.rpartition(":")

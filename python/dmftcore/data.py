@@ -1,4 +1,4 @@
-"""The data noun: training and test points, as inputs or as their Gram matrix."""
+"""The data noun: points or sequences to train and test on, as inputs or as their Gram matrix."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ EIGENVALUE_TOLERANCE = 1e-4
 _AXES: dict[str, int | tuple[int, ...]] = {
     "targets": (1, 2),
     "test_targets": (1, 2),
-    "inputs": 2,
-    "test_inputs": 2,
+    "inputs": (2, 3),
+    "test_inputs": (2, 3),
     "gram": 2,
     "full_gram": 2,
 }
@@ -37,27 +37,31 @@ _AXES: dict[str, int | tuple[int, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """P training points with targets, and optionally Q test points.
+    """P training points with targets, and optionally Q test points; points may be sequences.
 
     The inputs enter every theory through the Gram matrix ``Kx = X X^T / D`` alone, so either the
     inputs or the Gram matrix are given. Arrays are copied and promoted to float64; on the host they
     are read-only. They stay where they are: all of them numpy arrays, or all of them cupy arrays,
     and `solve` follows them.
 
+    For attention a point is a sequence of S tokens, and every token has a row of its own in the
+    Gram matrix: token s of sequence mu is row ``mu S + s``.
+
     Parameters
     ----------
-    inputs : (P, D) array
-        Training inputs.
+    inputs : (P, D) or (P, S, D) array
+        Training inputs: points, or sequences.
     targets : (P,) or (P, K) array
         Training targets of one or of K outputs.
-    gram : (P, P) array
-        Gram matrix of the training points, instead of `inputs`.
-    test_inputs : (Q, D) array
+    gram : (P, P) or (P S, P S) array
+        Gram matrix of the training points or of the tokens to train on, instead of `inputs`.
+    test_inputs : (Q, D) or (Q, S, D) array
         Test inputs, together with `inputs`.
     test_targets : (Q,) or (Q, K) array
         Targets of the test points; without them test outputs are still computed.
-    full_gram : (P + Q, P + Q) array
-        Gram matrix of all points, training points first, instead of `inputs` or `gram`.
+    full_gram : (P + Q, P + Q) or ((P + Q) S, (P + Q) S) array
+        Gram matrix of all points, training points first, instead of `inputs` or `gram`; that of
+        all tokens needs `test_targets`, which tell Q.
 
     Raises
     ------
@@ -126,16 +130,16 @@ class Dataset:
                     f"targets has {points} rows, but inputs has {len(self.inputs)}: "
                     "one target per training point is needed"
                 )
-            if self.test_inputs is not None and self.test_inputs.shape[1] != self.inputs.shape[1]:
+            if self.test_inputs is not None:
+                self._check_test_inputs()
+        if self.gram is not None:
+            rows = len(self.gram)
+            if self.gram.shape != (rows, rows) or rows % points:
                 raise ValueError(
-                    f"test_inputs has {self.test_inputs.shape[1]} columns, "
-                    f"but inputs has {self.inputs.shape[1]}"
+                    f"gram must have shape ({points}, {points}) for {points} targets, or "
+                    f"{points} S rows and columns for sequences of S tokens, "
+                    f"found {self.gram.shape}"
                 )
-        if self.gram is not None and self.gram.shape != (points, points):
-            raise ValueError(
-                f"gram must have shape ({points}, {points}) for {points} targets, "
-                f"found {self.gram.shape}"
-            )
         if self.full_gram is not None:
             total = len(self.full_gram)
             if self.full_gram.shape != (total, total) or total < points:
@@ -151,16 +155,46 @@ class Dataset:
                     f"found {self.test_targets.shape}"
                 )
 
+    def _check_test_inputs(self) -> None:
+        kind = "sequences" if self.inputs.ndim == 3 else "points"
+        if self.test_inputs.ndim != self.inputs.ndim:
+            raise ValueError(
+                f"test_inputs must have {self.inputs.ndim} axes as inputs, which holds {kind}: "
+                f"found shape {self.test_inputs.shape}"
+            )
+        if kind == "sequences" and self.test_inputs.shape[1] != self.inputs.shape[1]:
+            raise ValueError(
+                f"test_inputs has sequences of {self.test_inputs.shape[1]} tokens, "
+                f"but those of inputs have {self.inputs.shape[1]}"
+            )
+        if self.test_inputs.shape[-1] != self.inputs.shape[-1]:
+            raise ValueError(
+                f"test_inputs has {self.test_inputs.shape[-1]} columns, "
+                f"but inputs has {self.inputs.shape[-1]}"
+            )
+
     @property
     def n_train(self) -> int:
         """Number P of training points."""
         return len(self.targets)
 
     @property
+    def sequence_length(self) -> int:
+        """Number S of tokens of a point; 1 for points that are no sequences."""
+        if self.inputs is not None:
+            return int(self.inputs.shape[1]) if self.inputs.ndim == 3 else 1
+        if self.gram is not None:
+            return len(self.gram) // self.n_train
+        if self.test_targets is None:
+            return 1
+        length, left = divmod(len(self.full_gram), self.n_train + len(self.test_targets))
+        return 1 if left else length
+
+    @property
     def n_test(self) -> int:
         """Number Q of test points."""
         if self.full_gram is not None:
-            return len(self.full_gram) - self.n_train
+            return len(self.full_gram) // self.sequence_length - self.n_train
         return 0 if self.test_inputs is None else len(self.test_inputs)
 
     @property
@@ -170,7 +204,7 @@ class Dataset:
 
     @cached_property
     def kernel(self) -> FloatArray:
-        """Gram matrix Kx of all P + Q points, training points first, where the data are."""
+        """Gram matrix Kx of all P + Q points, or their tokens, where the data are."""
         if self.points is not None:
             return self.points @ self.points.T
         matrix: FloatArray = self.full_gram if self.full_gram is not None else self.gram
@@ -178,21 +212,22 @@ class Dataset:
 
     @cached_property
     def largest_eigenvalue(self) -> float:
-        """Largest eigenvalue of the Gram matrix of the training points."""
+        """Largest eigenvalue of the Gram matrix of the training points, or their tokens."""
         if self.on_host is not self:
             return self.on_host.largest_eigenvalue
-        train = slice(self.n_train)
-        if self.points is not None and self.points.shape[1] < self.n_train:
+        train = slice(self.n_train * self.sequence_length)
+        if self.points is not None and self.points.shape[1] < train.stop:
             return _largest_eigenvalue(self.points[train].T @ self.points[train])
         return _largest_eigenvalue(self.kernel[train, train])
 
     @cached_property
     def points(self) -> FloatArray | None:
-        """Inputs of all points divided by sqrt(D), so that Kx = points points^T; or None."""
+        """Rows x / sqrt(D) of all points, or their tokens: Kx = points points^T; or None."""
         if self.inputs is None:
             return None
         given = [self.inputs] if self.test_inputs is None else [self.inputs, self.test_inputs]
         rows = _arrays.namespace(self.inputs).concatenate(given)
+        rows = rows.reshape(-1, rows.shape[-1])
         scaled: FloatArray = rows / np.sqrt(rows.shape[1])
         return scaled
 

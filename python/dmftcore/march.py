@@ -296,3 +296,5 @@ class SolveOptions:
     checkpoint: Checkpoint | None = None
     estimate_error: bool = False
     nested: bool = False
+    samples: int | None = None
+    seed: int = 0

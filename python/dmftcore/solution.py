@@ -245,12 +245,15 @@ class Solution:
             name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
             for name, layers in self.equal_time.items()
         }
-        for name, values in self.standard_errors.items():
-            variables[_ERROR + name] = ((axes | kernel_axes)[name], values)
+        # Their axes have no names in common: those of each are its own.
+        order_axes = {
+            name: tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
+            for name, values in self.order_parameters.items()
+        }
         for name, values in self.order_parameters.items():
-            # Their axes have no names in common: those of each are its own.
-            named = tuple(f"{name}_axis{axis}" for axis in range(values.ndim))
-            variables[_ORDER + name] = (named, values)
+            variables[_ORDER + name] = (order_axes[name], values)
+        for name, values in self.standard_errors.items():
+            variables[_ERROR + name] = ((axes | kernel_axes | order_axes)[name], values)
         coordinates: dict[str, Any] = {"time": self.times, "t": self.kernel_times}
         for suffix, group in _SUFFIXES.items():
             for name, layers in getattr(self, group).items():

@@ -8,12 +8,13 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import linear, proportional
+from dmftcore._simulate import attention, linear, proportional
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
+from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.march import Progress
@@ -25,7 +26,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    limit: DeepLinear | ProportionalLinear,
+    limit: DeepLinear | ProportionalLinear | AttentionCore,
     data: Dataset | None,
     training: GradientDescent | OnlineSGD,
     *,
@@ -49,8 +50,9 @@ def simulate(
 
     Parameters
     ----------
-    limit : DeepLinear or ProportionalLinear
-        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``.
+    limit : AttentionCore, DeepLinear or ProportionalLinear
+        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``. Of an `AttentionCore`
+        the heads or the keys are finite, or both; one of given `parameters` is trained on f itself.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`.
     training : GradientDescent or OnlineSGD
@@ -59,7 +61,9 @@ def simulate(
     width : int
         Number N of neurons in every hidden layer. A `ProportionalLinear` has
         ``D = width / width_ratio`` inputs and ``P = sample_ratio * D`` samples, which must be whole
-        numbers; the modes of its spectrum have their parts of the D directions, rounded.
+        numbers; the modes of its spectrum have their parts of the D directions, rounded. For
+        attention the number N H of all components of keys, which tells the one of heads and keys
+        that the limit leaves infinite.
     seeds : int
         Number of networks.
     seed : int
@@ -98,11 +102,13 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
-    if width is None:
+    if width is None and not isinstance(limit, AttentionCore):
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
+    if isinstance(limit, AttentionCore):
+        networks = attention
     options = Options(
-        width=integer("width", width, at_least=1),
+        width=None if width is None else integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
@@ -131,4 +137,6 @@ def simulate(
         return proportional.train(limit, training, options, config)
     assert data is not None
     assert isinstance(training, GradientDescent)
+    if isinstance(limit, AttentionCore):
+        return attention.train(limit, data, training, options, config)
     return linear.train(limit, data, training, options, config)

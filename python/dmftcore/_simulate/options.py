@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dmftcore.checkpoint import Checkpoint
 from dmftcore.march import Progress
@@ -15,7 +16,8 @@ __all__ = ["Options"]
 class Options:
     """How many networks of which width to train, and what to record of them."""
 
-    width: int
+    #: None where the limit says it.
+    width: Any
     seeds: int
     seed: int
     schedule: Schedule
