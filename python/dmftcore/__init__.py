@@ -28,6 +28,7 @@ from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, Stabili
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.transformer import Transformer
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -50,6 +51,7 @@ __all__ = [
     "Solution",
     "Spectrum",
     "StabilityWarning",
+    "Transformer",
     "cuda_status",
     "get_num_threads",
     "set_num_threads",

@@ -8,14 +8,22 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._validate import integer, one_of, positive
+from dmftcore._validate import INFINITE, integer, one_of, positive
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
-from dmftcore.limits import attention_solve, linear, linear_flow, proportional_solve
+from dmftcore.limits import (
+    attention_solve,
+    linear,
+    linear_flow,
+    proportional_solve,
+    transformer_depth,
+    transformer_solve,
+)
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.transformer import Transformer
 from dmftcore.march import Progress, SolveOptions
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -25,7 +33,7 @@ __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear | ProportionalLinear | AttentionCore,
+    limit: DeepLinear | ProportionalLinear | AttentionCore | Transformer,
     data: Dataset | None,
     training: Training,
     *,
@@ -45,7 +53,7 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear, ProportionalLinear or AttentionCore
+    limit : DeepLinear, ProportionalLinear, AttentionCore or Transformer
         Which network, in which limit.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`, whose data
@@ -64,8 +72,11 @@ def solve(
         Two-time kernels (H, G), responses (A of features, B of gradients) and products of
         responses with the noise they answer to (``AG``: A^l G^{l+1}, ``BPhi``: B^l H^l) to keep,
         at `kernel_times`. A flow has no responses: they answer to single steps. On random data:
-        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". Attention has none: its
-        order parameters at `kernel_times` say all.
+        kernels "Cp", "CD", "Cv", "H", "G" and responses "RD", "A", "B". An `AttentionCore` has
+        none: its order parameters at `kernel_times` say all. Of a `Transformer`: kernels "H", "G",
+        "O" (outputs of attention), "P_k", "P_q", "P_v" (gradients by keys, queries, values) and
+        responses "Rh", "Rg" (of the stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among
+        all tokens.
     samples : int, optional
         Where heads of attention are random: their number, in 8 independent groups (2048 by
         default), whose scatter gives the standard errors. For finitely many heads the number of
@@ -90,8 +101,9 @@ def solve(
         100 tau sharpness steps; "stiff" integrates it by Radau IIA in some hundred steps, whatever
         tau, for networks without residual blocks. By default the cheaper one.
         Random data have the chain alone, at a cost O((L + modes) steps^3).
-        Attention has "quadrature", where its heads are finitely many and known, and else
-        "ensemble", an average over random heads.
+        An `AttentionCore` has "quadrature", where its heads are finitely many and known, and else
+        "ensemble", an average over random heads. A `Transformer` has the chain alone, at a cost
+        O(L (steps P S)^3).
     device : {"cpu", "cuda"}, optional
         Where the chain is marched: by default where the data are, and with "cuda" on the current
         device of cupy, to which the data are copied once. The other methods run on the CPU
@@ -146,6 +158,8 @@ def solve(
     theory: Any = linear_flow if isinstance(training, GradientFlow) else linear
     if isinstance(limit, ProportionalLinear):
         theory = proportional_solve
+    if isinstance(limit, Transformer):
+        theory = transformer_solve
     if isinstance(limit, AttentionCore):
         theory = attention_solve
     elif samples is not None or seed != 0:
@@ -191,4 +205,8 @@ def solve(
         return linear_flow.solve_linear_flow(limit, data, options, config)
     if isinstance(limit, AttentionCore):
         return attention_solve.solve_attention(limit, data, training, options, config)
+    if isinstance(limit, Transformer):
+        if limit.depth == INFINITE:
+            return transformer_depth.solve_infinite_depth(limit, data, training, options, config)
+        return transformer_solve.solve_transformer(limit, data, training, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)

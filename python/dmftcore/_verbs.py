@@ -10,6 +10,7 @@ from dmftcore.data import Dataset
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.transformer import Transformer
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
 
 __all__ = ["NO_FLOW_OF_NETWORKS", "check_nouns", "device_of", "fields_to_save"]
@@ -21,8 +22,8 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, ProportionalLinear, AttentionCore),
-    "simulate": (DeepLinear, ProportionalLinear, AttentionCore),
+    "solve": (DeepLinear, ProportionalLinear, AttentionCore, Transformer),
+    "simulate": (DeepLinear, ProportionalLinear, AttentionCore, Transformer),
 }
 
 
@@ -48,7 +49,8 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
-    if not isinstance(limit, AttentionCore) and data.sequence_length > 1:
+    attends = isinstance(limit, AttentionCore | Transformer)
+    if not attends and data.sequence_length > 1:
         raise ValueError(
             f"data holds sequences of {data.sequence_length} tokens, but a {type(limit).__name__} "
             "takes points: pass inputs (P, D), or gram (P, P)"
@@ -59,10 +61,10 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         raise TypeError(f"training must be a GradientDescent or a GradientFlow, not {training!r}")
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
-    if isinstance(limit, AttentionCore) and isinstance(training, GradientFlow):
+    if attends and isinstance(training, GradientFlow):
         raise TypeError(
-            "training: an AttentionCore has no GradientFlow: use GradientDescent with a small lr, "
-            "where tau = lr * step"
+            f"training: no GradientFlow for a limit of type {type(limit).__name__}: use "
+            "GradientDescent with a small lr, where tau = lr * step"
         )
 
 

@@ -16,7 +16,7 @@ ATTENTION_MAPS = ("softmax", "linear", "exp", "relu")
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """Attention of S positions, a function of the logits of each query.
+    """Attention among S positions, a function of the logits of each query.
 
     Parameters
     ----------
@@ -33,10 +33,11 @@ class AttentionMap:
         """Attention of (*batch, S, S) logits, rows the queries."""
         xp: Any = _arrays.namespace(logits)
         length = logits.shape[-1]
+        seen = self._seen(xp, length)
         if self.kind == "softmax":
-            seen = xp.where(self._seen(xp, length), logits, -xp.inf)
-            e = xp.exp(seen - seen.max(axis=-1, keepdims=True))
-            softmax: FloatArray = e / e.sum(axis=-1, keepdims=True)
+            visible = xp.where(seen, logits, -xp.inf)
+            powers = xp.exp(visible - visible.max(axis=-1, keepdims=True))
+            softmax: FloatArray = powers / powers.sum(axis=-1, keepdims=True)
             return softmax
         if self.kind == "linear":
             values = 1 + logits
@@ -44,24 +45,32 @@ class AttentionMap:
             values = xp.exp(logits)
         else:
             values = xp.maximum(logits, 0)
-        attention: FloatArray = values * self._seen(xp, length) / length
+        attention: FloatArray = xp.where(seen, values, 0.0) / length
         return attention
 
-    def gradient(self, logits: FloatArray, weights: FloatArray) -> FloatArray:
-        """Gradient of ``sum(weights * value(logits))`` with respect to the logits."""
-        xp: Any = _arrays.namespace(logits)
-        length = logits.shape[-1]
+    def gradient(self, attention: FloatArray, weights: FloatArray) -> FloatArray:
+        """Gradient of ``sum(weights * attention)`` by the logits, (*batch, S, S).
+
+        Parameters
+        ----------
+        attention : (*batch, S, S) array
+            As `value` gives it.
+        weights : array
+            That can be broadcast to the shape of `attention`.
+        """
         if self.kind == "softmax":
-            s = self.value(logits)
-            gradient: FloatArray = s * (weights - (s * weights).sum(axis=-1, keepdims=True))
+            mean = (attention * weights).sum(axis=-1, keepdims=True)
+            gradient: FloatArray = attention * (weights - mean)
             return gradient
-        slope: Any = 1.0
         if self.kind == "exp":
-            slope = xp.exp(logits)
-        elif self.kind == "relu":
-            slope = logits > 0
-        gradient = weights * slope * self._seen(xp, length) / length
+            return attention * weights
+        xp: Any = _arrays.namespace(attention)
+        length = attention.shape[-1]
+        rising = attention > 0 if self.kind == "relu" else self._seen(xp, length)
+        gradient = xp.where(rising, weights, 0.0) / length
         return gradient
 
     def _seen(self, xp: Any, length: int) -> Any:
-        return xp.tri(length, dtype=bool) if self.causal else xp.ones((1, 1), dtype=bool)
+        """Which keys a query sees, (S, S)."""
+        everything = xp.ones((length, length), dtype=bool)
+        return xp.tril(everything) if self.causal else everything

@@ -32,6 +32,7 @@ from dmftcore.demo import digits
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.transformer import Transformer
 from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
@@ -44,6 +45,7 @@ NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
         "DeepLinear": DeepLinear,
         "ProportionalLinear": ProportionalLinear,
         "AttentionCore": AttentionCore,
+        "Transformer": Transformer,
     },
     "data": {"Dataset": Dataset, "Digits": digits},
     "training": {

@@ -38,6 +38,9 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
+#: Kernels of a transformer alone; with one of these all kernels and responses are among tokens.
+OF_TOKENS = ("O", "P_k", "P_q", "P_v")
+
 #: Kernels and responses of random data, which have one layer and no sides.
 OF_DATA = ("Cp", "CD", "Cv", "RD")
 
@@ -121,10 +124,13 @@ class Solution:
             "H" (features, P + Q points a side), "G" (gradients, K outputs a side), "AG" (points and
             outputs) or "BPhi" (outputs and points). On random data H (of the features of the mean
             gradient) and G have times only, and so have the kernels without layers "Cp"
-            (population error), "CD" (training error) and "Cv" (mean gradient).
+            (population error), "CD" (training error) and "Cv" (mean gradient). Those of a
+            transformer, "H", "G", "O", "P_k", "P_q", "P_v", have (P + Q) S tokens on both sides;
+            with K > 1 outputs gradients are those of the signal, the sum of all outputs with their
+            errors as weights.
         layer : int, optional
-            Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
-            layers on a first axis.
+            Layer number, from 1 on; "BPhi", a transformer and nodes of infinite depth from 0 on.
+            None stacks all layers on a first axis.
         t, s : int, optional
             Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
             is the full kernel (times, P, times, P); with one, that side is fixed; with both it
@@ -285,11 +291,14 @@ class Solution:
             "overlap": ("time",),
         }
 
-    @staticmethod
-    def _sides(name: str, layers: Layers, times: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _sides(
+        self, name: str, layers: Layers, times: int
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the axes of both sides of a kernel or response, besides its `times` axes."""
         if next(iter(layers.values())).ndim == times:
             return (), ()
+        if any(name in self.equal_time for name in OF_TOKENS):
+            return ("token",), ("token_",)
         first, second = SIDES[name]
         return (first,), (f"{second}_" if second == first else second,)
 

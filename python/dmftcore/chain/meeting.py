@@ -1,7 +1,7 @@
 """Where two sides of a network meet, and what passes a link between two meetings.
 
 With the responses Z below and Y above, both zero within a step, and the covariances Hhat and Ghat
-of what both sides do by themselves,
+of what each side does by itself,
 
     h = hhat + Z g,    g = ghat + Y h.
 
@@ -57,17 +57,38 @@ class Meeting:
         n = y.shape[1]
         b = reflected_response(y, self.z, self.b, 1.0)
         self.b[now, :n] = b
-        g, _ = reflected_covariance(
-            b, ghat, self.z, self.b, _through(self.ghat), _through(self.hhat), 1.0
-        )
+        g = self._covariance(b, ghat)
         self.g[now, :n] = g
         return g, b
 
     def across(self, now: slice, n: int) -> FloatArray:
-        """``<g h^T>`` within a step, (m, m): ``B Hhat + G Z^T``."""
-        product: FloatArray = (
-            self.b[now, :n] @ self.hhat[now, :n].T + self.g[now, :n] @ self.z[now, :n].T
+        """``<g h^T>`` within a step, (m, m), after `upper`."""
+        return self._with_features(now, self.g[now, :n], self.b[now, :n])
+
+    def read(self, now: slice, y: FloatArray, what: FloatArray) -> FloatArray:
+        """``<w h^T>`` within a step, (k, m), of a readout ``w = what + Y h``, before `upper`.
+
+        Parameters
+        ----------
+        now : slice
+        y : (k, n) array
+            Rows of Y, zero at the step.
+        what : (k, n) array
+            ``<what ghat^T>``; the columns of the step do not matter.
+        """
+        b = reflected_response(y, self.z, self.b, 1.0)
+        return self._with_features(now, self._covariance(b, what), b)
+
+    def _covariance(self, b: FloatArray, ghat: FloatArray) -> FloatArray:
+        g, _ = reflected_covariance(
+            b, ghat, self.z, self.b, _through(self.ghat), _through(self.hhat), 1.0
         )
+        return g
+
+    def _with_features(self, now: slice, g: FloatArray, b: FloatArray) -> FloatArray:
+        """``<g h^T> = B Hhat + G Z^T``."""
+        n = g.shape[1]
+        product: FloatArray = b @ self.hhat[now, :n].T + g @ self.z[now, :n].T
         return product
 
 
@@ -90,9 +111,8 @@ class Link:
 
     def rows(self, now: slice, y: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rows of R, and of the covariance ``S C S^T + R M R^T`` with ``S = (1 - Y Z)^{-1}``."""
-        n = y.shape[1]
         r = reflected_response(y, self.z, self.r, 1.0)
-        self.r[now, :n] = r
+        self.r[now, : y.shape[1]] = r
         covariance, _ = reflected_covariance(
             r, c, self.z, self.r, _through(self.c), _through(self.m), 1.0
         )

@@ -1,35 +1,42 @@
 """The chain of a residual transformer with infinitely many dimensions per head.
 
 Everything is linear in Gaussian sources, because attention is the same in every head and does not
-fluctuate. Rows and columns count (step, token), time slowest; a kernel times the factors
-``rate(s) Delta_b(s)`` of its columns, for s < t alone, is written learned K. At every layer l, and
-twice in every block, two sides meet (`dmftcore.chain.meeting`):
+fluctuate. Rows and columns count (step, token), time slowest. A weight matrix couples the rows of
+two times by factors of kernels (`dmftcore.chain.couplings`): kept K belongs to what is left of its
+initial value, and learned K to what it has learned; the latter includes gamma / P and the error
+Delta_b(s) of the column (s, b). At every layer l, and twice in every block, two sides meet
+(`dmftcore.chain.meeting`):
 
     stream   h^l = hhat^l + Z^l g^l        g^l = ghat^l + Y^l h^l
     heads    k = u^k + X q                 q = u^q + W k
     values   v = u^v + X' xi               xi = r + Y' v
 
-With the features H^l of the stream and its response A^l = dh^l/dz^l, the attention S(t), the
-gradient J(t) of its logits and beta = branch_scale / depth^depth_exponent:
+With the features H^l of the stream and its responses A^l = dh^l/dghat^l and B^l = dg^l/dhhat^l, the
+attention S(t), the gradient J(t) of its logits, beta = branch_scale / depth^depth_exponent and the
+ratio kappa = depth^(2 depth_exponent - 1) of the learning rates within blocks to the others:
 
-    K^l = A^l + learned H^l                X = K^l J^T      W = K^l J       X' = beta K^l S^T
-    N^l = beta B^{l+1} + beta learned G^{l+1}               Y' = N^l S
-    k, q, v have the covariance H^l in their sources, r has G^{l+1}
+    K^l = kept A^l + kappa learned H^l     X = K^l J^T      W = K^l J       X' = beta K^l S^T
+    N^l = beta ( kept B^{l+1} + kappa learned G^{l+1} )     Y' = N^l S
+    k, q, v have the covariance kept H^l in their sources, r has kept G^{l+1}
 
 A block adds to the stream, upward and downward, the kernels and responses of its output o = S v and
 of the gradients p^q = J k, p^k = J^T q, p^v = beta S^T xi of its inputs:
 
-    C^{l+1} = beta ( do/dr + beta learned <o o> )
-    D^l     = dp^k/du^k + dp^q/du^q + dp^v/du^v + learned P^l,    P^l = <p^k p^k> + ... + <p^v p^v>
+    C^{l+1} = beta ( kept do/dr + beta kappa learned <o o> )
+    D^l     = kept ( dp^k/du^k + dp^q/du^q + dp^v/du^v ) + kappa learned P^l
+    P^l     = <p^k p^k> + <p^q p^q> + <p^v p^v>
     Z^{l+1} = C^{l+1} + V^{l+1},   V^{l+1} = (1 - Z^l D^l)^{-1} Z^l
     Y^l     = D^l + U^l,           U^l = (1 - Y^{l+1} C^{l+1})^{-1} Y^{l+1}
-    Hhat^{l+1} = beta^2 <o o> + ( Hhat^l reflected at D^l with covariance P^l )
-    Ghat^l     = P^l + ( Ghat^{l+1} reflected at C^{l+1} with covariance beta^2 <o o> )
+    Hhat^{l+1} = beta^2 kept <o o> + ( Hhat^l reflected at D^l with covariance kept P^l )
+    Ghat^l = kept P^l + ( Ghat^{l+1} reflected at C^{l+1} with covariance beta^2 kept <o o> )
 
-from Z^0 = learned C, Hhat^0 = C (inputs) to Y^L = learned 1 / S^2, Ghat^L = 1 / S^2 (readout of the
-mean over S positions). Logits and outputs are correlations of the two sides at equal times. Sources
-are never expanded layer by layer, so that a step costs a fixed number of passes over the triangles
-of each layer: O(depth (steps tokens)^3) in all.
+from Z^0 = learned C, Hhat^0 = kept C (inputs) to Y^L = learned 1 / S^2, Ghat^L = kept 1 / S^2
+(readout of the mean over S positions). Logits and outputs are correlations of the two sides at
+equal times. Sources are never expanded layer by layer, so that a step costs a fixed number of
+passes over the triangles of each layer: O(depth (steps tokens)^3) in all.
+
+With K outputs g is the gradient of the signal, the sum of all outputs with the errors Delta_bk as
+weights: then learned has no errors, and 1 / S^2 becomes sum_k Delta_ak(t) Delta_bk(s) / S^2.
 
 Source: the two-time equations of multi-head attention at infinite key dimension (Bordelon,
 Chaudhry, Pehlevan 2024), with one layer's sources eliminated against the next.
@@ -47,12 +54,11 @@ import numpy.typing as npt
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.attention_maps import AttentionMap
+from dmftcore.chain.couplings import Couplings
 from dmftcore.chain.meeting import Link, Meeting
+from dmftcore.chain.packing import packed, unpack
 
 __all__ = ["TransformerChain"]
-
-#: Kernels and responses of single sources, of which a march keeps histories only on demand.
-ON_DEMAND = ("P_k", "P_q", "P_v", "Rh", "Ro", "Rp_k", "Rp_q", "Rp_v")
 
 
 @dataclass
@@ -74,12 +80,12 @@ class _Block:
 
     @property
     def added_upward(self) -> tuple[FloatArray, FloatArray]:
-        """Histories of C^{l+1} and beta^2 <o o>."""
+        """Histories of C^{l+1} and beta^2 kept <o o>."""
         return self.downward.z, self.downward.m
 
     @property
     def added_downward(self) -> tuple[FloatArray, FloatArray]:
-        """Histories of D^l and P^l."""
+        """Histories of D^l and kept P^l."""
         return self.upward.z, self.upward.m
 
 
@@ -91,207 +97,232 @@ class TransformerChain:
 
     Parameters
     ----------
+    couplings : Couplings
+        Of steps of M rows, for ``points = P / gamma``.
     gram : (M, M) array
         Inputs ``X X^T / D`` of all tokens, those of a sequence in a row.
+    steps : int
+        Steps t = 0..steps will be marched.
     sequences : int
         Number of sequences; those that train come first.
+    outputs : int
+        Number K of outputs.
     depth : int
         Number of blocks.
     branch : float
         Factor beta of a block.
-    key_rate : float
-        Ratio depth^(2 depth_exponent - 1) of the learning rates within blocks to the others.
-    rates : (steps,) array
-        Factors ``gamma lr / P`` of the errors at every step, P the number of training sequences.
+    block_rate : float
+        Ratio kappa of the learning rates within blocks to the others.
     gamma : float
-    attention : AttentionMap
+    attention_map : AttentionMap
     responses : {"all", "none", "head", "stream"}
         Which responses act back: an approximation, except for "all".
-    keep : sequence of str
-        Names out of `ON_DEMAND` of which histories are wanted.
     xp : module
         Array library of the histories.
+
+    Attributes
+    ----------
+    step : int
+        The last step begun.
+    rows : dict of (M, n_t) arrays
+        Rows of the present step by name and layer: of the kernels "H", "G" (layers 0..depth), "O",
+        "P_k", "P_q", "P_v" and the responses "Rh", "Ro", "Rg", "Rp_k", "Rp_q", "Rp_v" (layers
+        0..depth - 1).
+    logits : list of (sequences, S, S) arrays
+        Of the present step, by layer.
+    attention : (steps + 1, depth, sequences, S, S) array
+    histories : dict of arrays
+        Lower triangles over (t, token), by name and layer.
     """
 
     def __init__(
         self,
+        couplings: Couplings,
         gram: FloatArray,
-        sequences: int,
         *,
+        steps: int,
+        sequences: int,
+        outputs: int = 1,
         depth: int,
         branch: float,
-        key_rate: float,
-        rates: FloatArray,
+        block_rate: float,
         gamma: float,
-        attention: AttentionMap,
+        attention_map: AttentionMap,
         responses: str = "all",
-        keep: tuple[str, ...] = (),
         xp: Any = np,
     ) -> None:
         self.step = -1
-        self.depth, self.gamma, self._branch, self._key_rate = depth, gamma, branch, key_rate
-        self._head = 1.0 if responses in ("all", "head") else 0.0
-        self._stream = 1.0 if responses in ("all", "stream") else 0.0
-        self._xp, self._gram, self._attention = xp, xp.asarray(gram), attention
-        self._tokens, self._sequences = len(gram), sequences
-        self._positions = self._tokens // sequences
-        self._rates = rates
-        self._size = (len(rates) + 1) * self._tokens
-        #: rate(s) Delta_b(s) of every column (s, b); zero where not trained, or not known yet.
-        self._learned = xp.zeros(self._size)
-        blocks = (len(rates) + 1, depth, sequences, self._positions, self._positions)
-        #: Logits, attention S and the gradient J of the logits, (steps + 1, depth, P, S, S).
-        self.logits, self.attention = xp.zeros(blocks), xp.zeros(blocks)
-        self._gradients = xp.zeros(blocks)
-        #: Lower triangles over (t, token), by name and layer.
+        self.depth, self.gamma, self.branch, self.block_rate = depth, gamma, branch, block_rate
+        self.head = 1.0 if responses in ("all", "head") else 0.0
+        self.stream = 1.0 if responses in ("all", "stream") else 0.0
+        self.couplings, self.attention_map = couplings, attention_map
+        self.gram = xp.asarray(gram)
+        self.sequences, self.tokens = sequences, len(gram)
+        self.positions = self.tokens // sequences
+        self._xp, self._steps = xp, steps
+        self._size = (steps + 1) * self.tokens
+        self._by_signal = outputs > 1
+        #: What each output counts for in the gradients of a token; with several their errors.
+        self.readout = (xp.zeros if self._by_signal else xp.ones)((self._size, outputs))
+        #: Factors Delta of the columns of learned kernels, zero where not known yet.
+        self.errors = (xp.ones if self._by_signal else xp.zeros)(self._size)
+        blocks = (steps + 1, depth, sequences, self.positions, self.positions)
+        self.attention, self.gradients = xp.zeros(blocks), xp.zeros(blocks)
+        self.logits: list[FloatArray] = []
+        self.rows: dict[tuple[str, int], FloatArray] = {}
+        #: <k k>, dk/du^q, <q q> and dq/du^k of the present step, by layer.
+        self._keys_of_step: list[tuple[FloatArray, ...]] = []
         self.histories: dict[tuple[str, int], FloatArray] = {}
-        layers = range(depth + 1)
-        self._h = [self._new("H", layer) for layer in layers]
+        self._h = [self._new("H", layer) for layer in range(depth + 1)]
         self._layers = [
             Meeting(*(self._new(name, layer) for name in ("Hhat", "Ghat", "Z", "B", "G")))
-            for layer in layers
+            for layer in range(depth + 1)
         ]
         self._blocks = [self._block(layer) for layer in range(depth)]
-        self._on_demand = {
-            (name, layer): self._new(name, layer) for name in keep for layer in range(depth)
-        }
 
     @staticmethod
-    def count(depth: int, steps: int, tokens: int, keep: int = 0) -> int:
-        """Numbers that the histories of such a chain hold, `keep` on demand included."""
-        return (6 * (depth + 1) + (12 + keep) * depth) * ((steps + 1) * tokens) ** 2
+    def count(depth: int, steps: int, tokens: int, *, decays: bool = False) -> int:
+        """Numbers that the histories of such a chain hold."""
+        return (6 * (depth + 1) + (14 if decays else 12) * depth) * ((steps + 1) * tokens) ** 2
 
     def forward(self) -> FloatArray:
-        """Go to the next step and append its rows upward; outputs (sequences,)."""
+        """Go to the next step and append its rows upward; outputs (sequences, K)."""
         self.step += 1
+        self.rows, self.logits, self._keys_of_step = {}, [], []
         now, n = self._now, self._known
-        learned = self._learned[:n]
-        self._keys_of_step: list[tuple[FloatArray, FloatArray]] = []
-        hhat = self._xp.tile(self._gram, (1, self.step + 1))
-        z = hhat * learned
+        gram = self._xp.tile(self.gram, (1, self.step + 1))
+        z, hhat = self._learned(gram), self._kept(gram)
         for layer, meeting in enumerate(self._layers):
             meeting.hhat[now, :n] = hhat
             h, a = meeting.lower(now, z, hhat)
             self._h[layer][now, :n] = h
+            self.rows["H", layer] = h
             if layer < self.depth:
-                self._record("Rh", layer, a)
-                memory = self._stream * a + self._key_rate * h * learned
-                c, o = self._attend(layer, h, memory)
+                self.rows["Rh", layer] = a
+                c, o = self._attend(layer, h, a)
                 v, carried = self._blocks[layer].upward.rows(now, z, hhat)
-                for history, row in zip(self._blocks[layer].added_upward, (c, o), strict=True):
-                    history[now, :n] = row
+                self._append(self._blocks[layer].added_upward, (c, o))
                 z, hhat = c + v, o + carried
-        top = self._layers[-1]
-        ghat = self._xp.full((self._tokens, n), 1 / self._positions**2)
-        top.ghat[now, :n] = ghat
-        top.upper(now, self._top_response(n), ghat)
-        across = top.across(now, n)[0].reshape(self._sequences, self._positions)
-        outputs: FloatArray = across.sum(axis=1) / self.gamma
+        weights = self._xp.ascontiguousarray(self.readout[:n].T) / self.positions
+        features = self._layers[-1].read(now, self._learned(weights), self._kept(weights))
+        by_sequence = features.reshape(-1, self.sequences, self.positions).mean(axis=2)
+        outputs: FloatArray = by_sequence.T / self.gamma
         return outputs
 
     def backward(self, errors: FloatArray) -> None:
-        """Append the rows downward at the present step, given errors (training sequences,)."""
+        """Append the rows downward at the present step, given errors (training sequences, K)."""
         now, n = self._now, self._known
-        y = self._top_response(n)
-        for layer in reversed(range(self.depth)):
-            above, below = self._layers[layer + 1], self._layers[layer]
-            ghat = self._xp.ascontiguousarray(above.ghat[now, :n])
-            d, p = self._attend_back(layer, above)
-            u, carried = self._blocks[layer].downward.rows(now, y, ghat)
-            for history, row in zip(self._blocks[layer].added_downward, (d, p), strict=True):
-                history[now, :n] = row
-            y, ghat = d + u, p + carried
-            below.ghat[now, :n] = ghat
-            below.upper(now, y, ghat)
-        if self.step < len(self._rates):
-            by_token = self._xp.zeros((self._sequences, self._positions))
-            by_token[: len(errors)] = self._rates[self.step] * errors[:, None]
-            self._learned[now] = by_token.ravel()
+        by_token = self._xp.zeros((self.tokens, errors.shape[1]))
+        by_token[: len(errors) * self.positions] = self._xp.repeat(errors, self.positions, axis=0)
+        if self._by_signal:
+            self.readout[now] = by_token
+        top = self.readout[now] @ self.readout[:n].T / self.positions**2
+        y, ghat = self._learned(top), self._kept(top)
+        for layer in range(self.depth, -1, -1):
+            if layer < self.depth:
+                above = ghat
+                d, p = self._attend_back(layer)
+                u, carried = self._blocks[layer].downward.rows(now, y, above)
+                self._append(self._blocks[layer].added_downward, (d, p))
+                y, ghat = d + u, p + carried
+            meeting = self._layers[layer]
+            meeting.ghat[now, :n] = ghat
+            self.rows["G", layer], b = meeting.upper(now, y, ghat)
+            if layer > 0:
+                self.rows["Rg", layer - 1] = self.branch * b
+        if not self._by_signal:
+            self.errors[now] = by_token[:, 0]
 
-    def _attend(
-        self, layer: int, h: FloatArray, memory: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Rows of C^{l+1} and beta^2 <o o>, given those of H^l and K^l."""
+    def _attend(self, layer: int, h: FloatArray, a: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Rows of C^{l+1} and beta^2 kept <o o>, given those of H^l and A^l."""
         block, now, t = self._blocks[layer], self._now, self.step
-        j = self._gradients[:t, layer]
-        keys = block.keys.lower(now, self._times(memory, j.swapaxes(-1, -2)), h)
-        block.keys.upper(now, self._times(memory, j), h)
-        self._keys_of_step.append(keys)
+        memory = self.stream * self._kept(a) + self.block_rate * self._learned(h)
+        sources = self._kept(h)
+        if block.keys.hhat is not self._h[layer]:
+            block.keys.hhat[now, : self._known] = sources
+        j = self.gradients[:t, layer]
+        kk, rk = block.keys.lower(now, self._times(memory, j.swapaxes(-1, -2)), sources)
+        qq, rq = block.keys.upper(now, self._times(memory, j), sources)
+        self._keys_of_step.append((kk, rk, qq, rq))
         logits = self._within_sequences(block.keys.across(now, self._known))
-        s = self._attention.value(logits)
-        self.logits[t, layer], self.attention[t, layer] = logits, s
+        s = self.attention_map.value(logits)
+        self.logits.append(logits)
+        self.attention[t, layer] = s
         until = self.attention[: t + 1, layer].swapaxes(-1, -2)
-        vv, rv = block.values.lower(now, self._branch * self._times(memory, until[:t]), h)
+        through = self.branch * self._times(memory, until[:t])
+        vv, rv = block.values.lower(now, through, sources)
         oo, ro = self._map(s, self._times(vv, until)), self._map(s, rv)
-        self._record("Ro", layer, ro)
-        learned = self._branch * self._key_rate * oo * self._learned[: self._known]
-        return self._branch * (self._head * ro + learned), self._branch**2 * oo
+        self.rows["O", layer], self.rows["Ro", layer] = oo, ro
+        learned = self.branch * self.block_rate * self._learned(oo)
+        added = self.branch * (self.head * self._kept(ro) + learned)
+        return added, self.branch**2 * self._kept(oo)
 
-    def _attend_back(self, layer: int, above: Meeting) -> tuple[FloatArray, FloatArray]:
-        """Rows of D^l and P^l, given the gradients above the block."""
+    def _attend_back(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """Rows of D^l and kept P^l, given those of the gradients above the block."""
         block, now, n, t = self._blocks[layer], self._now, self._known, self.step
-        learned = self._key_rate * self._learned[:n]
-        g = self._xp.ascontiguousarray(above.g[now, :n])
-        memory = self._branch * (self._stream * above.b[now, :n] + learned * g)
-        s, j = self.attention[: t + 1, layer], self._gradients[: t + 1, layer]
-        xx, rx = block.values.upper(now, self._times(memory, s[:t]), g)
-        weights = self._branch * self._within_sequences(block.values.across(now, n))
-        j[t] = self._attention.gradient(self.logits[t, layer], weights)
-        kk, rk = self._keys_of_step[layer]
-        qq, rq = block.keys.g[now, :n], block.keys.b[now, :n]
+        g, answer = self.rows["G", layer + 1], self.rows["Rg", layer]
+        memory = self.stream * self._kept(answer) + (
+            self.branch * self.block_rate * self._learned(g)
+        )
+        sources = self._kept(g)
+        if block.values.ghat is not self._layers[layer + 1].g:
+            block.values.ghat[now, :n] = sources
+        s, j = self.attention[: t + 1, layer], self.gradients[: t + 1, layer]
+        xx, rx = block.values.upper(now, self._times(memory, s[:t]), sources)
+        weights = self.branch * self._within_sequences(block.values.across(now, n))
+        j[t] = self.attention_map.gradient(s[t], weights)
+        kk, rk, qq, rq = self._keys_of_step[layer]
         back = {
             "k": (j[t].swapaxes(-1, -2), self._times(qq, j), rq),
             "q": (j[t], self._times(kk, j.swapaxes(-1, -2)), rk),
             "v": (
-                self._branch * s[t].swapaxes(-1, -2),
-                self._branch * self._times(xx, s),
+                self.branch * s[t].swapaxes(-1, -2),
+                self.branch * self._times(xx, s),
                 rx,
             ),
         }
         d, p = self._xp.zeros_like(memory), self._xp.zeros_like(memory)
-        for name, (left, noise, answer) in back.items():
-            pp, rp = self._map(left, noise), self._map(left, answer)
-            self._record(f"P_{name}", layer, pp)
-            self._record(f"Rp_{name}", layer, rp)
-            d += self._head * rp
+        for name, (left, noise, response) in back.items():
+            pp, rp = self._map(left, noise), self._map(left, response)
+            self.rows[f"P_{name}", layer], self.rows[f"Rp_{name}", layer] = pp, rp
+            d += self.head * rp
             p += pp
-        return d + learned * p, p
+        return self._kept(d) + self.block_rate * self._learned(p), self._kept(p)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit, between two steps."""
         n, t = self._known, self.step + 1
-        packed: dict[str, npt.NDArray[Any]] = {
+        state: dict[str, npt.NDArray[Any]] = {
             "step": np.array(self.step),
-            "learned": _arrays.to_host(self._learned[:n]),
-            "logits": _arrays.to_host(self.logits[:t]),
+            "readout": _arrays.to_host(self.readout[:n]),
+            "errors": _arrays.to_host(self.errors[:n]),
             "attention": _arrays.to_host(self.attention[:t]),
-            "gradients": _arrays.to_host(self._gradients[:t]),
+            "gradients": _arrays.to_host(self.gradients[:t]),
         }
         for (name, layer), history in self.histories.items():
-            packed[f"{name}{layer}"] = _arrays.to_host(history[:n, :n])
-        return packed
+            state[f"{name}{layer}"] = packed(history, t, self.tokens)
+        return state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
+        """Go on from a saved state, on a march of the same problem that may be longer."""
         self.step = int(state["step"])
         n, t, xp = self._known, self.step + 1, self._xp
-        self._learned[:n] = xp.asarray(state["learned"])
-        for name, blocks in (
-            ("logits", self.logits),
-            ("attention", self.attention),
-            ("gradients", self._gradients),
-        ):
-            blocks[:t] = xp.asarray(state[name])
+        self.readout[:n], self.errors[:n] = (
+            xp.asarray(state["readout"]),
+            xp.asarray(state["errors"]),
+        )
+        self.attention[:t] = xp.asarray(state["attention"])
+        self.gradients[:t] = xp.asarray(state["gradients"])
         for (name, layer), history in self.histories.items():
-            history[:n, :n] = xp.asarray(state[f"{name}{layer}"])
+            unpack(history, state[f"{name}{layer}"], t, self.tokens)
 
     @property
     def _known(self) -> int:
-        return (self.step + 1) * self._tokens
+        return (self.step + 1) * self.tokens
 
     @property
     def _now(self) -> slice:
-        return slice(self.step * self._tokens, self._known)
+        return slice(self.step * self.tokens, self._known)
 
     def _new(self, name: str, layer: int) -> FloatArray:
         history: FloatArray = self._xp.zeros((self._size, self._size))
@@ -301,26 +332,31 @@ class TransformerChain:
     def _block(self, layer: int) -> _Block:
         h, below, above = self._h[layer], self._layers[layer], self._layers[layer + 1]
         c, o, d, p = (self._new(name, layer) for name in ("C", "O", "D", "P"))
+        g = above.g
+        if not self.couplings.is_constant:
+            h, g = self._new("kept H", layer), self._new("kept G", layer)
         keys, values = (
-            Meeting(h, ghat, *(self._new(f"{kind}_{name}", layer) for name in ("Z", "B", "G")))
-            for kind, ghat in (("keys", h), ("values", above.g))
+            Meeting(h, ghat, *(self._new(f"{kind} {name}", layer) for name in ("Z", "B", "G")))
+            for kind, ghat in (("keys", h), ("values", g))
         )
         upward = Link(below.hhat, d, p, self._new("V", layer))
         return _Block(keys, values, upward, Link(above.ghat, c, o, self._new("U", layer)))
 
-    def _record(self, name: str, layer: int, rows: FloatArray) -> None:
-        if (name, layer) in self._on_demand:
-            self._on_demand[name, layer][self._now, : rows.shape[1]] = rows
+    def _append(
+        self, histories: tuple[FloatArray, FloatArray], rows: tuple[FloatArray, FloatArray]
+    ) -> None:
+        for history, row in zip(histories, rows, strict=True):
+            history[self._now, : self._known] = row
 
-    def _top_response(self, n: int) -> FloatArray:
-        """Rows of Y^L: the readout averages over positions, and learns from their average."""
-        row = self._learned[:n] / self._positions**2
-        rows: FloatArray = self._xp.tile(row, (self._tokens, 1))
-        return rows
+    def _kept(self, rows: FloatArray) -> FloatArray:
+        return self.couplings.kept(rows, self.step)
+
+    def _learned(self, rows: FloatArray) -> FloatArray:
+        return self.couplings.learned(rows * self.errors[: self._known], self.step)
 
     def _within_sequences(self, matrix: FloatArray) -> FloatArray:
-        """The blocks (P, S, S) of a (M, M) matrix that belong to a single sequence."""
-        p, s = self._sequences, self._positions
+        """The blocks (sequences, S, S) of a matrix (M, M) that belong to a single sequence."""
+        p, s = self.sequences, self.positions
         each = self._xp.arange(p)
         blocks: FloatArray = matrix.reshape(p, s, p, s)[each, :, each]
         return blocks
@@ -338,6 +374,6 @@ class TransformerChain:
 
     def _map(self, blocks: FloatArray, rows: FloatArray) -> FloatArray:
         """A block diagonal matrix over sequences times rows (M, n)."""
-        p, s = self._sequences, self._positions
+        p, s = self.sequences, self.positions
         mapped: FloatArray = (blocks @ rows.reshape(p, s, -1)).reshape(rows.shape)
         return mapped
