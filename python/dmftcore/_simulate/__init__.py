@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import attention, linear, proportional
+from dmftcore._simulate import attention, linear, proportional, transformer
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
 from dmftcore._verbs import check_nouns, device_of, fields_to_save
@@ -17,6 +17,7 @@ from dmftcore.data import Dataset
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
+from dmftcore.limits.transformer import Transformer
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -26,7 +27,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    limit: DeepLinear | ProportionalLinear | AttentionCore,
+    limit: DeepLinear | ProportionalLinear | AttentionCore | Transformer,
     data: Dataset | None,
     training: GradientDescent | OnlineSGD,
     *,
@@ -50,9 +51,10 @@ def simulate(
 
     Parameters
     ----------
-    limit : AttentionCore, DeepLinear or ProportionalLinear
-        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``. Of an `AttentionCore`
-        the heads or the keys are finite, or both; one of given `parameters` is trained on f itself.
+    limit : AttentionCore, DeepLinear, ProportionalLinear or Transformer
+        Which network, of finite depth; ``gamma > 0`` and ``readout="gd"``. Of attention the heads
+        or the keys are finite, or both; an `AttentionCore` of given `parameters` is trained on f
+        itself.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`.
     training : GradientDescent or OnlineSGD
@@ -76,7 +78,8 @@ def simulate(
         Steps of the tangent kernel, the sharpness and the equal-time kernels: by default all of
         them up to 256 steps, 64 log-spaced ones beyond.
     save : {"H", "G", "all"} or sequence of these
-        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv".
+        Two-time kernels to keep, at `kernel_times`. On random data also "Cp", "CD" and "Cv"; of a
+        `Transformer` also "O", "P_k", "P_q" and "P_v".
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -102,11 +105,13 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
-    if width is None and not isinstance(limit, AttentionCore):
+    if width is None and not isinstance(limit, AttentionCore | Transformer):
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     networks: Any = proportional if isinstance(limit, ProportionalLinear) else linear
     if isinstance(limit, AttentionCore):
         networks = attention
+    if isinstance(limit, Transformer):
+        networks = transformer
     options = Options(
         width=None if width is None else integer("width", width, at_least=1),
         seeds=integer("seeds", seeds, at_least=1),
@@ -139,4 +144,6 @@ def simulate(
     assert isinstance(training, GradientDescent)
     if isinstance(limit, AttentionCore):
         return attention.train(limit, data, training, options, config)
+    if isinstance(limit, Transformer):
+        return transformer.train(limit, data, training, options, config)
     return linear.train(limit, data, training, options, config)

@@ -141,20 +141,36 @@ class Transformer:
         return float(self.depth ** (2 * self.depth_exponent - 1))
 
 
-def transformer_ntk(limit: Transformer, data: Dataset, kernels: Mapping[str, Layers]) -> FloatArray:
+def transformer_ntk(
+    limit: Transformer,
+    data: Dataset,
+    kernels: Mapping[str, Mapping[int, FloatArray]],
+    score_rate: float = 1.0,
+) -> FloatArray:
     """Tangent kernels (n, P, P) of one output, from equal-time kernels (n, M, M).
 
     ``K = (1/S^2) sum H^L + sum C G^0 + kappa sum_l [ beta^2 sum O^l G^{l+1} + sum P^l H^l ]``,
     products element by element, sums over the tokens of both sequences. It is no approximation: the
     gradient by a weight matrix is a sum of outer products of what meets at it.
+
+    Parameters
+    ----------
+    limit : Transformer
+        Without MLP blocks.
+    data : Dataset
+    kernels : mapping
+        By name and layer.
+    score_rate : float
+        ``N^(2 (alpha - 1))``, the ratio of the learning rates of W_K and W_Q to that of W_V.
     """
     depth, positions = int(limit.depth), data.sequence_length
     h, g = kernels["H"], kernels["G"]
     total = h[depth] / positions**2 + data.kernel * g[0]
     for layer in range(depth):
-        gradients = sum(kernels[name][layer] for name in ("P_k", "P_q", "P_v"))
+        p_k, p_q, p_v = (kernels[name][layer] for name in ("P_k", "P_q", "P_v"))
         block = limit.branch_factor**2 * kernels["O"][layer] * g[layer + 1]
-        total = total + limit.block_rate * (block + gradients * h[layer])
+        block = block + (score_rate * (p_k + p_q) + p_v) * h[layer]
+        total = total + limit.block_rate * block
     sequences = len(data.kernel) // positions
     by_sequence = total.reshape(-1, sequences, positions, sequences, positions).sum(axis=(2, 4))
     ntk: FloatArray = by_sequence[:, : data.n_train, : data.n_train]
