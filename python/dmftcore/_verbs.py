@@ -62,9 +62,10 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
     if attends and isinstance(training, GradientFlow):
+        kind = "an AttentionCore" if isinstance(limit, AttentionCore) else "a Transformer"
         raise TypeError(
-            f"training: no GradientFlow for a limit of type {type(limit).__name__}: use "
-            "GradientDescent with a small lr, where tau = lr * step"
+            f"training: {kind} has no GradientFlow: use GradientDescent with a small lr, where "
+            "tau = lr * step"
         )
 
 
