@@ -170,19 +170,8 @@ def test_too_large_networks():
 # -- the limit --------------------------------------------------------------------------------
 
 STEPS = 11
-COMPARED = (
-    "outputs",
-    "test_outputs",
-    "ntk",
-    "S_mean",
-    "A_mean",
-    "H",
-    "G",
-    "O",
-    "P_k",
-    "P_q",
-    "P_v",
-)
+KERNELS = ("H", "G", "O", "P_k", "P_q", "P_v")
+COMPARED = ("outputs", "test_outputs", "ntk", "S_mean", "A_mean", *KERNELS)
 
 
 def deviations(theory, experiment):
