@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import dmftcore as dc
+import fake_cupy
+from dmftcore import _core
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.transformer import initial_weights
 from dmftcore.schedule import Schedule
@@ -126,6 +129,27 @@ def test_simulation_goes_on_from_its_checkpoint(tmp_path):
         np.testing.assert_array_equal(resumed.stderr(name), whole.stderr(name))
     for name, values in whole.order_parameters.items():
         np.testing.assert_array_equal(resumed.order_parameters[name], values)
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_networks_on_a_device(monkeypatch, outputs):
+    """Arrays that refuse what cupy refuses."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    monkeypatch.setattr(_core, "cuda_status", lambda: (1, ""))
+    limit, data = replace(SMALL, mask="causal", mlp_activation="relu"), random_data(outputs=outputs)
+    options = {"seeds": 2, "save": "all"}
+    here, there = (
+        dc.simulate(
+            limit, data, dc.GradientDescent(0.05, 3, momentum=0.5), device=device, **options
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert there.diagnostics["device"] == "cuda"
+    np.testing.assert_allclose(there.outputs, here.outputs, rtol=0, atol=1e-13)
+    for name in ("H", "P_q"):
+        np.testing.assert_allclose(there.kernel(name), here.kernel(name), rtol=0, atol=1e-13)
+    for name, values in here.order_parameters.items():
+        np.testing.assert_allclose(there.order_parameters[name], values, rtol=0, atol=1e-13)
 
 
 def test_two_time_kernels_contain_those_of_equal_times():

@@ -90,6 +90,8 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
+        For a `Transformer` of infinite depth the wanted error of the outputs, relative to the
+        largest target, by default 1e-2; its estimate is in ``diagnostics["depth_error"]``.
     method : {"growing", "chain", "richardson", "stiff", "quadrature", "ensemble"}, optional
         "growing": the infinite network as a small one that grows neurons; cost O(steps L k^2)
         with k = 20..200 neurons a layer. "chain": the exact march of its two-time kernels, cost
@@ -147,7 +149,7 @@ def solve(
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
     AccuracyWarning
-        If the estimated error of a flow exceeds `tol`.
+        If the estimated error of a flow, or of an infinite depth, exceeds `tol`.
     """
     check_nouns("solve", limit, data, training)
     if not isinstance(estimate_error, bool):
