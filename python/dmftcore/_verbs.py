@@ -15,6 +15,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.losses import LOSSES, check_targets
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -46,6 +47,7 @@ Limit = (
     | Residual
     | ProportionalLinear
     | AttentionCore
+    | Transformer
     | RandomFeatures
     | FeatureLearning
     | AdaptiveKernel
@@ -85,6 +87,7 @@ KINDS: dict[type, Kind] = {
     Residual: _NONLINEAR,
     ProportionalLinear: Kind((), (GradientDescent, OnlineSGD)),
     AttentionCore: Kind((Dataset,), (GradientDescent,), ("samples", "seed"), sequences=True),
+    Transformer: Kind((Dataset,), (GradientDescent,), tuple(SAMPLING), sequences=True),
     RandomFeatures: Kind(_SPECTRA, (GradientDescent, GradientFlow, OnlineSGD)),
     FeatureLearning: Kind(_SPECTRA, (GradientDescent, GradientFlow)),
     AdaptiveKernel: Kind((Dataset,), (), ("samples", "seed")),
