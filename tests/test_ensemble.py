@@ -227,6 +227,24 @@ def test_linear_residual_network(sources):
     )
 
 
+def test_unit_sources_against_the_growing_network():
+    """Two programs for the same network: the compiled one grows neurons, as this does columns."""
+    rng = np.random.default_rng(0)
+    data = dc.Dataset(inputs=rng.normal(size=(3, 4)), targets=[1.0, -1.0, 0.5])
+    training = descend(0.15, 40, momentum=0.2)
+    limit = dc.Residual(3, "linear")
+    grown = dc.solve(limit, data, training, method="growing", tol=1e-14)
+    march = Ensemble(
+        limit.architecture,
+        data.coordinates,
+        data.targets[:, None],
+        training,
+        Sampling(600, tol=1e-24, unit=True),
+    )
+    outputs = march.advance(np.arange(41))[:, 0, :, 0]
+    np.testing.assert_allclose(outputs, grown.outputs, atol=1e-12)
+
+
 def test_errors_propagate_alone_or_with_every_output():
     """Linear, three outputs: both backward passes give the same network."""
     rng = np.random.default_rng(0)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import memory
+from dmftcore import _core, memory
 from dmftcore.config import Config, read_config, write_config
 from dmftcore.errors import StabilityWarning
-from dmftcore.limits import ensemble_solve
 
 GRAM = np.array([[1.0, 0.2, -0.1], [0.2, 0.8, 0.3], [-0.1, 0.3, 1.2]])
 DATA = dc.Dataset(full_gram=GRAM, targets=[1.0, -1.0], test_targets=[0.3])
@@ -110,6 +109,21 @@ def test_residual_networks():
 @pytest.mark.parametrize("case", RESIDUALS, ids=lambda case: "-".join(map(str, case[0])))
 def test_residual_networks_in_detail(case):
     check_residual(case, samples=10_000, seed=3)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_one_hidden_layer_against_quadrature(activation):
+    """The other engine integrates the neurons; here they are sampled."""
+    limit = dc.MLP(1, activation, gamma=1.5)
+    data = dc.Dataset(gram=[[1, 0.5], [0.5, 1]], targets=[1.0, -0.4])
+    training = dc.GradientDescent(0.2, 10, momentum=0.3)
+    exact = dc.solve(limit, data, training, method="quadrature")
+    sampled = dc.solve(limit, data, training, samples=20_000)
+    for name in ("outputs", "train_loss", "ntk", "sharpness"):
+        known = sampled.stderr(name) > 0
+        z = (getattr(sampled, name) - getattr(exact, name))[known] / sampled.stderr(name)[known]
+        # Seven degrees of freedom, and few independent numbers.
+        assert np.sqrt(np.mean(z**2)) < 3, name
 
 
 def test_theory_against_trained_networks():
@@ -217,6 +231,31 @@ def test_equal_calls_give_equal_bits():
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_threads_do_not_matter():
+    results, before = [], _core.get_num_threads()
+    for threads in (1, 3):
+        _core.set_num_threads(threads)
+        solution = dc.solve(
+            dc.Residual(2, "gelu"), DATA, dc.GradientDescent(0.2, 5), samples=3000, replicas=2
+        )
+        results.append((solution.outputs, solution.ntk))
+    _core.set_num_threads(before)
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_sweep_over_activations():
+    grid = dc.sweep(
+        dc.solve,
+        limit=[dc.MLP(2, "tanh"), dc.Residual(1, "relu")],
+        data=DATA,
+        training=dc.GradientDescent(0.2, 4),
+        **SMALL,
+    )
+    assert np.isfinite(grid["train_loss"].values).all()
+    assert grid["train_loss"].shape == (2, 5)
 
 
 def test_more_replicas_keep_the_first():
@@ -371,4 +410,3 @@ def test_the_plan_covers_what_is_used():
     assert above <= 31 * 2
     columns = 2 * sum(map(sum, solution.diagnostics["ranks"])) * 500 * 2 * 8
     assert columns < solution.diagnostics["memory"]
-    assert ensemble_solve.DEFAULT_REPLICAS > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_averages_are_integrals_over_two_variables(name, scale):
     covariance = scale * np.array([[1.0, 0.3, -0.8, 1.0], [0.3, 2.0, 0.5, 0.3],
                                    [-0.8, 0.5, 1.5, -0.8], [1.0, 0.3, -0.8, 1.0]])  # fmt: skip
     q = covariance.diagonal()
-    z = np.linspace(-9, 9, 801)
+    z = np.linspace(-9, 9, 401)
     weights = np.exp(-(z**2) / 2)
     weights /= weights.sum()
     phi = activation(name)
@@ -138,6 +140,14 @@ def test_initial_kernels_of_linear_networks(c):
     np.testing.assert_allclose(
         kernels.tangent, (2 * p * q**3 + 3 * b2 * p**2 * q**2) * GRAM, rtol=1e-13
     )
+    # Blocks of two layers: H^l = p q^{l-1} Kx and G^l = p q^{L+1-l} with q = 1 + b^2 p^2.
+    limit = dc.Residual(3, "linear", branch_scale=1.2, block_layers=2)
+    kernels = initial_kernels(limit.architecture, GRAM, scales)
+    q = 1 + b2 * p**2
+    np.testing.assert_allclose(kernels.gradients[0], p * q**3, rtol=1e-13)
+    np.testing.assert_allclose(
+        kernels.tangent, (2 * p * q**3 + 2 * 3 * b2 * p**3 * q**2) * GRAM, rtol=1e-13
+    )
 
 
 # -- descent ---------------------------------------------------------------------------------------
@@ -176,10 +186,15 @@ def test_outputs_are_sums_over_two_times(name, kind, training):
     targets = TARGETS[kind].reshape(5, -1)
     function = loss_function(training.loss)
     outputs = np.zeros((training.steps + 1, *targets.shape))
+
+    @functools.cache
+    def between(here, there):
+        scales, twice = np.repeat([here, there], 5), np.tile(GRAM, (2, 2))
+        return initial_kernels(limit.architecture, twice, scales).tangent[:5, 5:]
+
     for t in range(1, training.steps + 1):
         for s in range(t):
-            scales, twice = np.repeat([c[t], c[s]], 5), np.tile(GRAM, (2, 2))
-            kernel = initial_kernels(limit.architecture, twice, scales).tangent[:5, 5:]
+            kernel = between(c[t], c[s])
             errors = function.errors(outputs[s, :4], targets[:4])
             outputs[t] += kap[t, s] * kernel[:, :4] @ errors / 4
     solution = solve(limit, data, training, kernel_times=[0, 12])
@@ -243,7 +258,7 @@ def test_networks_tend_to_the_lazy_limit(name):
     training = TRAININGS["momentum"]
     theory = solve(limit, data, training)
     experiment = dc.simulate(
-        with_gamma(limit, 0.03), data, training, width=600, seeds=12, kernel_times=[]
+        with_gamma(limit, 0.03), data, training, width=500, seeds=8, kernel_times=[]
     )
     z = (experiment.outputs - theory.outputs)[1:] / experiment.stderr("outputs")[1:]
     assert np.sqrt(np.mean(z**2)) < 2

@@ -25,6 +25,7 @@ from dmftcore._sweep import sweep
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, CudaError, DivergenceError, StabilityWarning
+from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -39,6 +40,7 @@ __all__ = [
     "INFINITE",
     "MLP",
     "AccuracyWarning",
+    "AdaptiveKernel",
     "CudaError",
     "Dataset",
     "DeepLinear",

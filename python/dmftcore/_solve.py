@@ -13,6 +13,7 @@ from dmftcore._verbs import check_nouns, device_of, fields_to_save
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import linear, linear_flow, networks, proportional_solve
+from dmftcore.limits.adaptive import AdaptiveKernel, solve_adaptive
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -26,9 +27,9 @@ __all__ = ["solve"]
 
 
 def solve(
-    limit: DeepLinear | MLP | Residual | ProportionalLinear,
+    limit: DeepLinear | MLP | Residual | ProportionalLinear | AdaptiveKernel,
     data: Dataset | None,
-    training: Training,
+    training: Training | None = None,
     *,
     times: npt.ArrayLike | None = None,
     kernel_times: npt.ArrayLike | None = None,
@@ -48,14 +49,16 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear, MLP, Residual or ProportionalLinear
+    limit : DeepLinear, MLP, Residual, ProportionalLinear or AdaptiveKernel
         Which network, in which limit.
     data : Dataset or None
         Training points, and optionally test points; None for a `ProportionalLinear`, whose data
         are random.
-    training : GradientDescent, GradientFlow or OnlineSGD
+    training : GradientDescent, GradientFlow or OnlineSGD, optional
         Learning rates, momentum, weight decay and number of steps, or the times of a flow. A
-        `ProportionalLinear` has no flow, and only it has `OnlineSGD`.
+        `ProportionalLinear` has no flow, and only it has `OnlineSGD`. An `AdaptiveKernel` is
+        static and has none; of the options it knows `samples` and `seed`, and its solution has the
+        single time 0.
     times : sequence of int, optional
         Steps at which outputs and losses are stored: by default all of them up to 10_000 steps,
         1000 log-spaced ones beyond. A flow has its own.
@@ -152,6 +155,19 @@ def solve(
         If the estimated error of a flow exceeds `tol`.
     """
     check_nouns("solve", limit, data, training)
+    if isinstance(limit, AdaptiveKernel):
+        assert data is not None
+        given = {
+            "times": times, "kernel_times": kernel_times, "save": save or None,
+            "replicas": replicas, "tol": tol, "method": method, "device": device,
+            "estimate_error": estimate_error or None, "progress": progress,
+            "checkpoint": checkpoint, "dtype": None if dtype == "float64" else dtype,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: an AdaptiveKernel is static; leave {name} out")
+        return _solve_static(limit, data, samples, seed)
+    assert training is not None
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     if isinstance(training, GradientFlow) and checkpoint is not None:
@@ -219,3 +235,17 @@ def solve(
     if isinstance(training, GradientFlow):
         return linear_flow.solve_linear_flow(limit, data, options, config)
     return linear.solve_deep_linear(limit, data, training, options, config)
+
+
+def _solve_static(limit: AdaptiveKernel, data: Dataset, samples: int | None, seed: int) -> Solution:
+    options = {
+        "samples": None if samples is None else integer("samples", samples, at_least=2),
+        "seed": integer("seed", seed, at_least=0),
+    }
+    config = {
+        "limit": describe(limit),
+        "data": describe(data.on_host),
+        "solve": options,
+        "versions": provenance(),
+    }
+    return solve_adaptive(limit, data.on_host, samples=samples, seed=seed, config=config)

@@ -7,6 +7,7 @@ from typing import Any
 
 from dmftcore._validate import FloatArray, one_of
 from dmftcore.data import Dataset
+from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
@@ -23,7 +24,7 @@ NO_FLOW_OF_NETWORKS = (
 
 #: The limits that each verb knows.
 LIMITS: dict[str, tuple[type, ...]] = {
-    "solve": (DeepLinear, MLP, Residual, ProportionalLinear),
+    "solve": (DeepLinear, MLP, Residual, ProportionalLinear, AdaptiveKernel),
     "simulate": (DeepLinear, MLP, Residual, ProportionalLinear),
 }
 
@@ -51,6 +52,12 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
         return
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a Dataset, not {data!r}")
+    if isinstance(limit, AdaptiveKernel):
+        if training is not None:
+            raise TypeError(
+                f"training must be None: an AdaptiveKernel is static, found {training!r}"
+            )
+        return
     if isinstance(training, OnlineSGD):
         raise TypeError("training: an OnlineSGD needs random data, those of a ProportionalLinear")
     if not isinstance(training, GradientDescent | GradientFlow):

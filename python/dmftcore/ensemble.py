@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.observables import sharpness
 from dmftcore.particles import CounterNormals, Normals, Particles, blend, products
 from dmftcore.sampled_blocks import FIRST, LAST, Network, Sampling, build, repeated
 from dmftcore.sampled_interfaces import Interface
@@ -383,15 +383,18 @@ class Ensemble:
         ntk += lowest * repeated(inputs, k)
         for block in blocks:
             ntk += block.tangent(train, k)
-        shape = (-1, self._n_train, k, self._n_train, k)
-        largest = np.array([sharpness(kernel) for kernel in ntk.reshape(shape)])
+        # Along the top eigenvector of the mean: the mean of these is the sharpness of the mean, and
+        # their scatter is its error to first order.
+        top = len(ntk[0]) - 1
+        _, vector = scipy.linalg.eigh(ntk.mean(axis=0), subset_by_index=[top, top])
+        sharpness = (ntk @ vector)[:, :, 0] @ vector[:, 0] / self._n_train
         self.kernels.append(
             {
                 "H": [products(h, count, gram=True)[2] for h in self._h],
                 "Phi": [*(block.features.gram for block in blocks), psi],
                 "G": [lowest, *(block.gradients.gram for block in blocks)],
                 "ntk": [ntk],
-                "sharpness": [largest],
+                "sharpness": [sharpness],
             }
         )
         if self.kernels.two_time:

@@ -47,8 +47,8 @@ class Directions:
         Columns in use; what lies beyond them has no meaning.
     """
 
-    def __init__(self, runs: int, size: int, dtype: npt.DTypeLike, capacity: int = 0) -> None:
-        self.rows: Any = np.empty((runs, capacity, size), dtype)
+    def __init__(self, runs: int, size: int, dtype: npt.DTypeLike) -> None:
+        self.rows: Any = np.empty((runs, 0, size), dtype)
         self.used = np.zeros(runs, dtype=np.int64)
 
     @property
@@ -263,9 +263,9 @@ class Particles:
         """A field of so many columns, (runs, columns, S), not initialised."""
         return np.empty((self.runs, columns, self.size), self.dtype)
 
-    def directions(self, capacity: int = 0) -> Directions:
+    def directions(self) -> Directions:
         """No columns yet."""
-        return Directions(self.runs, self.size, self.dtype, capacity)
+        return Directions(self.runs, self.size, self.dtype)
 
     def draw(
         self, counts: Any, stream: int, columns: Any, opposite: Directions | None = None
@@ -299,7 +299,7 @@ class Particles:
             self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
         taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
         # Without room to match, the exact law of a network of width S.
-        matched = (taken < self.size) & self._match
+        matched = (taken < self.size) & (counts > 0) & self._match
         if not matched.any():
             self._project(fresh, opposite, counts > 0)
             return fresh

@@ -28,9 +28,9 @@ from dmftcore.particles import Directions, Particles, blend, deflate, orthonorma
 
 __all__ = ["Interface", "Shore"]
 
-#: Residuals down to this part of the norm are known from inner products alone, in units of the
-#: rounding error of the particles: below, they are formed.
-RELIABLE = 1e4
+#: How much of a mean square is not visited is known from inner products alone, with an error of
+#: some 5 rounding errors of the particles. Where tol is below this many, it is formed.
+RELIABLE = 100.0
 
 #: Ratio of the smallest to the largest pivot among columns that are made orthonormal at a time.
 WELL_CONDITIONED = 1e-6
@@ -97,12 +97,6 @@ class Interface:
         """Visited columns below and above, (runs,) each."""
         return self.below.visited.used, self.above.visited.used
 
-    @property
-    def memory(self) -> int:
-        """Bytes of the columns."""
-        shores = (self.below, self.above)
-        return sum(s.visited.rows.nbytes + s.sources.rows.nbytes for s in shores)
-
     def forward(self, x: Any, n: int, kept: float, *, reference: Any = None, **rest: Any) -> Visit:
         """W x for the first n columns of a field below; what follows it goes as in `blend`.
 
@@ -133,8 +127,8 @@ class Interface:
         self, left: FloatArray, right: FloatArray, rate: float, momentum: float, decay: float
     ) -> None:
         """Heavy ball on M along ``left right^T``, (runs, backward, m) and (runs, forward, m)."""
-        direction = left @ right.swapaxes(1, 2)
         matrix = self._learned()
+        direction = _padded(left @ right.swapaxes(1, 2), matrix.shape)
         if decay:
             direction -= decay * matrix
         if momentum:
@@ -255,7 +249,7 @@ def _visit_new(
     x : (runs, >= n, S) array
     n : int
     along : (runs, k, n) array
-        Coordinates of the field along the visited columns, up to rounding.
+        Coordinates of the field along the visited columns.
     thresholds : (runs,) array
         Mean squares that columns may have outside the visited ones; infinite where nothing is to
         be changed.
@@ -269,11 +263,10 @@ def _visit_new(
         Largest mean square that is left.
     """
     active = np.isfinite(thresholds)
+    # No work where nothing is to be done.
+    known = visited.rows, np.where(active, visited.used, 0)
     rest = np.empty((len(x), n, x.shape[2]), x.dtype)
-    blend(n, visited.basis, along, base=x, scale=-1.0, y=rest)
-    # Once more, for the rounding errors of the first time.
-    correction = deflate(rest, visited.basis)
-    along[active] += correction[active]
+    blend(n, known, along, base=x, scale=-1.0, y=rest)
     counts = np.zeros(len(x), dtype=np.int64)
     every = np.full(len(x), n)
     while True:
@@ -284,7 +277,8 @@ def _visit_new(
             return along, counts, left
         new = np.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
         blend(new.shape[1], (rest, every), factors, y=new)
-        deflate(new, visited.basis)
+        # Once more, because rounding leaves something along the visited columns.
+        deflate(new, (visited.rows, np.where(ranks > 0, visited.used, 0)))
         new = orthonormalised(new, ranks)
         deflate(rest, (new, ranks))
         first = visited.used

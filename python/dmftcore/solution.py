@@ -77,7 +77,8 @@ class Solution:
     equal_time, two_time, responses : dict of dict
         Kernels and responses by name and layer; read them with `kernel` and `response`.
     per_seed : dict
-        Curves of every trained network, first axis the seed (`simulate`).
+        Curves of every trained network (`simulate`), or replica of a sampled theory, on the first
+        axis.
     standard_errors : dict
         Read them with `stderr`.
     overlap : (n_times,) array
@@ -197,7 +198,8 @@ class Solution:
         if name not in self.standard_errors:
             raise KeyError(
                 f"no standard error for {name!r} (there are {self._names(self.standard_errors)}): "
-                "deterministic theories have none, simulations need seeds >= 2"
+                "deterministic theories have none, simulations need seeds >= 2 and sampled "
+                "theories replicas >= 2"
             )
         return self.standard_errors[name]
 

@@ -18,7 +18,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.residual import Residual
 from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves_of_runs, sharpness, standard_error
+from dmftcore.observables import curves_of_runs, standard_error
 from dmftcore.sampled_blocks import Sampling
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
@@ -178,7 +178,7 @@ class SampledNetworks(Ensemble):
                 for values in self.kernels.equal_time(name)
             )
         (ntk,), (errors["ntk"],) = means.pop("ntk"), errors["ntk"]
-        errors["sharpness"] = self.kernels.equal_time("sharpness")[1][0]
+        (sharpness,), (errors["sharpness"],) = self.kernels.equal_time("sharpness")
         two_time: dict[str, Layers] = {}
         for name in save:
             layers = self._between_times(name)
@@ -186,10 +186,9 @@ class SampledNetworks(Ensemble):
                 two_time[name] = _numbered(kernel.mean(axis=0) for kernel in layers)
             if layers and name in PRODUCTS and self.sampling.runs > 1:
                 errors[name] = np.stack([standard_error(kernel) for kernel in layers])
-        p, k = self._targets.shape
         return {
             "ntk": ntk,
-            "sharpness": np.array([sharpness(kernel) for kernel in ntk.reshape(-1, p, k, p, k)]),
+            "sharpness": sharpness,
             "equal_time": {name: _numbered(mean) for name, mean in means.items()},
             "two_time": two_time,
             "standard_errors": errors if self.sampling.runs > 1 else {},

@@ -252,7 +252,12 @@ def solve_quadrature(
     if options.samples is not None:
         nodes = max(2, round(options.samples ** (1 / variables)))
     schedule = resumed(
-        options.schedule, options.checkpoint, config, training.lr, engine="quadrature"
+        options.schedule,
+        options.checkpoint,
+        config,
+        training.lr,
+        engine="quadrature",
+        samples=nodes**variables,
     )
     options = replace(options, schedule=schedule)
     plan = memory_plan(data, options, nodes**variables, variables)

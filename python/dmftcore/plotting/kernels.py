@@ -130,10 +130,13 @@ def plot_two_time(
         solution.kernel(name, t=None, s=None)  # Raises, and says how to get the kernel.
     layer = layers[-1] if layer is None else layer
     kernel = solution.kernel(name, layer)
+    if kernel.ndim == 6:
+        # Gradients of several outputs of every pattern.
+        kernel = kernel.reshape(len(kernel), -1, len(kernel), kernel.shape[1] * kernel.shape[2])
     if kernel.ndim == 2:
         values = kernel
     elif pair is None:
-        points = solution.outputs.shape[1] if name == "H" else kernel.shape[1]
+        points = solution.outputs.shape[1] if name in ("H", "Phi") else kernel.shape[1]
         values = np.einsum("tmsm->ts", kernel[:, :points, :, :points]) / points
     else:
         values = kernel[:, pair[0], :, pair[1]]
@@ -159,7 +162,7 @@ def plot_two_time(
     ax.set(xlabel=labels[0], ylabel=labels[1], box_aspect=1)
     ax.set(xlim=(times[0], times[-1]), ylim=(times[0], times[-1]))
     if kernel.ndim == 2:
-        quantity = f"{name}^{{{layer}}}" if name in ("G", "H") else name
+        quantity = f"{name}^{{{layer}}}" if name in ("G", "H", "Phi") else name
     elif pair is not None:
         quantity = f"{name}^{{{layer}}}_{{{pair[0]},{pair[1]}}}"
     else:
