@@ -110,10 +110,11 @@ def solve(
     dtype : {"float64", "float32"}
         Type of the particles of a sampled theory; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
-        Where the chain is marched: by default where the data are, and with "cuda" on the current
-        device of cupy, to which the data are copied once. The other methods run on the CPU
-        wherever the data are, because their state fits into its caches. Random data, which are
-        nowhere yet, are on the CPU by default. What the solution holds is numpy in any case.
+        Where the chain, or the particles of a sampled theory, are marched: by default where the
+        data are, and with "cuda" on the current device of cupy, to which what is needed is copied
+        once. The other methods run on the CPU wherever the data are, because their state fits into
+        its caches. Random data, which are nowhere yet, are on the CPU by default. What the solution
+        holds is numpy in any case. A device gives the numbers of the CPU up to rounding.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
@@ -141,7 +142,7 @@ def solve(
     MemoryError
         Before the first step, if the run cannot fit, on the host or on the device.
     CudaError, ImportError
-        If the chain is to be marched on a device and there is none, or no cupy.
+        If a march is to be on a device and there is none, or no cupy.
     DivergenceError
         When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
         it carries the part already solved.
