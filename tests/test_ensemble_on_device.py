@@ -13,6 +13,7 @@ import emulated
 import fake_cupy
 import gpu
 from dmftcore import _core
+from dmftcore.ensemble import Ensemble
 
 pytest.importorskip("pybind11", reason="the binding is compiled by the tests")
 import emulated_device
@@ -95,17 +96,41 @@ def test_a_network_too_large_for_the_device_is_refused(monkeypatch, cupy):
         dc.solve(dc.MLP(2, "tanh"), dc.Dataset(**ONE), dc.GradientDescent(0.1, 2), device="cuda")
 
 
-@pytest.mark.usefixtures("cupy")
-def test_a_step_waits_for_the_device_once_for_every_interface_and_direction(monkeypatch):
-    waits = []
+@pytest.fixture
+def waits(monkeypatch, cupy):
+    """What the host has waited for: arrays that came from the device."""
+    found = []
     get = fake_cupy.ndarray.get
-    monkeypatch.setattr(fake_cupy.ndarray, "get", lambda array: (waits.append(1), get(array))[1])
-    limit, data = dc.MLP(3, "tanh"), dc.Dataset(**ONE)
+    monkeypatch.setattr(
+        fake_cupy.ndarray, "get", lambda array: (found.append(array.shape), get(array))[1]
+    )
+    return found
+
+
+def test_a_step_waits_twice_while_no_basis_grows(waits):
     counts = {}
-    for steps in (2, 6):
+    for steps in (3, 7):
         waits.clear()
         options = OPTIONS | {"kernel_times": [], "times": [steps], "tol": 0.5, "device": "cuda"}
-        dc.solve(limit, data, dc.GradientDescent(1e-6, steps), **options)
+        dc.solve(dc.MLP(3, "tanh"), dc.Dataset(**ONE), dc.GradientDescent(1e-6, steps), **options)
         counts[steps] = len(waits)
-    # Two interfaces, there and back, and the outputs; no basis grows at such a rate.
-    assert counts[6] - counts[2] == 4 * (2 * 2 + 1)
+    # Levels of both interfaces with the outputs after the forward pass, levels after the backward.
+    assert counts[7] - counts[3] == 4 * (2 + 1)
+
+
+@pytest.mark.usefixtures("cupy")
+def test_a_basis_that_grows_after_a_pause_is_seen(monkeypatch):
+    # Coarse, so that steps without a new direction lie between those with one.
+    options = OPTIONS | {"kernel_times": [], "tol": 0.01, "device": "cuda"}
+    limit, data, training = dc.MLP(2, "tanh"), dc.Dataset(**ONE), dc.GradientDescent(0.3, 10)
+    passes, propagate = [], Ensemble._propagate
+    monkeypatch.setattr(
+        Ensemble, "_propagate", lambda march: (passes.append(1), propagate(march))[0]
+    )
+    found = dc.solve(limit, data, training, **options)
+    assert len(passes) > 11, "no pass was made twice"
+    monkeypatch.setattr(Ensemble, "_through_interfaces", lambda march, carry: carry())
+    expected = dc.solve(limit, data, training, **options)
+    np.testing.assert_array_equal(found.outputs, expected.outputs)
+    for name in ("ranks", "dropped"):
+        assert found.diagnostics[name] == expected.diagnostics[name]

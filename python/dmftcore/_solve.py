@@ -114,7 +114,7 @@ def solve(
         data are, and with "cuda" on the current device of cupy, to which what is needed is copied
         once. The other methods run on the CPU wherever the data are, because their state fits into
         its caches. Random data, which are nowhere yet, are on the CPU by default. What the solution
-        holds is numpy in any case. A device gives the numbers of the CPU up to rounding.
+        holds is numpy in any case. A device draws the random numbers of the CPU.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in

@@ -19,7 +19,7 @@ evolution in wide neural networks" (2022), in discrete time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,8 @@ class Ensemble:
             [first.empty(count) for _ in range(states)] if sampling.control_variates else None
         )
         self._g = first.empty(self._n_train * (self._outputs if self._fields else 1))
+        #: Passes that have grown no basis the last time they were made.
+        self._quiet: set[Callable[[], None]] = set()
         self._step = -1
         self._has_gradients = False
         self._f: FloatArray = np.zeros((sampling.runs, count, self._outputs))
@@ -225,7 +227,7 @@ class Ensemble:
             self._update(float(self._training.rates[self._step]))
         self._step += 1
         self._has_gradients = False
-        self._propagate()
+        self._through_interfaces(self._propagate)
         if self._step == 0:
             self._f_initial = self._f.copy()
             self._f = np.zeros_like(self._f)
@@ -233,6 +235,34 @@ class Ensemble:
         if self._step == 0:
             self._loss_limit = DIVERGENCE_FACTOR * max(float(loss.max()), 1e-300)
         return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
+
+    def _through_interfaces(self, carry: Callable[[], None]) -> None:
+        """Carry fields through all interfaces.
+
+        At each of them a basis may grow, which the host has to know before it goes on. It does not
+        wait for a device that often while bases rarely grow: it takes it that none does, looks once
+        at the end, and makes the pass again if one should have.
+        """
+        interfaces = self.interfaces
+        if self._xp is not np and interfaces and carry in self._quiet:
+            for interface in interfaces:
+                interface.postponed = True
+            carry()
+            for interface in interfaces:
+                interface.postponed = False
+            levels = _arrays.to_host(self._xp.stack([i.levels for i in interfaces]))
+            visited = list(zip(interfaces, levels, strict=True))
+            if not any(interface.leaves_span(level).any() for interface, level in visited):
+                for interface, level in visited:
+                    interface.drop(*level)
+                return
+        ranks = [np.concatenate(interface.ranks) for interface in interfaces]
+        carry()
+        grown = any(
+            (before != np.concatenate(interface.ranks)).any()
+            for before, interface in zip(ranks, interfaces, strict=True)
+        )
+        (self._quiet.discard if grown else self._quiet.add)(carry)
 
     def _propagate(self) -> None:
         """Hidden states and outputs of the present weights."""
@@ -292,10 +322,12 @@ class Ensemble:
 
     def _backpropagate(self) -> None:
         """Gradients by the hidden states at the present step."""
-        self._carry_back(self._fields)
+        self._through_interfaces(self._carry_back)
         self._has_gradients = True
 
-    def _carry_back(self, fields: bool) -> None:
+    def _carry_back(self, fields: bool | None = None) -> None:
+        """Gradients of every output, or those that the errors combine; by default as chosen."""
+        fields = self._fields if fields is None else fields
         p, k, network = self._n_train, self._outputs, self.network
         kept = float(self._kept[0])
         if fields:

@@ -82,6 +82,10 @@ class Interface:
         M, zero beyond the visited columns.
     dropped : float
         Largest part of the mean square of a field that was dropped so far.
+    postponed : bool
+        Whether `leaves_span` is asked later: until then fields are taken to be in the span.
+    levels : (2, runs) array
+        Of the latest field: the mean square of its columns, and the largest outside the span.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class Interface:
         self.matrix: Any = self._xp.zeros((below.runs, 0, 0))
         self._velocity: Any = None
         self.dropped = 0.0
+        self.postponed = False
+        self.levels: Any = None
 
     @property
     def ranks(self) -> tuple[Any, Any]:
@@ -136,6 +142,19 @@ class Interface:
                 direction += momentum * self._velocity
             self._velocity = direction
         matrix += rate * direction
+
+    def leaves_span(self, levels: Any) -> Any:
+        """Whether a field of these `levels`, as numpy numbers, makes a basis grow, (runs,)."""
+        mean, outside = levels
+        grows = outside > self._tol * mean
+        if self._tol <= RELIABLE * float(np.finfo(self.below.particles.dtype).eps):
+            grows[:] = True
+        return grows
+
+    def drop(self, mean: Any, outside: Any) -> None:
+        """Count what is dropped of a field."""
+        known = mean > 0
+        self.dropped = max(self.dropped, float((outside[known] / mean[known]).max(initial=0.0)))
 
     def mark(self) -> Any:
         """What `rewind` needs."""
@@ -207,18 +226,17 @@ class Interface:
         xp = self._xp
         norms = xp.einsum("rjj->rj", gram)
         excess = (norms - xp.sum(along**2, axis=1)).max(axis=1)
-        # The host waits for these two, and for nothing else as long as no basis grows.
-        mean, outside = _arrays.to_host(xp.stack([norms.mean(axis=1), excess]))
-        grows = outside > self._tol * mean
-        if self._tol <= RELIABLE * float(np.finfo(x.dtype).eps):
-            grows[:] = True
+        self.levels = xp.stack([norms.mean(axis=1), excess])
+        if self.postponed:
+            return Visit(along, response, gram)
+        mean, outside = levels = _arrays.to_host(self.levels)
+        grows = self.leaves_span(levels)
         if grows.any():
             thresholds = np.where(grows, self._tol * mean, np.inf)
             along, counts, rest = _visit_new(source.visited, x, n, along, thresholds)
             target.draw(counts)
             outside = np.where(grows, rest, outside)
-        known = mean > 0
-        self.dropped = max(self.dropped, float((outside[known] / mean[known]).max(initial=0.0)))
+        self.drop(mean, outside)
         return Visit(along, response, gram)
 
 
