@@ -3,7 +3,7 @@
 // A warp makes 32 particles of all fields, whose sums stay in its registers while it goes through
 // the directions; what follows elementwise has a lane for each particle. Memory: k S elements, and
 // n S for every array that is read or written besides. The coefficients lie in shared memory, 128
-// directions at a time, and cost 2 k n doubles for every 256 particles: 6 % of the directions at
+// directions at a time, and cost k n doubles for every 128 particles, 12 % of the directions at
 // n = 16 in float64, within the L2 cache.
 #pragma once
 

@@ -1,11 +1,10 @@
-// What products and expansions of particles share: directions and fields on FP64 tensor cores.
+// Products and expansions of particles: n fields and k directions of them on FP64 tensor cores.
 //
-// Both are products of a matrix of k directions with one of n fields, which are few: of the
-// particles, and of the directions. They read every direction once for as many as 64 fields, and
-// fields, which 16 directions at a time need, through the L1 cache. A product or an expansion of
-// S = 10^6 particles, k = 256 and n = 16 moves 2.2 GB in float64, 0.45 ms at 4.8 TB/s (H200,
-// datasheet), for which 2 k n S flops are 18 TFLOP/s, of 67 that tensor cores have and 34 that
-// there are without them. Particles in float32 are widened in registers: sums are in double.
+// Fields are few and directions many, so that reading the directions takes the time. Each is read
+// once for as many as 64 fields: k S elements for S particles, with S = 10^6, k = 256 and n = 16
+// 2.2 GB in float64, fields included, and 0.45 ms at 4.8 TB/s (H200, datasheet). The 2 k n S flops
+// are 18 TFLOP/s then, of 67 that the tensor cores have; up to n = 56 memory is the limit, where it
+// would be n = 28 without them. Particles in float32 are widened in registers: sums are in double.
 //
 // Fragments are loaded as they are used, without shared memory: which particle has which place in
 // an instruction is free, as long as both factors agree.
