@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
+import numpy as np
+
 from dmftcore._validate import FloatArray
 
 __all__ = ["Fields", "Tableau"]
@@ -40,9 +42,24 @@ class Tableau:
         return self._row[-1]
 
     @property
+    def one_order_less(self) -> Fields:
+        """The entry beside it, of the same steps but the first: what the last order has changed."""
+        return self._row[-2]
+
+    @property
     def levels(self) -> int:
         """Steps added so far."""
         return len(self._row)
+
+    @property
+    def weights(self) -> FloatArray:
+        """Factors of the fields in `best`, in the order in which they were added.
+
+        The polynomial in h (h^2, if symmetric) through the fields is taken at h = 0.
+        """
+        h = float(self._ratio) ** -np.arange(self.levels)
+        factors = [np.prod([other / (other - one) for other in h if other != one]) for one in h]
+        return np.array(factors)
 
     def add(self, fields: Fields) -> None:
         """Append what was computed with half the step of before."""
