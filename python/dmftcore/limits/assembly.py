@@ -97,7 +97,7 @@ def solved(
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(options.schedule, outputs)
-    warn_of_instability(result, training, stacklevel=5)
+    warn_of_instability(result, training, stacklevel=6)
     return result
 
 

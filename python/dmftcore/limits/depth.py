@@ -143,7 +143,7 @@ def solve_infinite_depth(
     )
     if options.estimate_error:
         result.diagnostics["error_estimate"] = {"outputs": error}
-    warn_of_instability(result, training, stacklevel=4)
+    warn_of_instability(result, training, stacklevel=5)
     result.diagnostics["wall_seconds"] = watch.seconds()
     return result
 

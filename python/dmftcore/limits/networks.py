@@ -52,32 +52,19 @@ def solve_network(
             f"method={method!r} is for linear networks, with the square loss and blocks of one "
             "layer: use method='ensemble'"
         )
-    if method == "ensemble":
-        return _solve(ensemble_solve.solve_ensemble, SAMPLED_DEPTHS, *call)
     if method == "quadrature":
         return quadrature.solve_quadrature(*call)
-    if linear:
+    if linear and method != "ensemble":
         _check_not_sampled("a linear network", options)
         return linear_networks.solve_linear_network(*call)
-    if limit.gamma == 0:
+    engine: Engine = ensemble_solve.solve_ensemble
+    depths = SAMPLED_DEPTHS
+    if limit.gamma == 0 and method != "ensemble":
         _check_not_sampled("the limit gamma = 0", options)
+        engine = solve_lazy_networks
         depths = LAZY_DEPTHS if options.tol is None else replace(LAZY_DEPTHS, tol=options.tol)
-        return _solve(solve_lazy_networks, depths, *call)
-    return _solve(ensemble_solve.solve_ensemble, SAMPLED_DEPTHS, *call)
-
-
-def _solve(
-    engine: Engine,
-    depths: Depths,
-    limit: MLP | Residual,
-    data: Dataset,
-    training: GradientDescent,
-    options: SolveOptions,
-    config: dict[str, Any],
-) -> Solution:
-    """Solve with an engine for finite depths, from which the infinite one is extrapolated."""
     if limit.depth != INFINITE:
-        return engine(limit, data, training, options, config)
+        return engine(*call)
 
     def at_depth(depth: int, options: SolveOptions) -> Solution:
         return engine(replace(limit, depth=depth), data, training, options, config)
