@@ -4,8 +4,9 @@ Above, the loss after some steps of descent against the learning rate, left with
 1/sqrt(L), right with branches of a constant scale; marks are the best rates, which are printed.
 With 1/sqrt(L) the curves tend to that of infinite depth, extrapolated from 8, 16 and 32 blocks, and
 the best rate stays where it is; with a constant scale it falls as blocks are added. Below, the
-sharpness along the training at a rate that all of them stand: with 1/sqrt(L) it is nearly the same
-at every depth and time (super consistency). Writes residual_rate_transfer.png.
+sharpness along the training at a rate that all of them stand: with 1/sqrt(L) it is the same at all
+depths (super consistency), with a constant scale it rises with depth. Writes
+residual_rate_transfer.png.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ def main() -> None:
                 error = run.stderr("sharpness")
                 below.errorbar(run.kernel_times, run.sharpness, error, color=colour)
             above.set(xscale="log", yscale="log", xlabel="learning rate", title=kind)
-            below.set(xlabel="step $t$", ylim=(0, None))
+            above.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"], minor=False)
+            above.set_xticks([], minor=True)
+            below.set(xlabel="step $t$")
         axes[0, 0].set_ylabel(f"loss after {STEPS} steps")
         axes[0, 0].legend()
-        axes[1, 0].set_ylabel("sharpness")
+        axes[1, 0].set(ylabel="sharpness", ylim=(0, None))
     figure.savefig("residual_rate_transfer.png")
 
 

@@ -8,6 +8,8 @@ import scipy.integrate
 from numpy.testing import assert_allclose
 
 import dmftcore as dc
+from dmftcore._verbs import unmarched
+from dmftcore.config import read_config
 from dmftcore.limits import ensemble_solve
 from dmftcore.limits.depth import Depths, solve_infinite_depth
 from dmftcore.march import SolveOptions
@@ -286,3 +288,18 @@ def test_what_does_not_fit_is_refused_first(monkeypatch):
     with pytest.raises(MemoryError):
         dc.solve(LIMIT, DATA, dc.GradientDescent(0.2, 2))
     assert solved == [32]
+
+
+def test_infinite_depth_from_a_file(tmp_path):
+    (tmp_path / "deep.toml").write_text(
+        "[limit]\ntype = 'Residual'\ndepth = inf\nactivation = 'erf'\ngamma = 0\n"
+        "[data]\ntype = 'Dataset'\ngram = [[1, 0.3], [0.3, 0.8]]\ntargets = [1, -0.5]\n"
+        "[training]\ntype = 'GradientDescent'\nlr = 0.2\nsteps = 3\n"
+    )
+    config = read_config(tmp_path / "deep.toml")
+    assert config.limit == dc.Residual(dc.INFINITE, "erf", gamma=0)
+    # Which the command line asks before it makes a checkpoint.
+    assert unmarched(config.limit, config.training) is not None
+    assert unmarched(dc.Residual(dc.INFINITE, "linear"), config.training) is None
+    found = dc.solve(config.limit, config.data, config.training)
+    assert_allclose(found.outputs, dc.solve(config.limit, DATA, dc.GradientDescent(0.2, 3)).outputs)

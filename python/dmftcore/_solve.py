@@ -151,6 +151,8 @@ def solve(
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
+        For a `Residual` of infinite depth at gamma = 0 the wanted error of the outputs, relative to
+        the largest target: by default 1e-6. An estimate is in ``diagnostics["depth_error"]``.
     method : str, optional
         The engine. By default the one that suits the size and the question;
         ``diagnostics["reason"]`` tells why.
@@ -218,8 +220,8 @@ def solve(
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
     AccuracyWarning
-        If the estimated error of a flow exceeds `tol`, or a loss of `RandomFeatures` has decayed
-        below its accuracy.
+        If the estimated error of a flow, or of an infinite depth, exceeds `tol`, or a loss of
+        `RandomFeatures` has decayed below its accuracy.
     """
     check_nouns("solve", limit, data, training)
     sampling: dict[str, Any] = {

@@ -43,7 +43,7 @@ def solve_network(
     """Solve the theory of `limit`; see `dmftcore.solve`.
 
     Linear networks and gamma = 0 have theories that need no samples, and are sampled only with
-    ``method="ensemble"``.
+    ``method="ensemble"``. Infinite depth is extrapolated, but for linear networks.
     """
     method, call = options.method, (limit, data, training, options, config)
     linear = linear_networks.is_deep_linear(limit, training)
