@@ -133,7 +133,7 @@ def test_sampled_linear_blocks():
 def test_depths_that_it_does_not_use():
     """A theory of 48 blocks is off by c / 48; its own extrapolation from 24 agrees."""
     training = dc.GradientDescent(0.5, 6)
-    options = {"samples": 500, "kernel_times": [0, 6]}
+    options = {"samples": 250, "kernel_times": [0, 6]}
     found = dc.solve(LIMIT, DATA, training, **options)
     coarse, fine = (
         dc.solve(dc.Residual(depth, "tanh"), DATA, training, seed=7, **options)

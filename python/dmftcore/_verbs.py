@@ -164,9 +164,9 @@ def unmarched(limit: Any, training: Any) -> str | None:
         return "a GradientFlow cannot be resumed"
     if isinstance(limit, RandomFeatures):
         return "the curves of a RandomFeatures are found at once, there is nothing to resume"
-    if isinstance(limit, Residual) and limit.depth == INFINITE:
-        if not is_deep_linear(limit, training):
-            return "depth=INFINITE is extrapolated from several runs, which cannot be resumed"
+    infinite = isinstance(limit, Residual) and limit.depth == INFINITE
+    if infinite and not is_deep_linear(limit, training):
+        return "depth=INFINITE is extrapolated from several runs, which cannot be resumed"
     return None
 
 
