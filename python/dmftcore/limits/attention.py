@@ -59,7 +59,7 @@ class AttentionCore:
         ``max(A, 0) / S``, with the length S of the sequence.
     initial_correlations : (n,) array, optional
         One head for each rho, with ``A = rho C`` at the start. For ``alpha = 1`` it is the
-        correlation of W_Q with W_K, |rho| <= 1, also of networks. For ``alpha < 1`` and infinitely
+        correlation of W_Q with W_K, ``|rho| <= 1``, also of networks. For ``alpha < 1`` and infinitely
         many keys any number; nodes of a Gaussian quadrature average over the Gaussian A of
         ``alpha = 1/2`` where the tokens have one dimension.
     head_weights : (n,) array, optional
