@@ -502,7 +502,7 @@ class TestErrors:
         [
             (DATA, dc.GradientDescent(0.1, 2, momentum=0.5), ValueError, "neither momentum nor"),
             (DATA, dc.GradientDescent(0.1, 2, weight_decay=0.5), ValueError, "nor weight_decay"),
-            (DATA, dc.GradientFlow([1.0]), TypeError, "an AttentionCore has no GradientFlow|steps"),
+            (DATA, dc.GradientFlow([1.0]), TypeError, "AttentionCore|not by a GradientFlow"),
             (dc.Dataset(inputs=DATA.inputs, targets=np.ones((3, 2))), dc.GradientDescent(0.1, 2),
              ValueError, r"targets must have shape \(P,\)"),
         ],
@@ -518,7 +518,7 @@ class TestErrors:
             dc.solve(dc.DeepLinear(2), DATA, training)
         with pytest.raises(ValueError, match="takes points"):
             dc.simulate(dc.DeepLinear(2), DATA, training, width=3)
-        with pytest.raises(ValueError, match="samples: a DeepLinear draws nothing"):
+        with pytest.raises(ValueError, match="samples: the theory of a DeepLinear draws no random"):
             dc.solve(dc.DeepLinear(2), dc.Dataset(gram=np.eye(2), targets=[1, 2]), training,
                      samples=3)  # fmt: skip
 

@@ -27,6 +27,7 @@ FLOORS = (
     {"jax", "spectral", "twotime"},
     {
         "activations",
+        "attention_maps",
         "data",
         "losses",
         "gaussian",

@@ -18,6 +18,7 @@ FEW_RATES = np.geomspace(0.01, 0.1, 3)
 
 #: Constants of examples that take long, as small as their pictures allow.
 QUICK = {
+    "attention_and_depth": {"STEPS": 4, "DEPTHS": (4, 8)},
     "compute_optimal": {"BUDGETS": np.geomspace(1e3, 1e5, 3), "SIZES": (10.0,)},
     "attention_convergence": {
         "KEYS": (2, 4),
@@ -43,6 +44,7 @@ QUICK = {
         "INPUTS": 10,
     },
     "power_law_rich": {"STEPS": 20},
+    "transformer_learning_rate": {"STEPS": 3, "DEPTHS": (1, 2), "RATES": FEW_RATES},
     "wider_is_better": {"STEPS": 16, "INPUTS": 20, "SEEDS": 2},
 }
 

@@ -34,6 +34,7 @@ from dmftcore.limits.precision import PrecisionLaw
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.solution import Solution
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -62,6 +63,7 @@ __all__ = [
     "Solution",
     "Spectrum",
     "StabilityWarning",
+    "Transformer",
     "cuda_status",
     "get_num_threads",
     "set_num_threads",

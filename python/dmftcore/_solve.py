@@ -16,6 +16,7 @@ from dmftcore._verbs import (
     device_of,
     fields_to_save,
     kind_of,
+    named,
     unmarched,
 )
 from dmftcore.checkpoint import Checkpoint, PathLike
@@ -28,6 +29,7 @@ from dmftcore.limits import (
     networks,
     proportional_solve,
     random_features,
+    transformers,
 )
 from dmftcore.limits.adaptive import AdaptiveKernel, solve_adaptive
 from dmftcore.limits.attention import AttentionCore
@@ -36,6 +38,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.march import Progress, SolveOptions
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -68,6 +71,7 @@ THEORIES: dict[type, Theory] = {
     AttentionCore: Theory(
         attention_solve.FIELDS, attention_solve.METHODS, attention_solve.solve_attention
     ),
+    Transformer: Theory(transformers.FIELDS, transformers.METHODS, transformers.solve_transformers),
     RandomFeatures: Theory(
         random_features.FIELDS, random_features.METHODS, random_features.solve_random_features
     ),
@@ -100,7 +104,7 @@ def solve(
 
     Parameters
     ----------
-    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
+    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, Transformer, ...
         Which network, in which limit: one of the nouns of this package.
     data : Dataset, Spectrum, PowerLaw or None
         Training points or sequences, and optionally test points; the spectrum of the population for
@@ -132,6 +136,9 @@ def solve(
           that on the training samples; `FeatureLearning`: "C0" and, per neuron, "C_w" and "C_u" of
           readout and gradient.
         - `AttentionCore`: none; its order parameters say all.
+        - `Transformer`: kernels "H", "G", "O" (outputs of attention), "P_k", "P_q", "P_v"
+          (gradients by keys, queries, values) and, by the chain, responses "Rh", "Rg" (of the
+          stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among all tokens.
     samples : int, optional
         Size of a sample, where a theory is an average over one. `MLP`, `Residual`: particles that
         stand for the neurons of a layer, by default 2000, in each replica; the error falls as
@@ -150,6 +157,8 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
+        For a `Transformer` of infinite depth the wanted error of the outputs, relative to the
+        largest target, by default 1e-2; its estimate is in ``diagnostics["depth_error"]``.
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
     method : str, optional
         The engine. By default the one that suits the size and the question;
@@ -218,8 +227,8 @@ def solve(
         If lr exceeds 2 (1 + momentum) / (sharpness + weight_decay) at the start or at one of
         `kernel_times`.
     AccuracyWarning
-        If the estimated error of a flow exceeds `tol`, or a loss of `RandomFeatures` has decayed
-        below its accuracy.
+        If the estimated error of a flow, or of an infinite depth, exceeds `tol`, or a loss of
+        `RandomFeatures` has decayed below its accuracy.
     """
     check_nouns("solve", limit, data, training)
     sampling: dict[str, Any] = {
@@ -283,9 +292,7 @@ def _check_sampling(limit: Limit, sampling: dict[str, Any]) -> None:
     for name, value in sampling.items():
         if name not in known and value != SAMPLING[name]:
             knows = f"knows {' and '.join(known)} alone" if known else "draws no random numbers"
-            raise ValueError(
-                f"{name}: the theory of a {type(limit).__name__} {knows}; leave {name} out"
-            )
+            raise ValueError(f"{name}: the theory of {named(limit)} {knows}; leave {name} out")
 
 
 def _config(limit: Limit, data: Any, training: Training | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.losses import LOSSES, check_targets
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD
@@ -27,6 +28,7 @@ __all__ = [
     "device_of",
     "fields_to_save",
     "kind_of",
+    "named",
     "unmarched",
 ]
 
@@ -45,6 +47,7 @@ Limit = (
     | Residual
     | ProportionalLinear
     | AttentionCore
+    | Transformer
     | RandomFeatures
     | FeatureLearning
     | AdaptiveKernel
@@ -84,6 +87,7 @@ KINDS: dict[type, Kind] = {
     Residual: _NONLINEAR,
     ProportionalLinear: Kind((), (GradientDescent, OnlineSGD)),
     AttentionCore: Kind((Dataset,), (GradientDescent,), ("samples", "seed"), sequences=True),
+    Transformer: Kind((Dataset,), (GradientDescent,), tuple(SAMPLING), sequences=True),
     RandomFeatures: Kind(_SPECTRA, (GradientDescent, GradientFlow, OnlineSGD)),
     FeatureLearning: Kind(_SPECTRA, (GradientDescent, GradientFlow)),
     AdaptiveKernel: Kind((Dataset,), (), ("samples", "seed")),
@@ -93,6 +97,12 @@ KINDS: dict[type, Kind] = {
 def kind_of(limit: Any) -> Kind:
     """What goes with `limit`, which has passed `check_nouns`."""
     return KINDS[type(limit)]
+
+
+def named(limit: Any) -> str:
+    """The class of `limit` with its article."""
+    name = type(limit).__name__
+    return f"an {name}" if name[0] in "AEIOU" or name == "MLP" else f"a {name}"
 
 
 def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
@@ -106,14 +116,14 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     known = [limits for limits, kind in KINDS.items() if verb == "solve" or kind.trainings]
     if type(limit) not in known:
         raise TypeError(f"limit must be a {_one_of(known)}, what {verb} knows, not {limit!r}")
-    kind, name = kind_of(limit), type(limit).__name__
+    kind, name = kind_of(limit), named(limit)
     if not kind.data and data is not None:
-        raise TypeError(f"data must be None: a {name} draws its own, found {data!r}")
+        raise TypeError(f"data must be None: {name} draws its own, found {data!r}")
     if kind.data and not isinstance(data, kind.data):
-        raise TypeError(f"data must be a {_one_of(kind.data)}, which a {name} learns, not {data!r}")
+        raise TypeError(f"data must be a {_one_of(kind.data)}, which {name} learns, not {data!r}")
     if isinstance(data, Dataset) and data.sequence_length > 1 and not kind.sequences:
         raise ValueError(
-            f"data holds sequences of {data.sequence_length} tokens, but a {name} takes points: "
+            f"data holds sequences of {data.sequence_length} tokens, but {name} takes points: "
             "pass inputs (P, D), or gram (P, P)"
         )
     _check_training(verb, name, kind, training)
@@ -124,7 +134,7 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
 def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
     if not kind.trainings:
         if training is not None:
-            raise TypeError(f"training must be None: a {name} is static, found {training!r}")
+            raise TypeError(f"training must be None: {name} is static, found {training!r}")
         return
     if verb == "simulate" and isinstance(training, GradientFlow):
         raise TypeError(f"training: {NO_FLOW_OF_NETWORKS}")
@@ -136,8 +146,7 @@ def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
     elif isinstance(training, OnlineSGD):
         hint = ": an OnlineSGD needs random data, those of a ProportionalLinear or RandomFeatures"
     raise TypeError(
-        f"training must be a {_one_of(kind.trainings)}, which train a {name}, not "
-        f"{training!r}{hint}"
+        f"training must be a {_one_of(kind.trainings)}, which train {name}, not {training!r}{hint}"
     )
 
 
@@ -145,7 +154,7 @@ def _check_loss(name: str, kind: Kind, loss: str, data: Any) -> None:
     """Refuse a loss that the limit does not know, or that these targets make no sense for."""
     if loss not in kind.losses:
         raise ValueError(
-            f"loss={loss!r}: a {name} is solved for loss='square'; for a linear network with "
+            f"loss={loss!r}: {name} is solved for loss='square'; for a linear network with "
             "another loss use MLP or Residual with activation='linear'"
         )
     if isinstance(data, Dataset):

@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dmftcore import _arrays
+from dmftcore.attention_maps import AttentionMap
 
-__all__ = ["pull_back", "tangent_kernel"]
-
-
-def pull_back(attention: str, patterns: Any, gradient: Any) -> Any:
-    """The gradient by scores, from that by patterns, which may be the same for all rows."""
-    length = patterns.shape[-1]
-    if attention == "softmax":
-        return patterns * (gradient - (patterns * gradient).sum(axis=-1, keepdims=True))
-    if attention == "linear":
-        return gradient / length + 0 * patterns
-    return gradient * patterns if attention == "exp" else gradient * (patterns > 0) / length
+__all__ = ["tangent_kernel"]
 
 
 def tangent_kernel(
@@ -56,7 +47,7 @@ def tangent_kernel(
     attended = patterns.mean(axis=2)[..., None]
     values = of_sequences(value)
     overlaps = (values @ readout[:, None, :, None])[..., 0]
-    slopes = pull_back(attention, patterns, overlaps[:, :, None, :] / length)
+    slopes = AttentionMap(attention).gradient(patterns, overlaps[:, :, None, :] / length)
     norms = xp.sqrt((readout**2).sum(axis=1))[:, None, None, None]
     parts = (
         norms * attended,

@@ -36,6 +36,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.schedule import Schedule
 from dmftcore.spectrum import PowerLaw, Spectrum
 from dmftcore.training import GradientDescent, GradientFlow, OnlineSGD, Training
@@ -52,6 +53,7 @@ NOUNS: dict[str, dict[str, Callable[..., Any]]] = {
         "RandomFeatures": RandomFeatures,
         "FeatureLearning": FeatureLearning,
         "AttentionCore": AttentionCore,
+        "Transformer": Transformer,
     },
     "data": {"Dataset": Dataset, "Digits": digits, "Spectrum": Spectrum, "PowerLaw": PowerLaw},
     "training": {

@@ -40,6 +40,11 @@ class Tableau:
         return self._row[-1]
 
     @property
+    def one_order_less(self) -> Fields:
+        """The entry beside it, of the same steps but the first: what the last order has changed."""
+        return self._row[-2]
+
+    @property
     def levels(self) -> int:
         """Steps added so far."""
         return len(self._row)

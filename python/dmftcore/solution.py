@@ -40,6 +40,9 @@ SIDES = {
     "BPhi": ("output", "point"),
 }
 
+#: Kernels of a transformer alone; with one of these all kernels and responses are among tokens.
+OF_TOKENS = ("O", "P_k", "P_q", "P_v")
+
 #: Kernels and responses of random data and of their features: one layer and no sides.
 OF_DATA = ("Cp", "CD", "Cv", "RD", "C0", "C_w", "C_u")
 
@@ -132,10 +135,13 @@ class Solution:
             features of the mean gradient) and G have times only, and so have the kernels without
             layers "Cp" (population error), "CD" (training error) and "Cv" (mean gradient). Random
             and learned features have "C0" (population error with its noise), random ones "CD", and
-            learned ones, per neuron, "C_w" (readout) and "C_u" (gradient).
+            learned ones, per neuron, "C_w" (readout) and "C_u" (gradient). Those of a transformer,
+            "H", "G", "O", "P_k", "P_q", "P_v", have (P + Q) S tokens on both sides; with K > 1
+            outputs gradients are those of the signal, the sum of all outputs with their errors as
+            weights.
         layer : int, optional
-            Layer number, from 1 on, "BPhi" and nodes of infinite depth from 0 on; None stacks all
-            layers on a first axis.
+            Layer number, from 1 on; "BPhi", a transformer and nodes of infinite depth from 0 on.
+            None stacks all layers on a first axis.
         t, s : int, optional
             Steps (times tau of a flow), both members of `kernel_times`. With neither, the result
             is the full kernel (times, P, times, P); with one, that side is fixed; with both it
@@ -307,6 +313,8 @@ class Solution:
         """Names of the axes of both sides of a kernel or response, besides its `times` axes."""
         if next(iter(layers.values())).ndim == times:
             return (), ()
+        if any(name in self.equal_time for name in OF_TOKENS):
+            return ("token",), ("token_",)
         first, second = (self._side(count) for count in SIDES[name])
         return first, tuple(f"{axis}_" if axis in first else axis for axis in second)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from dmftcore._provenance import describe, provenance
-from dmftcore._simulate import attention, linear, nonlinear, proportional, scaling
+from dmftcore._simulate import attention, linear, nonlinear, proportional, scaling, transformer
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
-from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save
+from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save, named
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import feature_learning, random_features
@@ -21,6 +21,7 @@ from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
+from dmftcore.limits.transformer import Transformer
 from dmftcore.march import Progress
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -47,6 +48,7 @@ EXPERIMENTS: dict[type, Experiment] = {
     Residual: _NONLINEAR,
     ProportionalLinear: Experiment(proportional.KERNELS, proportional.train),
     AttentionCore: Experiment(attention.KERNELS, attention.train, width="optional"),
+    Transformer: Experiment(transformer.KERNELS, transformer.train, width="optional"),
     RandomFeatures: Experiment(random_features.KERNELS, scaling.train, width="refused"),
     FeatureLearning: Experiment(feature_learning.KERNELS, scaling.train, width="refused"),
 }
@@ -77,10 +79,11 @@ def simulate(
 
     Parameters
     ----------
-    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, ...
+    limit : DeepLinear, MLP, Residual, ProportionalLinear, AttentionCore, Transformer, ...
         Which network, of finite depth, with ``gamma > 0`` and ``readout="gd"``. `RandomFeatures`
-        and `FeatureLearning` name whole numbers of samples and features. Of attention the heads or the
-        keys are finite, or both; one of given `parameters` is trained on f itself.
+        and `FeatureLearning` name whole numbers of samples and features. Of attention the heads or
+        the keys are finite, or both; an `AttentionCore` of given `parameters` is trained on f
+        itself.
     data : Dataset, Spectrum, PowerLaw or None
         Training points or sequences, and optionally test points; the spectrum of the population
         for `RandomFeatures` and `FeatureLearning`, whose every direction is simulated; None for a
@@ -111,8 +114,8 @@ def simulate(
     save : str or sequence of str
         Two-time kernels to keep, at `kernel_times`; "all" for every one there is: "H" and "G", of
         an `MLP` or a `Residual` also "Phi"; of a `ProportionalLinear` also "Cp", "CD" and "Cv"; of
-        random features "C0" and "CD", of learned ones "C0", "C_w" and "C_u"; of an `AttentionCore`
-        none.
+        a `Transformer` also "O", "P_k", "P_q" and "P_v"; of random features "C0" and "CD", of
+        learned ones "C0", "C_w" and "C_u"; of an `AttentionCore` none.
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -140,9 +143,7 @@ def simulate(
     check_nouns("simulate", limit, data, training)
     experiment = EXPERIMENTS[type(limit)]
     if experiment.width == "refused" and width is not None:
-        raise ValueError(
-            f"width: a {type(limit).__name__} has its number of features; leave width out"
-        )
+        raise ValueError(f"width: {named(limit)} has its number of features; leave width out")
     if experiment.width == "needed" and width is None:
         raise ValueError("width is missing: pass the number of neurons per hidden layer")
     options = Options(

@@ -14,11 +14,13 @@ from dmftcore._simulate.linear import factor
 from dmftcore._simulate.networks import placed
 from dmftcore._simulate.options import Options
 from dmftcore._validate import INFINITE, FloatArray
-from dmftcore.attention_tangent import pull_back, tangent_kernel
+from dmftcore.attention_maps import AttentionMap
+from dmftcore.attention_tangent import tangent_kernel
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.attention_solve import check_attention, sharpnesses
+from dmftcore.limits.transformer import Transformer
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves_of_runs, standard_error, training_loss
@@ -47,7 +49,7 @@ class AttentionWeights:
         return {"W_Q": self.query, "W_K": self.key, "W_V": self.value, "w": self.readout}
 
 
-def network_shape(limit: AttentionCore, width: int | None) -> tuple[int, int]:
+def network_shape(limit: AttentionCore | Transformer, width: int | None) -> tuple[int, int]:
     """Heads H and keys N of the networks of total width N H that approach a limit.
 
     Raises
@@ -65,8 +67,8 @@ def network_shape(limit: AttentionCore, width: int | None) -> tuple[int, int]:
         return int(heads), int(keys)
     if heads == keys:
         raise ValueError(
-            "an AttentionCore of infinitely many heads and keys says neither: pass one with heads "
-            "or key_dim, and width = heads * key_dim"
+            "a limit of infinitely many heads and keys says neither: pass one with heads or "
+            "key_dim, and width = heads * key_dim"
         )
     given, name = (heads, "heads") if keys == INFINITE else (keys, "key_dim")
     if width is None:
@@ -126,6 +128,7 @@ class AttentionNetworks:
         self.stored: list[dict[str, FloatArray]] = []
         self._xp = xp = _arrays.namespace(weights.readout)
         self._limit, self._rates = limit, training.rates
+        self._map = AttentionMap(limit.attention)
         self._length = data.sequence_length
         self._points = xp.asarray(points)
         self._targets = xp.asarray(data.targets.reshape(-1))
@@ -243,7 +246,7 @@ class AttentionNetworks:
             self._points @ matrix.swapaxes(2, 3)
             for matrix in (weights.query, weights.key, weights.value)
         )
-        self._patterns = attend(limit.attention, self._scores())
+        self._patterns = self._map.value(self._scores())
         #: Mean over positions of what a token is attended to, (B, H, P + Q, S).
         self._attended = self._patterns.mean(axis=3)
         #: w . v of every token, (B, H, P + Q, S).
@@ -272,8 +275,7 @@ class AttentionNetworks:
 
         errors = (self._targets - self._outputs[:, :count])[:, None, :, None]
         attended = (errors * self._attended[:, :, :count]).reshape(batch, heads, -1, 1)
-        gradient = pull_back(
-            limit.attention,
+        gradient = self._map.gradient(
             self._patterns[:, :, :count],
             self._overlaps[:, :, :count, None, :] / self._length,
         )
@@ -292,17 +294,6 @@ class AttentionNetworks:
         weights.key[...] += slow_rate * to_key
         self.step += 1
         self._refresh()
-
-
-def attend(attention: str, scores: Any) -> Any:
-    """Patterns S = sigma(A) from scores (..., S, S)."""
-    xp, length = _arrays.namespace(scores), scores.shape[-1]
-    if attention == "softmax":
-        powers = xp.exp(scores - scores.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
-    if attention == "linear":
-        return (1 + scores) / length
-    return (xp.exp(scores) if attention == "exp" else xp.maximum(scores, 0)) / length
 
 
 def train(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dmftcore import _arrays, twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain.couplings import Couplings, Through
+from dmftcore.chain.packing import packed, unpack
 from dmftcore.chain.reflection import Factors
 
 __all__ = ["Kernels", "LiftedRows", "TwoTimeChain"]
@@ -187,14 +188,11 @@ class TwoTimeChain(ABC):
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
-        packed: dict[str, npt.NDArray[Any]] = {"step": np.array(self.step)}
-        n = self._size(self.step)
+        state: dict[str, npt.NDArray[Any]] = {"step": np.array(self.step)}
         for name, layers in self.histories.items():
             for layer, history in layers.items():
-                known = _arrays.to_host(history[:n, :n])
-                rows = [known[self._now(t), : self._size(t)].ravel() for t in range(self.step + 1)]
-                packed[f"{name}{layer}"] = np.concatenate([np.empty(0), *rows])
-        return packed
+                state[f"{name}{layer}"] = packed(history, self.step + 1, self.outputs)
+        return state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state, on a march of the same problem."""
@@ -207,12 +205,7 @@ class TwoTimeChain(ABC):
             )
         for name, layers in self.histories.items():
             for layer, history in layers.items():
-                packed, known, begin = state[f"{name}{layer}"], np.zeros((n, n)), 0
-                for t in range(self.step + 1):
-                    row = known[self._now(t), : self._size(t)]
-                    row[...] = packed[begin : begin + row.size].reshape(row.shape)
-                    begin += row.size
-                history[:n, :n] = self.xp.asarray(known)
+                unpack(history, state[f"{name}{layer}"], self.step + 1, self.outputs)
 
     def _enter(self, h: FloatArray, a: FloatArray | None, step: int) -> FloatArray:
         """Rows of what drives the first layer, kept A^0 + learned H^0."""

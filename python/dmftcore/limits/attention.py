@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, one_of, positive, real_array
+from dmftcore.attention_maps import ATTENTION_MAPS
 from dmftcore.data import Dataset
 from dmftcore.heads import AttentionProblem, Heads, token_rows
 
@@ -85,8 +86,7 @@ class AttentionCore:
     parameters: Any = None
 
     def __post_init__(self) -> None:
-        kinds = ("softmax", "linear", "exp", "relu")
-        object.__setattr__(self, "attention", one_of("attention", self.attention, kinds))
+        one_of("attention", self.attention, ATTENTION_MAPS)
         object.__setattr__(self, "gamma", positive("gamma", self.gamma))
         exponent = positive("attention_exponent", self.attention_exponent)
         if not 0.5 <= exponent <= 1:

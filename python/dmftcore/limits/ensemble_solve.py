@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore._validate import INFINITE, FloatArray
+from dmftcore._validate import INFINITE, FloatArray, integer
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
 from dmftcore.ensemble import Ensemble
@@ -122,7 +122,7 @@ def _sampling(options: SolveOptions) -> Sampling:
             f"{SMALLEST_TOL_FLOAT32:g}, or dtype='float64'"
         )
     return Sampling(
-        size=int(held("samples", options.samples, DEFAULT_SAMPLES)),
+        size=integer("samples", held("samples", options.samples, DEFAULT_SAMPLES), at_least=2),
         runs=int(held("replicas", options.replicas, DEFAULT_REPLICAS)),
         tol=tol,
         seed=options.seed,
