@@ -5,6 +5,7 @@ The pages themselves are built by `nox -s docs`, which takes a warning for an er
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
@@ -114,10 +115,8 @@ def test_the_configuration_file_of_the_tutorial_is_one(tmp_path):
 def public_callables():
     """(name, object) of everything public that takes arguments."""
     modules = {"": dmftcore, "spectral.": spectral, "twotime.": twotime}
-    try:
+    with contextlib.suppress(ImportError):
         modules["jax."] = importlib.import_module("dmftcore.jax")
-    except ImportError:
-        pass
     for prefix, module in modules.items():
         for name in module.__all__:
             value = getattr(module, name)
