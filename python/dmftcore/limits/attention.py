@@ -74,6 +74,11 @@ class AttentionCore:
     ------
     TypeError, ValueError
         For values out of range, and for what excludes each other.
+
+    Notes
+    -----
+    Source of the theory: Bordelon, Chaudhry & Pehlevan, "Infinite limits of multi-head transformer
+    dynamics" (2024), for a single layer, in discrete time.
     """
 
     heads: Any = INFINITE
