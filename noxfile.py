@@ -21,6 +21,7 @@ CORE_TESTS = (
     "test_growing.py",
     "test_lazy.py",
     "test_linear*.py",
+    "test_particle*.py",
     "test_solve.py",
     "test_twotime*.py",
 )

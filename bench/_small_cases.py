@@ -10,6 +10,8 @@ import sys
 import numpy as np
 
 from dmftcore import twotime
+from dmftcore.activations import ACTIVATIONS
+from dmftcore.particles import CounterNormals, blend, products
 
 SIZES = (1, 2, 7, 31, 64, 65, 129, 200)
 BATCHES = ((), (3,))
@@ -56,6 +58,46 @@ def rows(n, m, a, c, rng, dtype):
     yield f"rows_low_rank {title}", twotime.rows_low_rank, (x, u, v)
 
 
+def particles(n, dtype):
+    """Two runs of n particles that use different numbers of directions."""
+    rng = np.random.default_rng(n)
+
+    def draw(*shape):
+        return rng.standard_normal((2, *shape)).astype(dtype)
+
+    a, b, used = draw(RANK + 3, n), draw(5, n), np.array([RANK + 3, 2])
+    for count in (1, 3, 13, 40):
+        x, title = draw(count, n), f"S={n} columns={count} {dtype}"
+        c, d = rng.standard_normal((2, RANK + 3, count)), rng.standard_normal((2, 5, count))
+
+        def product(x, a, used, b, count=count):
+            return products(x, count, (a, used), (b, None), reference=x / 2, gram=True)
+
+        def expansion(x, a, used, c, b, d, count=count):
+            y, value = x.copy(), x.copy()
+            rest = {"base": x, "field": x, "y": y, "value": value}
+            blend(count, (a, used), c, (b, None), d, activation="tanh", **rest)
+            return y, value
+
+        yield f"particle_products {title}", product, (x, a, used, b)
+        yield f"particle_expansion {title}", expansion, (x, a, used, c, b, d)
+    h = draw(1, n)
+    for name in ACTIVATIONS:
+
+        def activation(h, name=name):
+            value = h.copy()
+            blend(1, base=h, activation=name, value=value)
+            return value
+
+        yield f"{name} S={n} {dtype}", activation, (h,)
+
+    def normals(x):
+        CounterNormals(n).fill(x[0], 1, 2, 3)
+        return x
+
+    yield f"normals S={n} {dtype}", normals, (draw(3, n),)
+
+
 def difference(found, expected, dtype):
     """Largest deviation, in units of rounding: eps times the number of terms and the scale."""
     if np.array_equal(found, expected):
@@ -71,9 +113,10 @@ def main():
     cupy.cuda.set_allocator(None)
     wrong, count = [], 0
     for n in SIZES:
-        for batch in BATCHES:
+        for batch in (*BATCHES, None):
             for dtype in DTYPES:
-                for title, function, arrays in operations(n, batch, dtype):
+                every = particles(n, dtype) if batch is None else operations(n, batch, dtype)
+                for title, function, arrays in every:
                     count += 1
                     expected = function(*arrays)
                     found = function(*map(cupy.asarray, arrays))

@@ -453,7 +453,13 @@ def sanitizer(check: Check) -> Outcome:
 
 
 #: Benchmarks, with their parts of the time.
-BENCHMARKS = {"gpu_operations": 3, "gpu_rows": 2, "gpu_chain": 2, "gpu_proportional": 1}
+BENCHMARKS = {
+    "gpu_operations": 3,
+    "gpu_rows": 2,
+    "gpu_particles": 2,
+    "gpu_chain": 2,
+    "gpu_proportional": 1,
+}
 
 
 def benchmarks(check: Check) -> Outcome:

@@ -33,6 +33,7 @@ CHOSEN = {
     "gpu_rows": ("rows_congruence n=16384 m=1",),
     "gpu_chain": ("T=2000 P=100", "T=8000 P=100"),
     "gpu_proportional": ("T=1000 modes=200",),
+    "gpu_particles": ("products S=1000000 k=256 P=16", "march S=100000 T=200 P=4"),
     "linear_baselines": ("T=10000", "T=100 readout=ntk"),
     "proportional": ("T=1000 modes=1", "T=200 modes=100"),
 }
@@ -43,6 +44,7 @@ SUBJECTS = {
     "chain": "two-time chain, L=2 ",
     "gpu_chain": "two-time chain, L=2 ",
     "gpu_proportional": "random data, L=2 ",
+    "gpu_particles": "sampled networks, ",
     "linear_baselines": "against JAX, L=5 P=20 ",
     "proportional": "against JAX, random data, L=2 ",
 }
@@ -80,6 +82,10 @@ growing network at tol = 1e-12.""",
 two-time march, its histories on a GPU or on the processor (all cores). The error is the largest
 violation of the equations, which the march evaluates once more by another route; this is part of
 the time.""",
+    "gpu_particles": """Sampled nonlinear networks on a GPU: products of P fields with k directions
+of S particles and expansions in them, with their floors as above, and `solve(MLP(3, "tanh"), ...,
+method="ensemble")` with two replicas, on the GPU or on the processor (all cores). The error of a
+march is the standard error of the last loss between the replicas, relative to the first loss.""",
     "linear_baselines": """Five hidden layers, 20 points, all outputs at all T times, against
 programs in pure JAX, one core. "naive" is the published iteration over whole trajectories, run to
 1e-8; it moves the outputs by the tangent kernel, and so do we in its cases. "jax growing" and "jax

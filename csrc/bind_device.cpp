@@ -38,6 +38,37 @@ void define(py::module_& m, const char* name, void (*operation)(cuda::Stream, A.
   });
 }
 
+// Operations on particles, whose arguments ops.hpp has in structs.
+
+template <class T>
+void particle_products(cuda::Stream stream, index runs, index particles, index n, const T* a,
+                       index capacity_a, const index* used_a, const T* b, index capacity_b,
+                       const index* used_b, const T* x, index capacity_x, const T* reference,
+                       double* c, double* d, double* gram) {
+  const Vectors<T> left{a, capacity_a, used_a}, right{b, capacity_b, used_b};
+  const Vectors<T> fields{x, capacity_x, nullptr};
+  cuda::particle_products<T>(stream,
+                             {runs, particles, n, left, right, fields, reference, c, d, gram});
+}
+
+template <class T>
+void particle_expansion(cuda::Stream stream, index runs, index particles, index n, const T* a,
+                        index capacity_a, const index* used_a, const T* b, index capacity_b,
+                        const index* used_b, const double* c, const double* d, double skip,
+                        double scale, const T* base, index capacity_base, const T* field,
+                        index capacity_field, index repeat, int activation, T* u, T* y, T* value) {
+  const Vectors<T> left{a, capacity_a, used_a}, right{b, capacity_b, used_b};
+  const Vectors<T> bases{base, capacity_base, nullptr}, fields{field, capacity_field, nullptr};
+  cuda::particle_expansion<T>(stream, {runs, particles, n, left, right, c, d, skip, scale, bases,
+                                       fields, repeat, Activation(activation), u, y, value});
+}
+
+template <class T>
+void normals(cuda::Stream stream, std::uint64_t seed, std::uint32_t run, std::uint32_t number,
+             std::uint32_t column, index count, index particles, T* x) {
+  cuda::normals(stream, {seed, run, number, column}, count, particles, x);
+}
+
 template <class T> void define_operations(py::module_ m) {
   define(m, "causal_matmul", &cuda::causal_matmul<T>);
   define(m, "causal_solve", &cuda::causal_solve<T>);
@@ -52,6 +83,9 @@ template <class T> void define_operations(py::module_ m) {
   define(m, "rows_congruence", &cuda::rows_congruence<T>);
   define(m, "rows_low_rank", &cuda::rows_low_rank<T>);
   define(m, "rows_causal_batch", &cuda::rows_causal_batch<T>);
+  define(m, "particle_products", &particle_products<T>);
+  define(m, "particle_expansion", &particle_expansion<T>);
+  define(m, "normals", &normals<T>);
 }
 
 // Pointers as addresses, 0 for null.

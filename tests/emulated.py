@@ -75,6 +75,11 @@ SCALED_DOWN = Variant(
             "MOST_BANDS = 3, ENOUGH_BANDS = 9",
         ),
         ("cuda/rows.cu", "MOST_LAYERS = 65535", "MOST_LAYERS = 3"),
+        (
+            "cuda/particle_products.cu",
+            "MOST_PARTS = 512, LEAST_PART = 128",
+            "MOST_PARTS = 20, LEAST_PART = 32",
+        ),
     )
 )
 
@@ -230,26 +235,23 @@ class Library:
     order: str
 
     def call(self, name, dtype, *arguments):
-        """exports' NAME_DTYPE; arrays are passed as pointers, integers as index."""
+        """exports' NAME_DTYPE; arrays are passed as pointers, whole numbers as index."""
         function = getattr(self.functions, f"{name}_{np.dtype(dtype).name}")
         function.restype = ctypes.c_char_p
         self.functions.set_order(ORDERS.index(self.order))
-        error = function(
-            *(
-                ctypes.c_void_p(a.ctypes.data)
-                if isinstance(a, np.ndarray)
-                else ctypes.c_double(a)
-                if isinstance(a, float)
-                else ctypes.c_ssize_t(a)
-                for a in arguments
-            )
-        )
+        error = function(*map(passed, arguments))
         if error is not None:
             raise EmulatedError(error.decode())
 
     def __call__(self, function, *arrays, **options):
         """An operation, with the arguments of dmftcore.twotime."""
         return (rows if function.startswith("rows_") else whole)(self, function, *arrays, **options)
+
+
+def passed(argument):
+    if argument is None or isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(None if argument is None else argument.ctypes.data)
+    return (ctypes.c_double if isinstance(argument, float) else ctypes.c_ssize_t)(argument)
 
 
 def whole(library, function, *arrays, block=1, dense=False, strict=True):

@@ -389,6 +389,32 @@ def test_random_data_on_a_stand_in(cupy_stand_in, monkeypatch):
         assert case["steps_per_s"] == pytest.approx(case["steps"] / ours["device_seconds"])
 
 
+def test_particles_on_a_stand_in(cupy_stand_in, monkeypatch):
+    from bench import gpu_particles
+
+    sizes = [(300, 6, 5, "float64"), (301, 20, 3, "float32")]
+    monkeypatch.setattr(gpu_particles, "SIZES", sizes)
+    monkeypatch.setattr(gpu_particles, "MARCHES", [(100, 3, 2), (120, 3, 2)])
+    monkeypatch.setattr(gpu_particles, "PROCESSOR", 100)
+    gpu_particles.main("--only", "=")
+    record = json.loads((cupy_stand_in / "gpu_particles.json").read_text())
+    titles = [case.title for case in gpu_particles.cases()]
+    assert [case["title"] for case in record["cases"]] == [
+        "march S=100 T=3 P=2",
+        *titles,
+        "march S=120 T=3 P=2",
+    ]
+    for case in record["cases"]:
+        march = case["title"].startswith("march")
+        assert len(case["competitors"]) == 2 - (case["title"] == "march S=120 T=3 P=2")
+        for entry in case["competitors"].values():
+            assert 0 < entry["error"] < (0.1 if march else 1.0)
+        assert march or case["fraction_of_floor"] > 0
+    steps = record["cases"][0]
+    ours = steps["competitors"]["dmftcore, GPU"]
+    assert steps["steps_per_s"] == pytest.approx(3 / ours["device_seconds"])
+
+
 def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
     from bench import gpu_rows
 
@@ -465,11 +491,13 @@ def bench(*words):
     )
 
 
-@pytest.mark.parametrize("name", ["gpu_operations", "gpu_rows", "gpu_chain", "gpu_proportional"])
+@pytest.mark.parametrize(
+    "name", ["gpu_operations", "gpu_rows", "gpu_chain", "gpu_proportional", "gpu_particles"]
+)
 def test_a_dry_run_prints_the_cases(name, capsys):
     importlib.import_module(f"bench.{name}").main("--dry-run")
     out = capsys.readouterr().out
-    assert "n=16384" in out or "T=1000" in out
+    assert "n=16384" in out or "T=1000" in out or "S=1000000" in out
     assert "GiB" in out
 
 

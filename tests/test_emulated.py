@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import emulated
+import test_particle_kernels as particle_cases
 import test_twotime as twotime_cases
 
 pytestmark = pytest.mark.skipif(emulated.COMPILER is None, reason="no C++ compiler")
@@ -173,6 +174,39 @@ FAULTS = {
     "halves_added_too_early": Fault(
         "rows_low_rank", "rows_low_rank.cuh", "__syncthreads(); // both halves are there"
     ),
+    "shares_of_parts_added_too_early": Fault(
+        "particle_products", "particle_products.cuh", "__syncthreads(); // all shares are there"
+    ),
+    "directions_that_are_not_in_use": Fault(
+        "particle_products", "particle_products.cuh", "there && i < used(kind, run)", "there"
+    ),
+    "fields_of_the_first_run": Fault(
+        "particle_products", "particle_products.cuh", "(run * s.apart + first + g)", "(first + g)"
+    ),
+    "coefficients_used_before_they_are_there": Fault(
+        "particle_expansion",
+        "particle_expansion.cuh",
+        "__syncthreads(); // the coefficients are there",
+    ),
+    "coefficients_overwritten_before_they_are_read": Fault(
+        "particle_expansion",
+        "particle_expansion.cuh",
+        "__syncthreads(); // the latest coefficients have been read",
+    ),
+    "sums_read_before_they_are_there": Fault(
+        "particle_expansion",
+        "particle_expansion.cuh",
+        "__syncwarp(); // the sums of the warp are there",
+    ),
+    "columns_do_not_share_a_field": Fault(
+        "particle_expansion", "particle_expansion.cuh", "field / e.repeat", "field"
+    ),
+    "both_numbers_from_one_half": Fault(
+        "normals",
+        "normals.cu",
+        "uniform(bits.word[2], bits.word[3])",
+        "uniform(bits.word[0], bits.word[1])",
+    ),
 }
 
 # All faults in one library, each of which acts when it is told to.
@@ -194,7 +228,13 @@ FAULT_CASES = [
 ROW_CASES = [twotime_cases.Case(99, rows=3), twotime_cases.Case(300, rows=1)]
 
 
+#: More directions than lie in shared memory at a time, and columns that share a field.
+PARTICLE_CASES = [particle_cases.CASES[1], particle_cases.CASES[4]]
+
+
 def fault_cases(name):
+    if name in particle_cases.NAMES:
+        return PARTICLE_CASES
     if name in twotime_cases.ROWS:
         return ROW_CASES
     return FAULT_CASES if "apply" in name else FAULT_CASES[:2]
@@ -210,7 +250,10 @@ def failures(number, name):
             library = emulated.Library(functions, order)
             planted.value = number
             try:
-                twotime_cases.compare(library, name, case, np.float64, twotime_cases.dense)
+                if name in particle_cases.NAMES:
+                    particle_cases.compare(library, name, case, np.float64)
+                else:
+                    twotime_cases.compare(library, name, case, np.float64, twotime_cases.dense)
             except (AssertionError, emulated.EmulatedError) as error:
                 failed.append((order, case, error))
             planted.value = 0

@@ -4,6 +4,7 @@
 // CUDA's own:  __global__ __device__ __forceinline__ __launch_bounds__ dim3
 //              threadIdx blockIdx blockDim gridDim
 //              __syncthreads __syncwarp __shfl_sync __shfl_down_sync __shfl_xor_sync min max
+//              sincospi, and the functions of <cmath> under their names in std
 // Ours (cuda/device_code_nvcc.cuh and emulate/device_code.hpp define them twice):
 //   DMFTCORE_UNROLL             before a loop: unroll it
 //   shared_memory<T>()          the dynamic shared memory of the block; there is no other

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -33,6 +34,12 @@ namespace dmftcore::cuda {
 using dim3 = emulate::Dim3;
 using std::max;
 using std::min;
+
+inline void sincospi(double x, double* sine, double* cosine) {
+  constexpr double PI = 3.14159265358979323846;
+  *sine = std::sin(PI * x);
+  *cosine = std::cos(PI * x);
+}
 
 inline void __syncthreads(emulate::Site site = emulate::Site::here()) {
   emulate::block_barrier(site);

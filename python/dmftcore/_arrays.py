@@ -24,8 +24,10 @@ from dmftcore.errors import CudaError
 
 __all__ = [
     "arguments",
+    "core_for",
     "device_library",
     "device_memory",
+    "host_copy",
     "namespace",
     "parameters",
     "special",
@@ -294,6 +296,11 @@ def namespace(array: Any) -> Any:
     return cupy if cupy is not None and isinstance(array, cupy.ndarray) else np
 
 
+def core_for(array: Any) -> Any:
+    """The core for numpy or cupy arrays on the device of this one, which nobody needs to check."""
+    return _core if isinstance(array, ndarray) else _CUPY.core(array)
+
+
 def special(array: Any) -> Any:
     """Special functions of arrays like `array`, under the names of `scipy.special`."""
     if namespace(array) is np:
@@ -305,6 +312,12 @@ def to_host(array: Any) -> Any:
     """`array` as a numpy array."""
     library = namespace(array)
     return array if library is np else library.asnumpy(array)
+
+
+def host_copy(array: Any) -> Any:
+    """A copy of `array` as a numpy array."""
+    library = namespace(array)
+    return array.copy() if library is np else library.asnumpy(array)
 
 
 def to_device(array: Any) -> Any:

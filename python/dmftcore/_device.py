@@ -156,6 +156,53 @@ class DeviceCore:
                 fields[key] = self.address(value) if hasattr(value, "shape") else value
         self._function(name)(self.device, self.stream, fields, *arguments)
 
+    def particle_products(
+        self,
+        *,
+        x: Any,
+        n: int,
+        reference: Any = None,
+        a: Any = None,
+        used_a: Any = None,
+        b: Any = None,
+        used_b: Any = None,
+        c: Any = None,
+        d: Any = None,
+        gram: Any = None,
+    ) -> None:
+        bases = (a, _rows(a), used_a, b, _rows(b), used_b)
+        runs, rows, particles = x.shape
+        sizes = (runs, particles, n)
+        self._run("particle_products", *sizes, *bases, x, rows, reference, c, d, gram)
+
+    def particle_expansion(
+        self,
+        *,
+        n: int,
+        a: Any = None,
+        used_a: Any = None,
+        c: Any = None,
+        b: Any = None,
+        used_b: Any = None,
+        d: Any = None,
+        skip: float = 1.0,
+        scale: float = 1.0,
+        base: Any = None,
+        field: Any = None,
+        repeat: int = 1,
+        activation: int = 0,
+        u: Any = None,
+        y: Any = None,
+        value: Any = None,
+    ) -> None:
+        runs, _, particles = next(one.shape for one in (u, y, value) if one is not None)
+        bases = (a, _rows(a), used_a, b, _rows(b), used_b, c, d, float(skip), float(scale))
+        fields = (base, _rows(base), field, _rows(field), repeat, activation)
+        self._run("particle_expansion", runs, particles, n, *bases, *fields, u, y, value)
+
+    def normals(self, x: Any, *, seed: int, run: int, stream: int, column: int) -> None:
+        self._run("normals", seed, run, stream, column, *x.shape, x)
+
     def _of_two_kernels(self, name: str, a: Any, b: Any, block: int) -> Any:
         c = self.empty(a.shape)
         self._run(name, *_sizes(a), int(block), a, b, c)
@@ -167,12 +214,15 @@ class DeviceCore:
         return y
 
     def _run(self, name: str, *arguments: Any) -> None:
-        """Call a function of the core; arrays are passed by address."""
+        """Call a function of the core; arrays are passed by address, None as a null pointer."""
         address = self.address
         self._function(name)(
             self.device,
             self.stream,
-            *[one if isinstance(one, int | float) else address(one) for one in arguments],
+            *[
+                one if isinstance(one, int | float) else 0 if one is None else address(one)
+                for one in arguments
+            ],
         )
 
     def _function(self, name: str) -> Callable[..., None]:
@@ -187,3 +237,8 @@ class DeviceCore:
 def _sizes(kernel: Any) -> tuple[int, int]:
     """Number of matrices, and their size."""
     return math.prod(kernel.shape[:-2]), kernel.shape[-1]
+
+
+def _rows(array: Any) -> int:
+    """Rows of every run of an array (runs, rows, particles); none of None."""
+    return 0 if array is None else int(array.shape[1])

@@ -19,13 +19,14 @@ evolution in wide neural networks" (2022), in discrete time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
@@ -59,6 +60,8 @@ class Ensemble:
         Whether two-time kernels will be asked for.
     normals : Normals, optional
         Where the random numbers come from, in place of the seed.
+    xp : module
+        Library of the particles, numpy or cupy; outputs, errors and stored kernels are numpy.
     """
 
     def __init__(
@@ -72,8 +75,9 @@ class Ensemble:
         fields: bool | None = None,
         two_time: bool = False,
         normals: Normals | None = None,
+        xp: Any = np,
     ) -> None:
-        self.network, self.sampling = network, sampling
+        self.network, self.sampling, self._xp = network, sampling, xp
         self._points, self._targets, self._training = points, targets, training
         self._loss = loss_function(training.loss)
         self._n_train, self._outputs = targets.shape
@@ -83,7 +87,7 @@ class Ensemble:
         if sampling.unit and {network.activation, network.readout_activation} != {"linear"}:
             raise ValueError("unit sources are for networks in which nothing is nonlinear")
         normals = CounterNormals(sampling.seed) if normals is None else normals
-        self._sets, self._blocks = build(network, sampling, normals)
+        self._sets, self._blocks = build(network, sampling, normals, xp)
         first, last = self._sets[0], self._sets[network.blocks if network.skip == 0 else 0]
         self._a = _Layer(first, points.shape[1], FIRST, training)
         self._w = _Layer(last, self._outputs, LAST, training)
@@ -98,6 +102,8 @@ class Ensemble:
             [first.empty(count) for _ in range(states)] if sampling.control_variates else None
         )
         self._g = first.empty(self._n_train * (self._outputs if self._fields else 1))
+        #: Passes that have grown no basis the last time they were made.
+        self._quiet: set[Callable[[], None]] = set()
         self._step = -1
         self._has_gradients = False
         self._f: FloatArray = np.zeros((sampling.runs, count, self._outputs))
@@ -172,12 +178,12 @@ class Ensemble:
             "kept": self._kept.copy(),
             "f": self._f.copy(),
             "f_initial": self._f_initial.copy(),
-            "features": self._features.copy(),
-            "g": self._g.copy(),
-            **{f"h.{level}": h.copy() for level, h in enumerate(self._h)},
+            "features": _arrays.host_copy(self._features),
+            "g": _arrays.host_copy(self._g),
+            **{f"h.{level}": _arrays.host_copy(h) for level, h in enumerate(self._h)},
             "loss_limit": np.array(self._loss_limit),
-            "initial.a": self._initial[0],
-            "initial.w": self._initial[1],
+            "initial.a": _arrays.to_host(self._initial[0]),
+            "initial.w": _arrays.to_host(self._initial[1]),
         }
         for name, part in self._parts():
             parts |= {f"{name}.{key}": value for key, value in part.state().items()}
@@ -189,16 +195,17 @@ class Ensemble:
         self._kept = np.array(state["kept"])
         self._f_initial = np.array(state["f_initial"])
         self._loss_limit = float(state["loss_limit"])
-        self._initial = (np.array(state["initial.a"]), np.array(state["initial.w"]))
+        xp = self._xp
+        self._initial = (xp.array(state["initial.a"]), xp.array(state["initial.w"]))
         for name, part in self._parts():
             prefix = f"{name}."
             part.restore(
                 {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
             )
-        self._f, self._g = np.array(state["f"]), np.array(state["g"])
-        self._features[...] = state["features"]
+        self._f, self._g = np.array(state["f"]), xp.array(state["g"])
+        self._features[...] = xp.asarray(state["features"])
         for level, h in enumerate(self._h):
-            h[...] = state[f"h.{level}"]
+            h[...] = xp.asarray(state[f"h.{level}"])
         self._has_gradients = True
 
     def _parts(self) -> list[tuple[str, Any]]:
@@ -220,7 +227,7 @@ class Ensemble:
             self._update(float(self._training.rates[self._step]))
         self._step += 1
         self._has_gradients = False
-        self._propagate()
+        self._through_interfaces(self._propagate)
         if self._step == 0:
             self._f_initial = self._f.copy()
             self._f = np.zeros_like(self._f)
@@ -228,6 +235,34 @@ class Ensemble:
         if self._step == 0:
             self._loss_limit = DIVERGENCE_FACTOR * max(float(loss.max()), 1e-300)
         return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
+
+    def _through_interfaces(self, carry: Callable[[], None]) -> None:
+        """Carry fields through all interfaces.
+
+        At each of them a basis may grow, which the host has to know before it goes on. It does not
+        wait for a device that often while bases rarely grow: it takes it that none does, looks once
+        at the end, and makes the pass again if one should have.
+        """
+        interfaces = self.interfaces
+        if self._xp is not np and interfaces and carry in self._quiet:
+            for interface in interfaces:
+                interface.postponed = True
+            carry()
+            for interface in interfaces:
+                interface.postponed = False
+            levels = _arrays.to_host(self._xp.stack([i.levels for i in interfaces]))
+            visited = list(zip(interfaces, levels, strict=True))
+            if not any(interface.leaves_span(level).any() for interface, level in visited):
+                for interface, level in visited:
+                    interface.drop(*level)
+                return
+        ranks = [np.concatenate(interface.ranks) for interface in interfaces]
+        carry()
+        grown = any(
+            (before != np.concatenate(interface.ranks)).any()
+            for before, interface in zip(ranks, interfaces, strict=True)
+        )
+        (self._quiet.discard if grown else self._quiet.add)(carry)
 
     def _propagate(self) -> None:
         """Hidden states and outputs of the present weights."""
@@ -240,7 +275,7 @@ class Ensemble:
         blend(count, self._a.basis, coordinates, activation=seen[0], y=self._h[0], value=values[0])
         references: Any = [None] * len(seen)
         if self._reference is not None:
-            references = [np.empty_like(x) for x in values]
+            references = [self._xp.empty_like(x) for x in values]
             blend(
                 count,
                 self._a.basis_of(self._initial[0]),
@@ -250,7 +285,7 @@ class Ensemble:
                 value=references[0],
             )
         for level, block in enumerate(blocks):
-            source = np.empty_like(self._h[level]) if self._reference is not None else None
+            source = None if self._reference is None else self._xp.empty_like(self._h[level])
             base = self._h[level] if network.skip else None
             block.forward(
                 values[level],
@@ -267,7 +302,7 @@ class Ensemble:
                 one = np.tile(network.branch * np.eye(count), (self.sampling.runs, 1, 1))
                 blend(
                     count,
-                    (source, np.full(self.sampling.runs, count)),
+                    (source, None),
                     one,
                     base=self._reference[level] if network.skip else None,
                     activation=seen[level + 1],
@@ -277,7 +312,7 @@ class Ensemble:
         f, _, _ = products(self._features, count, self._w.basis)
         if self._reference is not None:
             f -= kept * products(references[-1], count, self._w.basis_of(self._initial[1]))[0]
-        self._f = f.swapaxes(1, 2) / network.gamma - self._f_initial
+        self._f = _arrays.to_host(f).swapaxes(1, 2) / network.gamma - self._f_initial
 
     def _errors(self) -> FloatArray:
         """Delta / P, (runs, P, K)."""
@@ -287,10 +322,12 @@ class Ensemble:
 
     def _backpropagate(self) -> None:
         """Gradients by the hidden states at the present step."""
-        self._carry_back(self._fields)
+        self._through_interfaces(self._carry_back)
         self._has_gradients = True
 
-    def _carry_back(self, fields: bool) -> None:
+    def _carry_back(self, fields: bool | None = None) -> None:
+        """Gradients of every output, or those that the errors combine; by default as chosen."""
+        fields = self._fields if fields is None else fields
         p, k, network = self._n_train, self._outputs, self.network
         kept = float(self._kept[0])
         if fields:
@@ -303,7 +340,7 @@ class Ensemble:
         blend(n, self._w.basis, combined, field=self._h[-1], repeat=repeat, activation=psi, y=g)
         reference = None
         if self._reference is not None:
-            reference = np.empty_like(g)
+            reference = self._xp.empty_like(g)
             initial = self._w.basis_of(self._initial[1])
             field = self._reference[-1]
             blend(
@@ -318,7 +355,7 @@ class Ensemble:
         for level in range(len(self._blocks) - 1, -1, -1):
             block = self._blocks[level]
             below = block.particles.empty(n)
-            source = np.empty_like(below) if reference is not None else None
+            source = None if reference is None else self._xp.empty_like(below)
             block.backward(
                 g,
                 n,
@@ -332,11 +369,11 @@ class Ensemble:
             )
             if reference is not None:
                 assert self._reference is not None
-                lower = np.empty_like(below)
+                lower = self._xp.empty_like(below)
                 one = self._for_all_runs(np.eye(n))
                 blend(
                     n,
-                    (source, np.full(self.sampling.runs, n)),
+                    (source, None),
                     one,
                     base=reference if network.skip else None,
                     scale=network.branch,
@@ -375,9 +412,10 @@ class Ensemble:
     def _measure(self) -> None:
         """Store the kernels, and what two-time kernels need, of the latest passes."""
         blocks, train, k = self._blocks, slice(self._n_train), self._outputs
-        count = len(self._points)
-        psi = products(self._features, count, gram=True)[2]
-        lowest = products(self._g, self._g.shape[1], gram=True)[2]
+        psi, lowest, *states = (
+            _arrays.to_host(products(x, x.shape[1], gram=True)[2])
+            for x in (self._features, self._g, *self._h)
+        )
         inputs = self._points[train] @ self._points[train].T
         ntk = repeated(psi[:, train, train], k) * np.tile(np.eye(k), (self._n_train,) * 2)
         ntk += lowest * repeated(inputs, k)
@@ -390,9 +428,9 @@ class Ensemble:
         sharpness = (ntk @ vector)[:, :, 0] @ vector[:, 0] / self._n_train
         self.kernels.append(
             {
-                "H": [products(h, count, gram=True)[2] for h in self._h],
-                "Phi": [*(block.features.gram for block in blocks), psi],
-                "G": [lowest, *(block.gradients.gram for block in blocks)],
+                "H": states,
+                "Phi": [*(_arrays.to_host(block.features.gram) for block in blocks), psi],
+                "G": [lowest, *(_arrays.to_host(block.gradients.gram) for block in blocks)],
                 "ntk": [ntk],
                 "sharpness": [sharpness],
             }
@@ -420,7 +458,7 @@ class _Layer:
         self.particles, self._training = particles, training
         none = np.zeros(particles.runs, dtype=np.int64)
         self.columns = particles.draw(none + count, stream, none)
-        self._velocity = np.zeros_like(self.columns) if training.momentum else None
+        self._velocity = particles.xp.zeros_like(self.columns) if training.momentum else None
 
     @property
     def basis(self) -> tuple[Any, Any]:
@@ -429,7 +467,7 @@ class _Layer:
 
     def basis_of(self, columns: Any) -> tuple[Any, Any]:
         """Other columns like these."""
-        return columns, np.full(len(columns), columns.shape[1])
+        return columns, None
 
     def update(self, fields: Any, n: int, along: FloatArray, rate: float) -> None:
         """Heavy ball along ``sum_j along_j fields_j`` of the first n fields; along (runs, n, m)."""
@@ -456,10 +494,13 @@ class _Layer:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Weights and velocities."""
-        parts = {"columns": self.columns.copy()}
-        return parts if self._velocity is None else parts | {"velocity": self._velocity.copy()}
+        parts = {"columns": _arrays.host_copy(self.columns)}
+        if self._velocity is not None:
+            parts["velocity"] = _arrays.host_copy(self._velocity)
+        return parts
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
-        self.columns = np.array(state["columns"])
-        self._velocity = np.array(state["velocity"]) if "velocity" in state else None
+        xp = self.particles.xp
+        self.columns = xp.array(state["columns"])
+        self._velocity = xp.array(state["velocity"]) if "velocity" in state else None

@@ -4,6 +4,10 @@ A vector over S particles is a sample of a random variable, and the inner produc
 ``<a, x> = a . x / S``. Every array has the runs, independent repetitions, on its first axis:
 fields are (runs, columns, S), with each column contiguous. The Gaussian sources of the theory are
 columns of the same kind, drawn when they are needed.
+
+Fields and what sums over particles make of them are arrays of one library, numpy or cupy, whose
+operations follow them. How many columns there are is known on the host, because it decides what is
+done next; so are small matrices that the host has made, which the operations take to the device.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _core
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.activations import ACTIVATIONS
 
@@ -43,13 +47,23 @@ class Directions:
     Attributes
     ----------
     rows : (runs, capacity, S) array
-    used : (runs,) int array
+    used : (runs,) numpy int array
         Columns in use; what lies beyond them has no meaning.
     """
 
-    def __init__(self, runs: int, size: int, dtype: npt.DTypeLike) -> None:
-        self.rows: Any = np.empty((runs, 0, size), dtype)
+    def __init__(self, runs: int, size: int, dtype: npt.DTypeLike, xp: Any = np) -> None:
+        self._xp = xp
+        self.rows: Any = xp.empty((runs, 0, size), dtype)
         self.used = np.zeros(runs, dtype=np.int64)
+
+    @property
+    def used(self) -> Any:
+        return self._used
+
+    @used.setter
+    def used(self, used: Any) -> None:
+        # For the operations where the rows are, once for all of them.
+        self._used, self._used_there = used, self._xp.asarray(used)
 
     @property
     def capacity(self) -> int:
@@ -59,7 +73,7 @@ class Directions:
     @property
     def basis(self) -> tuple[Any, Any]:
         """Rows and numbers, as the operations take them."""
-        return self.rows, self.used
+        return self.rows, self._used_there
 
     def append(self, columns: Any, counts: Any) -> None:
         """Add the first counts[r] of the columns (runs, m, S) to run r."""
@@ -74,20 +88,20 @@ class Directions:
         """What is in use, and the room there is."""
         return {
             "used": self.used.copy(),
-            "rows": self.rows[:, : self.used.max()].copy(),
+            "rows": _arrays.to_host(self.rows[:, : int(self.used.max())].copy()),
             "capacity": np.array(self.capacity),
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
         # With equal room: the bits of products of matrices may depend on their shapes.
-        self.used, self.rows = np.array(state["used"]), state["rows"]
+        self.used, self.rows = np.array(state["used"]), self._xp.asarray(state["rows"])
         self._reserve(int(state["capacity"]), self.used)
 
     def _reserve(self, capacity: int, used: Any) -> None:
         runs, _, size = self.rows.shape
-        rows = np.empty((runs, capacity, size), self.rows.dtype)
-        known = used.max()
+        rows = self._xp.empty((runs, capacity, size), self.rows.dtype)
+        known = int(used.max())
         rows[:, :known] = self.rows[:, :known]
         self.rows = rows
 
@@ -108,7 +122,7 @@ def products(
     x : (runs, >= n, S) array
     n : int
     a, b : pairs of rows (runs, capacity, S) and numbers (runs,), optional
-        See `Directions`.
+        See `Directions`; None for the numbers is all of the rows.
     reference : array like `x`, optional
     gram : bool
 
@@ -121,19 +135,19 @@ def products(
     gram : (runs, n, n) float64 array or None
         ``<x_i, x_j>``.
     """
-    runs = len(x)
+    runs, xp = len(x), _arrays.namespace(x)
     arguments: dict[str, Any] = {"x": x, "n": n}
     results: list[Any] = [None, None, None]
     for i, (name, out, basis) in enumerate((("a", "c", a), ("b", "d", b))):
         if basis is not None:
             rows, used = basis
-            results[i] = np.empty((runs, rows.shape[1], n))
-            arguments |= {name: rows, f"used_{name}": used, out: results[i]}
+            results[i] = xp.empty((runs, rows.shape[1], n))
+            arguments |= {name: rows, f"used_{name}": _ranks(xp, used), out: results[i]}
     if reference is not None:
         arguments["reference"] = reference
     if gram:
-        results[2] = arguments["gram"] = np.empty((runs, n, n))
-    _core.particle_products(**arguments)
+        results[2] = arguments["gram"] = xp.empty((runs, n, n))
+    _arrays.core_for(x).particle_products(**arguments)
     return results[0], results[1], results[2]
 
 
@@ -157,6 +171,7 @@ def blend(
     n : int
     a, b : pairs of rows (runs, capacity, S) and numbers (runs,), optional
     c, d : (runs, capacity, n) float64 arrays
+        From the host, too.
     activation : str
         Name of phi.
     **rest
@@ -164,12 +179,21 @@ def blend(
         None for 0 and for no factor phi'; ``repeat``, how many columns j share a column of
         `field`; the results to write, ``u``, ``y``, ``value``, (runs, n, S) or None.
     """
+    result = next(rest[name] for name in ("y", "u", "value") if rest.get(name) is not None)
+    xp = _arrays.namespace(result)
     arguments: dict[str, Any] = {"n": n, "activation": ACTIVATIONS.index(activation), **rest}
     if a is not None:
-        arguments |= {"a": a[0], "used_a": a[1], "c": np.ascontiguousarray(c)}
+        factors = xp.ascontiguousarray(xp.asarray(c))
+        arguments |= {"a": a[0], "used_a": _ranks(xp, a[1]), "c": factors}
     if b is not None:
-        arguments |= {"b": b[0], "used_b": b[1], "d": np.ascontiguousarray(d)}
-    _core.particle_expansion(**arguments)
+        factors = xp.ascontiguousarray(xp.asarray(d))
+        arguments |= {"b": b[0], "used_b": _ranks(xp, b[1]), "d": factors}
+    _arrays.core_for(result).particle_expansion(**arguments)
+
+
+def _ranks(xp: Any, used: Any) -> Any:
+    """Numbers of columns in use, where the columns are."""
+    return None if used is None else xp.asarray(used)
 
 
 class Normals(Protocol):
@@ -193,7 +217,7 @@ class CounterNormals:
 
     def fill(self, out: Any, run: int, stream: int, column: int) -> None:
         """See `Normals`."""
-        _core.normals(out, seed=self._key, run=run, stream=stream, column=column)
+        _arrays.core_for(out).normals(out, seed=self._key, run=run, stream=stream, column=column)
 
 
 class TableNormals:
@@ -237,6 +261,8 @@ class Particles:
     match, unit : bool
     pool : int, optional
         Largest size of the pool, by default the smaller of 64 and S / 4.
+    xp : module
+        numpy or cupy.
     """
 
     def __init__(
@@ -249,23 +275,24 @@ class Particles:
         match: bool = True,
         unit: bool = False,
         pool: int | None = None,
+        xp: Any = np,
     ) -> None:
-        self.runs, self.size, self.dtype = runs, size, np.dtype(dtype)
+        self.runs, self.size, self.dtype, self.xp = runs, size, np.dtype(dtype), xp
         self._normals, self._match, self._unit = normals, match and not unit, unit
         self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
-        self.pool = Directions(runs, size, dtype)
+        self.pool = self.directions()
         #: Unit sources handed out so far.
         self.sources = np.zeros(runs, dtype=np.int64)
         if self._match and self._room:
-            self.pool.append(np.ones((runs, 1, size), dtype), 1)
+            self.pool.append(xp.ones((runs, 1, size), dtype), 1)
 
     def empty(self, columns: int) -> Any:
         """A field of so many columns, (runs, columns, S), not initialised."""
-        return np.empty((self.runs, columns, self.size), self.dtype)
+        return self.xp.empty((self.runs, columns, self.size), self.dtype)
 
     def directions(self) -> Directions:
         """No columns yet."""
-        return Directions(self.runs, self.size, self.dtype)
+        return Directions(self.runs, self.size, self.dtype, self.xp)
 
     def draw(
         self, counts: Any, stream: int, columns: Any, opposite: Directions | None = None
@@ -292,7 +319,7 @@ class Particles:
         ValueError
             If there are more unit sources than particles.
         """
-        fresh = np.zeros((self.runs, int(counts.max()), self.size), self.dtype)
+        fresh = self.xp.zeros((self.runs, int(counts.max()), self.size), self.dtype)
         if self._unit:
             return self._unit_sources(counts, fresh)
         for run, count in enumerate(counts.tolist()):
@@ -365,12 +392,12 @@ def orthonormalised(columns: Any, counts: Any) -> Any:
 
     Only the first counts[r] in run r are changed.
     """
-    runs, count, _ = columns.shape
-    _, _, gram = products(columns, count, gram=True)
+    count = columns.shape[1]
+    gram = _arrays.to_host(products(columns, count, gram=True)[2])
     idle = np.arange(count) >= counts[:, None]
     gram[idle[:, :, None] | idle[:, None, :]] = 0
     gram[:, np.arange(count), np.arange(count)] += idle
     inverse = np.linalg.inv(np.linalg.cholesky(gram))
-    result = np.empty_like(columns)
-    blend(count, (columns, np.full(runs, count)), inverse.swapaxes(1, 2), y=result)
+    result = _arrays.namespace(columns).empty_like(columns)
+    blend(count, (columns, None), inverse.swapaxes(1, 2), y=result)
     return result

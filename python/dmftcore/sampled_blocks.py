@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.particles import Normals, Particles
 from dmftcore.sampled_interfaces import Interface, Visit
@@ -168,23 +169,26 @@ class Block(ABC):
         for interface, scale, above, below in self._learning():
             left = gamma * scale * above.along
             if weights is not None:
-                left = (left * weights).reshape(*left.shape[:2], patterns, -1).sum(axis=-1)
+                left = (
+                    (left * _arrays.namespace(left).asarray(weights))
+                    .reshape(*left.shape[:2], patterns, -1)
+                    .sum(axis=-1)
+                )
             right = below.along[:, :, :patterns]
             interface.update(left, right, rate, training.momentum, training.weight_decay)
 
     def tangent(self, train: slice, outputs: int) -> FloatArray:
         """What the weights of the block add to the tangent kernel, (runs, P K, P K)."""
-        parts = [
-            scale**2 * above.gram * repeated(below.gram[:, train, train], outputs)
-            for _, scale, above, below in self._learning()
-        ]
-        kernel: FloatArray = np.sum(parts, axis=0)
+        kernel: FloatArray = np.array(0.0)
+        for _, scale, above, below in self._learning():
+            features = _arrays.to_host(below.gram)[:, train, train]
+            kernel = kernel + scale**2 * _arrays.to_host(above.gram) * repeated(features, outputs)
         return kernel
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """The visits."""
         return {
-            f"{name}.{part}": getattr(getattr(self, name), part)
+            f"{name}.{part}": _arrays.to_host(getattr(getattr(self, name), part))
             for names in self.visits
             for name in names
             for part in Visit.__slots__
@@ -194,7 +198,10 @@ class Block(ABC):
         """Take what `state` has returned."""
         for names in self.visits:
             for name in names:
-                parts = {part: np.array(state[f"{name}.{part}"]) for part in Visit.__slots__}
+                parts = {
+                    part: self.particles.xp.array(state[f"{name}.{part}"])
+                    for part in Visit.__slots__
+                }
                 setattr(self, name, Visit(**parts))
 
 
@@ -267,7 +274,7 @@ class TwoLayerBlock(Block):
 
 
 def build(
-    network: Network, sampling: Sampling, normals: Normals
+    network: Network, sampling: Sampling, normals: Normals, xp: Any = np
 ) -> tuple[list[Particles], list[Block]]:
     """Sets of particles and blocks: with skips all hidden states live on the same particles."""
 
@@ -280,6 +287,7 @@ def build(
             match=sampling.match,
             unit=sampling.unit and not inner,
             pool=sampling.pool,
+            xp=xp,
         )
 
     blocks: list[Block] = []

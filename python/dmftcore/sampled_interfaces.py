@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.particles import Directions, Particles, blend, deflate, orthonormalised, products
 
@@ -81,6 +82,10 @@ class Interface:
         M, zero beyond the visited columns.
     dropped : float
         Largest part of the mean square of a field that was dropped so far.
+    postponed : bool
+        Whether `leaves_span` is asked later: until then fields are taken to be in the span.
+    levels : (2, runs) array
+        Of the latest field: the mean square of its columns, and the largest outside the span.
     """
 
     def __init__(
@@ -88,9 +93,12 @@ class Interface:
     ) -> None:
         self.below, self.above = Shore(below, streams[0]), Shore(above, streams[1])
         self._tol = tol
-        self.matrix: FloatArray = np.zeros((below.runs, 0, 0))
-        self._velocity: FloatArray | None = None
+        self._xp = below.xp
+        self.matrix: Any = self._xp.zeros((below.runs, 0, 0))
+        self._velocity: Any = None
         self.dropped = 0.0
+        self.postponed = False
+        self.levels: Any = None
 
     @property
     def ranks(self) -> tuple[Any, Any]:
@@ -123,9 +131,7 @@ class Interface:
         self._answer(self.below, visit, learned, kept, n, rest)
         return visit
 
-    def update(
-        self, left: FloatArray, right: FloatArray, rate: float, momentum: float, decay: float
-    ) -> None:
+    def update(self, left: Any, right: Any, rate: float, momentum: float, decay: float) -> None:
         """Heavy ball on M along ``left right^T``, (runs, backward, m) and (runs, forward, m)."""
         matrix = self._learned()
         direction = _padded(left @ right.swapaxes(1, 2), matrix.shape)
@@ -136,6 +142,19 @@ class Interface:
                 direction += momentum * self._velocity
             self._velocity = direction
         matrix += rate * direction
+
+    def leaves_span(self, levels: Any) -> Any:
+        """Whether a field of these `levels`, as numpy numbers, makes a basis grow, (runs,)."""
+        mean, outside = levels
+        grows = outside > self._tol * mean
+        if self._tol <= RELIABLE * float(np.finfo(self.below.particles.dtype).eps):
+            grows[:] = True
+        return grows
+
+    def drop(self, mean: Any, outside: Any) -> None:
+        """Count what is dropped of a field."""
+        known = mean > 0
+        self.dropped = max(self.dropped, float((outside[known] / mean[known]).max(initial=0.0)))
 
     def mark(self) -> Any:
         """What `rewind` needs."""
@@ -150,9 +169,12 @@ class Interface:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All that further answers depend on."""
-        parts = {"matrix": self._learned().copy(), "dropped": np.array(self.dropped)}
+        parts = {
+            "matrix": _arrays.host_copy(self._learned()),
+            "dropped": np.array(self.dropped),
+        }
         if self._velocity is not None:
-            parts["velocity"] = self._velocity.copy()
+            parts["velocity"] = _arrays.host_copy(self._velocity)
         for name, directions in self._directions():
             parts |= {f"{name}.{part}": x for part, x in directions.state().items()}
         return parts
@@ -162,9 +184,9 @@ class Interface:
         for name, directions in self._directions():
             parts = ("used", "rows", "capacity")
             directions.restore({part: state[f"{name}.{part}"] for part in parts})
-        self.matrix = np.array(state["matrix"])
+        self.matrix = self._xp.array(state["matrix"])
         self.dropped = float(state["dropped"])
-        self._velocity = np.array(state["velocity"]) if "velocity" in state else None
+        self._velocity = self._xp.array(state["velocity"]) if "velocity" in state else None
 
     def _directions(self) -> list[tuple[str, Directions]]:
         return [
@@ -173,7 +195,7 @@ class Interface:
             for kind in ("visited", "sources")
         ]
 
-    def _learned(self) -> FloatArray:
+    def _learned(self) -> Any:
         """M with as many rows and columns as there is room for visited columns."""
         shape = (len(self.matrix), self.above.visited.capacity, self.below.visited.capacity)
         self.matrix = _padded(self.matrix, shape)
@@ -185,7 +207,7 @@ class Interface:
         self,
         target: Shore,
         visit: Visit,
-        learned: FloatArray,
+        learned: Any,
         kept: float,
         n: int,
         rest: dict[str, Any],
@@ -201,19 +223,20 @@ class Interface:
         along, response, gram = products(
             x, n, source.visited.basis, source.sources.basis, reference=reference, gram=True
         )
-        norms = np.einsum("rjj->rj", gram)
-        mean = norms.mean(axis=1)
-        outside = (norms - np.sum(along**2, axis=1)).max(axis=1)
-        grows = outside > self._tol * mean
-        if self._tol <= RELIABLE * float(np.finfo(x.dtype).eps):
-            grows[:] = True
+        xp = self._xp
+        norms = xp.einsum("rjj->rj", gram)
+        excess = (norms - xp.sum(along**2, axis=1)).max(axis=1)
+        self.levels = xp.stack([norms.mean(axis=1), excess])
+        if self.postponed:
+            return Visit(along, response, gram)
+        mean, outside = levels = _arrays.to_host(self.levels)
+        grows = self.leaves_span(levels)
         if grows.any():
             thresholds = np.where(grows, self._tol * mean, np.inf)
             along, counts, rest = _visit_new(source.visited, x, n, along, thresholds)
             target.draw(counts)
             outside = np.where(grows, rest, outside)
-        known = mean > 0
-        self.dropped = max(self.dropped, float((outside[known] / mean[known]).max(initial=0.0)))
+        self.drop(mean, outside)
         return Visit(along, response, gram)
 
 
@@ -234,13 +257,13 @@ class Visit:
 
     __slots__ = ("along", "gram", "response")
 
-    def __init__(self, along: FloatArray, response: FloatArray, gram: FloatArray) -> None:
+    def __init__(self, along: Any, response: Any, gram: Any) -> None:
         self.along, self.response, self.gram = along, response, gram
 
 
 def _visit_new(
-    visited: Directions, x: Any, n: int, along: FloatArray, thresholds: Any
-) -> tuple[FloatArray, Any, Any]:
+    visited: Directions, x: Any, n: int, along: Any, thresholds: Any
+) -> tuple[Any, Any, Any]:
     """Append what of a field is not visited, by Gram-Schmidt with pivots.
 
     Parameters
@@ -250,7 +273,7 @@ def _visit_new(
     n : int
     along : (runs, k, n) array
         Coordinates of the field along the visited columns.
-    thresholds : (runs,) array
+    thresholds : (runs,) numpy array
         Mean squares that columns may have outside the visited ones; infinite where nothing is to
         be changed.
 
@@ -265,18 +288,18 @@ def _visit_new(
     active = np.isfinite(thresholds)
     # No work where nothing is to be done.
     known = visited.rows, np.where(active, visited.used, 0)
-    rest = np.empty((len(x), n, x.shape[2]), x.dtype)
+    xp = _arrays.namespace(x)
+    rest = xp.empty((len(x), n, x.shape[2]), x.dtype)
     blend(n, known, along, base=x, scale=-1.0, y=rest)
     counts = np.zeros(len(x), dtype=np.int64)
-    every = np.full(len(x), n)
     while True:
-        _, _, gram = products(rest, n, gram=True)
+        gram = _arrays.to_host(products(rest, n, gram=True)[2])
         limits = np.where(counts < n, thresholds, np.inf)
         factors, ranks, left = _pivoted(gram, limits)
         if not ranks.any():
             return along, counts, left
-        new = np.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
-        blend(new.shape[1], (rest, every), factors, y=new)
+        new = xp.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
+        blend(new.shape[1], (rest, None), factors, y=new)
         # Once more, because rounding leaves something along the visited columns.
         deflate(new, (visited.rows, np.where(ranks > 0, visited.used, 0)))
         new = orthonormalised(new, ranks)
@@ -318,11 +341,11 @@ def _pivoted(gram: FloatArray, limits: Any) -> tuple[FloatArray, Any, Any]:
     return factors[:, :, : int(ranks.max(initial=0))], ranks, left
 
 
-def _padded(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+def _padded(array: Any, shape: tuple[int, ...]) -> Any:
     """With zeros at the end of axes that are shorter than `shape`; cut where they are longer."""
     if array.shape == shape:
         return array
-    wide = np.zeros(shape)
+    wide = _arrays.namespace(array).zeros(shape)
     common = tuple(slice(min(a, b)) for a, b in zip(array.shape, shape, strict=True))
     wide[common] = array[common]
     return wide

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.observables import standard_error
 from dmftcore.particles import products
@@ -50,7 +51,7 @@ class StoredKernels:
         for name, layers in vectors.items():
             histories = self._histories.setdefault(name, [[] for _ in layers])
             for history, x in zip(histories, layers, strict=True):
-                history.append(np.array(x))
+                history.append(_arrays.host_copy(x))
 
     def equal_time(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Mean and standard error of "H", "Phi", "G", "ntk", "sharpness": (layers, n, ., .)."""

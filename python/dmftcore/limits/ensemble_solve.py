@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
@@ -78,14 +79,23 @@ def solve_ensemble(
     options = replace(options, schedule=schedule)
     net, points = limit.architecture, data.coordinates
     plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
-    check_memory(plan, _REMEDIES, nested=options.nested)
-    reason = "networks with activations are sampled"
+    xp: Any = np
     if options.device == "cuda":
-        reason += "; it runs on the CPU"
-    report = {"engine": "ensemble", "reason": reason, "device": "cpu", "memory": plan.total}
+        xp = _arrays.device_library()
+        there = plan.of(_ON_DEVICE)
+        check_memory(there, _REMEDIES, _arrays.device_memory(xp), nested=options.nested)
+        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
+    else:
+        check_memory(plan, _REMEDIES, nested=options.nested)
+    report = {
+        "engine": "ensemble",
+        "reason": "networks with activations are sampled",
+        "device": options.device,
+        "memory": plan.total,
+    }
     if points.shape[1] == 0:
         raise ValueError("the points have a zero Gram matrix: nothing can be learned")
-    system = SampledNetworks(net, data, training, sampling, points, options.save)
+    system = SampledNetworks(net, data, training, sampling, points, options.save, xp)
     result = solved(
         system,
         data,
@@ -143,6 +153,8 @@ class SampledNetworks(Ensemble):
         Coordinates of the points.
     save : tuple of str
         Two-time kernels that will be asked for.
+    xp : module
+        Library of the particles, numpy or cupy.
     """
 
     def __init__(
@@ -153,9 +165,10 @@ class SampledNetworks(Ensemble):
         sampling: Sampling,
         points: FloatArray,
         save: tuple[str, ...],
+        xp: Any = np,
     ) -> None:
         targets = data.targets.reshape(data.n_train, -1)
-        super().__init__(net, points, targets, training, sampling, two_time=bool(save))
+        super().__init__(net, points, targets, training, sampling, two_time=bool(save), xp=xp)
         points_side, patterns = (len(points),), data.targets.shape
         self._sides = {
             "H": (points_side, points_side),
@@ -250,6 +263,9 @@ def memory_plan(
     }
     return Plan(counts)
 
+
+#: The parts of the plan that are on the device, if there is one.
+_ON_DEVICE = ("bases", "fields", "matrices")
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {
