@@ -133,3 +133,10 @@ def bench(session: nox.Session) -> None:
     """The benchmarks behind docs/performance."""
     session.install(".[demo,bench]")
     session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, build/docs/index.html; a warning is an error."""
+    session.install(".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/docs")

@@ -94,6 +94,11 @@ class PowerLaw:
         Decay > 0 of the power of the target.
     modes : int
         Number of modes, k = 1..modes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range.
     """
 
     b: float

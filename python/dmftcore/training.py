@@ -35,6 +35,11 @@ class GradientDescent:
         Coefficient lambda >= 0.
     momentum : float
         Coefficient m of the velocity (heavy ball), 0 <= m < 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and for rates that are not as many as steps.
     """
 
     lr: float | FloatArray
@@ -87,6 +92,11 @@ class GradientFlow:
     ----------
     times : (n,) array
         Increasing times tau >= 0 at which the state is wanted; training starts at tau = 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For times that are negative or do not increase.
     """
 
     times: Any
@@ -121,6 +131,11 @@ class OnlineSGD:
     batch : int, optional
         Samples in a batch. None leaves it to the limit: ``sample_ratio * D`` in
         `ProportionalLinear`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and for rates that are not as many as steps.
     """
 
     lr: float | FloatArray

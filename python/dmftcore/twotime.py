@@ -71,8 +71,8 @@ def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> ND
 
     Notes
     -----
-    n^3/3 flops. The error of c is at most of the order of n eps |a| |b|, elementwise. Results
-    do not depend on the number of threads.
+    n^3/3 flops. The error of c is at most of the order of ``n eps |a| |b|``, elementwise.
+    Results do not depend on the number of threads.
     """
     core, a, b = _arrays.arguments(a=a, b=b)
     check_kernels(block, a=a, b=b)
@@ -273,7 +273,18 @@ def rows_causal_transposed(x: NDArray[Float], a: NDArray[Float]) -> NDArray[Floa
 
     .. math:: y_{pi} = \sum_{j=0}^{i} x_{pj} a_{ij}
 
-    Parameters, errors and cost as in `rows_causal`.
+    Errors and cost as in `rows_causal`.
+
+    Parameters
+    ----------
+    x : (m, n) array, float64 or float32
+        m new rows over the n known times.
+    a : (N, N) array, N >= n, same dtype
+        History; only the lower triangle of its leading n x n block is read.
+
+    Returns
+    -------
+    (m, n) array
     """
     if isinstance(x, ndarray):
         try:
@@ -318,7 +329,18 @@ def rows_symmetric(x: NDArray[Float], c: NDArray[Float]) -> NDArray[Float]:
 
     .. math:: y_{pj} = \sum_{i \ge j} x_{pi} c_{ij} + \sum_{i < j} x_{pi} c_{ji}
 
-    Parameters, errors as in `rows_causal`; 2 m n^2 flops in one pass over n^2/2 elements.
+    Errors as in `rows_causal`; 2 m n^2 flops in one pass over n^2/2 elements.
+
+    Parameters
+    ----------
+    x : (m, n) array, float64 or float32
+        m new rows over the n known times.
+    c : (N, N) array, N >= n, same dtype
+        History; only the lower triangle of its leading n x n block is read.
+
+    Returns
+    -------
+    (m, n) array
     """
     if isinstance(x, ndarray):
         try:

@@ -67,6 +67,11 @@ class AdaptiveKernel:
         Feature-learning strength gamma_0 >= 0; at 0 the prior is not changed.
     beta : float
         Inverse temperature > 0, in units of the mean-field scaling.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and for several nonlinear layers.
     """
 
     depth: int

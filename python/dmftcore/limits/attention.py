@@ -60,9 +60,9 @@ class AttentionCore:
         ``max(A, 0) / S``, with the length S of the sequence.
     initial_correlations : (n,) array, optional
         One head for each rho, with ``A = rho C`` at the start. For ``alpha = 1`` it is the
-        correlation of W_Q with W_K, |rho| <= 1, also of networks. For ``alpha < 1`` and infinitely
-        many keys any number; nodes of a Gaussian quadrature average over the Gaussian A of
-        ``alpha = 1/2`` where the tokens have one dimension.
+        correlation of W_Q with W_K, ``|rho| <= 1``, also of networks. For ``alpha < 1`` and
+        infinitely many keys any number; nodes of a Gaussian quadrature average over the Gaussian A
+        of ``alpha = 1/2`` where the tokens have one dimension.
     head_weights : (n,) array, optional
         Parts of the infinitely many heads that are as `initial_correlations` say; equal by default.
         Made to add up to 1.
@@ -74,6 +74,11 @@ class AttentionCore:
     ------
     TypeError, ValueError
         For values out of range, and for what excludes each other.
+
+    Notes
+    -----
+    Source of the theory: Bordelon, Chaudhry & Pehlevan, "Infinite limits of multi-head transformer
+    dynamics" (2024), for a single layer, in discrete time.
     """
 
     heads: Any = INFINITE

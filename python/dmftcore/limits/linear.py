@@ -82,6 +82,16 @@ class DeepLinear:
         "gd" is exact gradient descent at any learning rate. "ntk" moves the outputs by the
         tangent kernel, ``f(t+1) = f(t) + (lr/P) K(t) (y - f(t))``, first order in the learning
         rate; it exists for comparison with solvers that do so.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and for a depth without limit.
+
+    Notes
+    -----
+    Source of the theory: Bordelon & Pehlevan, "Self-consistent dynamical field theory of kernel
+    evolution in wide neural networks" (2022), in discrete time.
     """
 
     depth: int

@@ -31,6 +31,16 @@ class MLP:
         function for "gelu", ``log(1 + e^h)``, ``h^2``.
     gamma : float
         Feature-learning strength gamma_0 >= 0; 0 is the exact lazy (tangent-kernel) limit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range.
+
+    Notes
+    -----
+    Source of the theory: Bordelon & Pehlevan, "Self-consistent dynamical field theory of kernel
+    evolution in wide neural networks" (2022), in discrete time.
     """
 
     depth: int

@@ -74,6 +74,16 @@ class ProportionalLinear:
         does not change with it, or ``kap = gamma``.
     branch_scale : float, optional
         Scale beta_0 > 0 of the L - 1 residual blocks; None for a network without skips.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, a depth without limit, and a spectrum with multiplicities.
+
+    Notes
+    -----
+    Source of the theory: Bordelon & Pehlevan, "Deep linear network training dynamics from random
+    initialization" (2025, arXiv:2502.02531).
     """
 
     depth: int

@@ -41,6 +41,16 @@ class Residual:
         psi; None is `activation`.
     block_layers : {1, 2}
         Weight matrices of a block.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range, and for a depth without limit.
+
+    Notes
+    -----
+    Source of the theory: Bordelon, Noci, Li, Hanin & Pehlevan, "Depthwise hyperparameter transfer
+    in residual networks: dynamics and scaling limit" (2023), in discrete time.
     """
 
     depth: int

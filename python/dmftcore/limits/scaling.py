@@ -33,6 +33,16 @@ class RandomFeatures:
         Number N > 0 of features; INFINITE is linear regression on psi itself.
     noise_variance : float
         Variance >= 0 of the label noise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range.
+
+    Notes
+    -----
+    Source of the theory: Bordelon, Atanasov & Pehlevan, "A dynamical model of neural scaling laws"
+    (2024, arXiv:2402.01092).
     """
 
     samples: float
@@ -61,10 +71,18 @@ class FeatureLearning:
     gamma : float
         Feature-learning strength >= 0; 0 is a `RandomFeatures` of infinitely many samples.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For values out of range.
+
     Notes
     -----
     Noise of batches and finitely many samples are not part of the model. On tasks so easy that this
     noise sets the exponent of lazy training, the exponent found here is that of its absence.
+
+    Source of the theory: Bordelon, Atanasov & Pehlevan, "How feature learning can improve neural
+    scaling laws" (2024, arXiv:2409.17858).
     """
 
     features: float
