@@ -346,7 +346,7 @@ class TestInfiniteDepth:
             np.testing.assert_allclose(found, data.kernel, rtol=0, atol=atol)
 
     def test_a_coarse_answer_warns(self):
-        with pytest.warns(dc.AccuracyWarning, match="exceeds tol = 1e-09 with 128 blocks"):
+        with pytest.warns(dc.AccuracyWarning, match="exceeds 1e-09 with 128 blocks"):
             solution = dc.solve(
                 dc.Transformer(dc.INFINITE, gamma=3), PAIR, dc.GradientDescent(0.02, 3), tol=1e-9
             )
