@@ -359,7 +359,6 @@ def solve(limit=None, training=None, **options):
         ({"method": "stiff"}, "method must be one of 'ensemble'"),
         ({"save": "A"}, "save must be one of"),
         ({"limit": dc.MLP(2, "tanh", gamma=0), "method": "ensemble"}, "needs gamma > 0"),
-        ({"limit": dc.Residual(dc.INFINITE, "tanh")}, "finite depth"),
     ],
 )
 def test_refusals(options, text):

@@ -35,6 +35,13 @@ QUICK = {
     },
     "data_repetition": {"STEPS": 10, "WIDTH": 20, "SEEDS": 2},
     "depth_transfer": {"STEPS": 6, "DEPTHS": (2, 3), "RATES": FEW_RATES},
+    "feature_movement": {
+        "GAMMAS": (0.3, 1.0),
+        "STEPS": 4,
+        "SAMPLES": 200,
+        "WIDTH": 40,
+        "SEEDS": 2,
+    },
     "hard_and_easy_tasks": {"LAST": 1e3},
     "head_collapse": {"KEYS": (2, 4), "SAMPLES": 32},
     "learning_rate_transfer": {
@@ -43,8 +50,21 @@ QUICK = {
         "RATES": FEW_RATES,
         "INPUTS": 10,
     },
+    "march_against_networks": {
+        "SAMPLES": (100, 200),
+        "WIDTHS": (20, 40),
+        "STEPS": 4,
+        "RUNS": 2,
+        "REFERENCE": 200,
+    },
     "power_law_rich": {"STEPS": 20},
     "transformer_learning_rate": {"STEPS": 3, "DEPTHS": (1, 2), "RATES": FEW_RATES},
+    "residual_rate_transfer": {
+        "STEPS": 2,
+        "DEPTHS": (1, 2),
+        "RATES": FEW_RATES,
+        "SAMPLES": 100,
+    },
     "wider_is_better": {"STEPS": 16, "INPUTS": 20, "SEEDS": 2},
 }
 

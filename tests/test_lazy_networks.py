@@ -301,8 +301,6 @@ def test_what_is_not_there():
     data, training = make_data("square"), TRAININGS["plain"]
     with pytest.raises(ValueError, match=r"at gamma = 0 nothing responds.*save H, Phi, G"):
         solve(NETWORKS["blocks"], data, training, save=("AG",))
-    with pytest.raises(ValueError, match="gamma = 0 needs a finite depth"):
-        solve(dc.Residual(dc.INFINITE, "tanh", gamma=0), data, training)
 
 
 def test_a_kink_in_the_scale_is_reported(monkeypatch):

@@ -160,6 +160,8 @@ def solve(
         For a `Transformer` of infinite depth the wanted error of the outputs, relative to the
         largest target, by default 1e-2; its estimate is in ``diagnostics["depth_error"]``.
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
+        For a `Residual` of infinite depth at gamma = 0 the wanted error of the outputs, relative to
+        the largest target: by default 1e-6. An estimate is in ``diagnostics["depth_error"]``.
     method : str, optional
         The engine. By default the one that suits the size and the question;
         ``diagnostics["reason"]`` tells why.

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dmftcore._validate import one_of
+from dmftcore._validate import INFINITE, one_of
 from dmftcore.data import Dataset
 from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
+from dmftcore.limits.linear_networks import is_deep_linear
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.proportional import ProportionalLinear
 from dmftcore.limits.residual import Residual
@@ -172,6 +173,9 @@ def unmarched(limit: Any, training: Any) -> str | None:
         return "a GradientFlow cannot be resumed"
     if isinstance(limit, RandomFeatures):
         return "the curves of a RandomFeatures are found at once, there is nothing to resume"
+    infinite = isinstance(limit, Residual) and limit.depth == INFINITE
+    if infinite and not is_deep_linear(limit, training):
+        return "depth=INFINITE is extrapolated from several runs, which cannot be resumed"
     return None
 
 

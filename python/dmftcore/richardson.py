@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
+import numpy as np
+
 from dmftcore._validate import FloatArray
 
 __all__ = ["Fields", "Tableau"]
@@ -48,6 +50,16 @@ class Tableau:
     def levels(self) -> int:
         """Steps added so far."""
         return len(self._row)
+
+    @property
+    def weights(self) -> FloatArray:
+        """Factors of the fields in `best`, in the order in which they were added.
+
+        The polynomial in h (h^2, if symmetric) through the fields is taken at h = 0.
+        """
+        h = float(self._ratio) ** -np.arange(self.levels)
+        factors = [np.prod([other / (other - one) for other in h if other != one]) for one in h]
+        return np.array(factors)
 
     def add(self, fields: Fields) -> None:
         """Append what was computed with half the step of before."""

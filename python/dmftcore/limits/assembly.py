@@ -16,7 +16,7 @@ from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, unstable
 
-__all__ = ["NetworkMarch", "solved"]
+__all__ = ["NetworkMarch", "report_stability", "solved", "warn_of_instability"]
 
 
 class NetworkMarch(March, Protocol):
@@ -80,9 +80,7 @@ def solved(
             diagnostics={**report, **system.diagnostics()},
             config=config,
         )
-        if result.sharpness is not None and training.steps > 0 and training.loss == "square":
-            edge = stability(training, schedule.kernel_times, result.sharpness)
-            result.diagnostics["stability"] = edge
+        report_stability(result, training)
         result.diagnostics["wall_seconds"] = watch.seconds()
         if options.checkpoint is not None:
             result.diagnostics.update(options.checkpoint.diagnostics())
@@ -99,8 +97,20 @@ def solved(
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(options.schedule, outputs)
+    warn_of_instability(result, training, stacklevel=6)
+    return result
+
+
+def report_stability(result: Solution, training: GradientDescent) -> None:
+    """Add to the diagnostics where a run is beyond the edge of stability, if that is known."""
+    if result.sharpness is not None and training.steps > 0 and training.loss == "square":
+        edge = stability(training, result.kernel_times, result.sharpness)
+        result.diagnostics["stability"] = edge
+
+
+def warn_of_instability(result: Solution, training: GradientDescent, *, stacklevel: int) -> None:
+    """Warn of what `report_stability` has found."""
     if "stability" in result.diagnostics:
         warning = unstable(result.diagnostics["stability"], training)
         if warning is not None:
-            warnings.warn(warning, StabilityWarning, stacklevel=4)
-    return result
+            warnings.warn(warning, StabilityWarning, stacklevel=stacklevel)

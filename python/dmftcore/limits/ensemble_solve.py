@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore import _arrays
-from dmftcore._validate import INFINITE, FloatArray, integer
+from dmftcore._validate import FloatArray, integer
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
 from dmftcore.ensemble import Ensemble
@@ -54,13 +54,8 @@ def solve_ensemble(
     options: SolveOptions,
     config: dict[str, Any],
 ) -> Solution:
-    """March the theory of `limit`; see `dmftcore.solve`."""
+    """March the theory of `limit`, of finite depth; see `dmftcore.solve`."""
     watch = Stopwatch()
-    if limit.depth == INFINITE:
-        raise ValueError(
-            "depth = INFINITE: nonlinear networks are solved at finite depth; take several depths "
-            "and extrapolate, the distance to the limit is of order 1 / depth"
-        )
     if limit.gamma == 0:
         raise ValueError(
             "method='ensemble' needs gamma > 0: leave method out for the exact limit gamma = 0"

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore._validate import INFINITE, FloatArray
+from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 from dmftcore.limits.architecture import Architecture
 from dmftcore.limits.assembly import solved
@@ -297,12 +297,12 @@ def solve_lazy_networks(
     options: SolveOptions,
     config: dict[str, Any],
 ) -> Solution:
-    """The limit gamma = 0 of `limit`; see `dmftcore.solve`.
+    """The limit gamma = 0 of `limit`, of finite depth; see `dmftcore.solve`.
 
     Raises
     ------
     ValueError
-        For responses, which vanish, and for infinite depth.
+        For responses, which vanish.
     """
     watch = Stopwatch()
     responses = [name for name in options.save if name not in _KERNELS]
@@ -310,11 +310,6 @@ def solve_lazy_networks(
         raise ValueError(
             f"save={responses[0]!r}: at gamma = 0 nothing responds to what is learned, so that "
             f"{responses[0]} vanishes; save {', '.join(_KERNELS)}"
-        )
-    if limit.depth == INFINITE:
-        raise ValueError(
-            "gamma = 0 needs a finite depth: pass e.g. depth=64, whose distance to the limit is of "
-            "order 1 / depth"
         )
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr, engine="lazy")
     options = replace(options, schedule=schedule)
