@@ -188,7 +188,7 @@ def test_data_are_copied(cupy):
         ({"targets": np.zeros((3, 2))}, ValueError, "targets has 3 rows, but inputs has 4"),
         ({"inputs": np.full((4, 3), np.nan)}, ValueError, r"inputs holds a non-finite .* \(0, 0\)"),
         ({"inputs": np.zeros((4, 3), complex)}, TypeError, "inputs must hold real numbers"),
-        ({"inputs": np.zeros(4)}, ValueError, "inputs must have 2 axes"),
+        ({"inputs": np.zeros(4)}, ValueError, "inputs must have 2 or 3 axes"),
     ],
 )
 def test_wrong_data_are_refused_as_on_the_host(cupy, change, error, message):

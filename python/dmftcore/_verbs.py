@@ -102,7 +102,11 @@ def kind_of(limit: Any) -> Kind:
 
 def named(limit: Any) -> str:
     """The class of `limit` with its article."""
-    name = type(limit).__name__
+    return _with_article(type(limit))
+
+
+def _with_article(kind: type) -> str:
+    name = kind.__name__
     return f"an {name}" if name[0] in "AEIOU" or name == "MLP" else f"a {name}"
 
 
@@ -116,12 +120,12 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     """
     known = [limits for limits, kind in KINDS.items() if verb == "solve" or kind.trainings]
     if type(limit) not in known:
-        raise TypeError(f"limit must be a {_one_of(known)}, what {verb} knows, not {limit!r}")
+        raise TypeError(f"limit must be {_one_of(known)}, what {verb} knows, not {limit!r}")
     kind, name = kind_of(limit), named(limit)
     if not kind.data and data is not None:
         raise TypeError(f"data must be None: {name} draws its own, found {data!r}")
     if kind.data and not isinstance(data, kind.data):
-        raise TypeError(f"data must be a {_one_of(kind.data)}, which {name} learns, not {data!r}")
+        raise TypeError(f"data must be {_one_of(kind.data)}, which {name} learns, not {data!r}")
     if isinstance(data, Dataset) and data.sequence_length > 1 and not kind.sequences:
         raise ValueError(
             f"data holds sequences of {data.sequence_length} tokens, but {name} takes points: "
@@ -147,7 +151,7 @@ def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
     elif isinstance(training, OnlineSGD):
         hint = ": an OnlineSGD needs random data, those of a ProportionalLinear or RandomFeatures"
     raise TypeError(
-        f"training must be a {_one_of(kind.trainings)}, which train {name}, not {training!r}{hint}"
+        f"training must be {_one_of(kind.trainings)}, which train {name}, not {training!r}{hint}"
     )
 
 
@@ -164,7 +168,7 @@ def _check_loss(name: str, kind: Kind, loss: str, data: Any) -> None:
 
 
 def _one_of(types: Iterable[type]) -> str:
-    return " or a ".join(kind.__name__ for kind in types)
+    return " or ".join(map(_with_article, types))
 
 
 def unmarched(limit: Any, training: Any) -> str | None:
