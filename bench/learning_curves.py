@@ -16,14 +16,13 @@ The compilation of the JAX program is recorded and not counted.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import time
 
 import numpy as np
 
 import dmftcore as dc
-from bench._harness import Report, restart_on_one_core
+from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from dmftcore.spectral import learning_curve, volterra
 from dmftcore.spectral.contours import hyperbola, octaves
 
@@ -31,7 +30,6 @@ SAMPLES, FEATURES, NOISE_VARIANCE = 80.0, 60.0, 0.05
 TIMES = np.geomspace(0.1, 1e6, 121)
 MODES = (100, 2000, 20_000)
 LR, BATCH, STEPS = 0.3, 4, 1_000_000
-ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def spectrum(modes):
@@ -90,7 +88,7 @@ def by_transforms(last, modes):
 def main():
     os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
     restart_on_one_core()
-    report = Report("learning_curves")
+    report = Report("learning_curves", packages=("jax", "jaxlib"))
     for modes in MODES:
         reference = flow(modes, np.append(TIMES[0] / 1.4, TIMES))[:, 1:]
         program, seconds = jax_flow(modes)
@@ -119,12 +117,7 @@ def main():
             error=lambda found, r=everything[where]: float(np.abs(found / r - 1).max()),
             rounds=3,
         )
-    path = report.write()
-    written = json.loads(path.read_text())
-    written["machine"] |= {
-        name: importlib.import_module(name).__version__ for name in ("jax", "jaxlib")
-    }
-    path.write_text(json.dumps(written, indent=1) + "\n")
+    report.write()
 
 
 if __name__ == "__main__":

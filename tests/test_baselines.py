@@ -82,8 +82,9 @@ def test_jax_march_on_random_data(depth, sizes):
     spectrum = dc.Spectrum([1.5, 1.0, 0.3], [0.5, 1.0, 2.0], weights=[0.2, 0.5, 0.3])
     constants = proportional_jax.Constants(
         spectrum.values,
-        spectrum.target,
         spectrum.weights,
+        spectrum.values,
+        spectrum.weights * spectrum.target,
         alpha=alpha,
         nu=nu,
         kap=gamma * nu**0.5,
@@ -103,8 +104,10 @@ def test_jax_march_on_random_data(depth, sizes):
     np.testing.assert_allclose(curves, expected, rtol=0, atol=ROUNDING)
 
 
-def test_the_benchmark_of_random_data_runs_one_problem():
-    ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3, 2)[0]()
+@pytest.mark.parametrize(("modes", "all_modes"), [(3, False), (20, False), (20, True)])
+def test_the_benchmark_of_random_data_runs_one_problem(modes, all_modes):
+    ours = proportional.march(6, modes)
+    jax = proportional.jax_march(6, modes, 2, all_modes)[0]()
     np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
 
 
