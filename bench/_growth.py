@@ -15,7 +15,7 @@ import numpy as np
 
 from bench._record import clock_of
 
-SIZE = re.compile(r"\b(\w+)=([0-9][0-9.e+]*)")
+SIZE = re.compile(r"\b(\w+)=(\d[\d.]*(?:e[+-]?\d+)?)")
 FEWEST = 3
 
 
@@ -64,9 +64,9 @@ def _times(group: dict[float, dict[str, Any]]) -> dict[str, tuple[list[float], l
     times: dict[str, tuple[list[float], list[float]]] = {}
     for size, case in sorted(group.items()):
         for name, entry in case["competitors"].items():
+            sizes, seconds = times.setdefault(name, ([], []))
             if "failed" in entry or entry.get("extrapolated"):
                 continue
-            sizes, seconds = times.setdefault(name, ([], []))
             sizes.append(size)
             seconds.append(entry[f"{clock_of(entry)}_seconds"])
-    return times
+    return {name: measured for name, measured in times.items() if measured[0]}

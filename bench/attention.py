@@ -24,7 +24,7 @@ DIMENSION, KEYS, GAMMA, LR = 16, 32, 1.0, 0.2
 CASES = (
     *((heads, 8, 8, 100) for heads in (8, 32, 128, 512)),
     *((64, sequences, 8, 100) for sequences in (4, 16, 64)),
-    *((64, 8, length, 100) for length in (4, 16, 64)),
+    *((64, 8, length, 100) for length in (4, 8, 16, 32)),
     *((64, 8, 8, steps) for steps in (50, 200, 800)),
 )
 MODULE = "bench.baselines.attention_jax"
@@ -41,28 +41,34 @@ def problem(heads, sequences, length):
 def ours(limit, data, steps):
     """Outputs f - f(0), (steps + 1, P), of one network."""
     solution = dc.solve(
-        limit, data, dc.GradientDescent(LR, steps), samples=1, kernel_times=[], times=np.arange(steps + 1)
+        limit,
+        data,
+        dc.GradientDescent(LR, steps),
+        samples=1,
+        kernel_times=[],
+        times=np.arange(steps + 1),
     )
     return data.targets - solution.errors
 
 
 def baseline(limit, data):
     """The problem and the heads at the start, as the other programs take them."""
-    module = importlib.import_module(MODULE)
     known = attention_problem(limit, data)
     heads = heads_at_start(limit, known, groups=1, size=limit.heads, seed=0)
-    start = module.State(*(part[0] for part in (heads.query, heads.key, heads.value)), heads.readout[0])
-    return module, module.Problem(known.rows, data.targets, limit.gamma, known.scale), start
+    parts = heads.query, heads.key, heads.value, heads.readout
+    module = importlib.import_module(MODULE)
+    given = module.Problem(known.rows, data.targets, limit.gamma, known.scale)
+    return given, module.State(*(part[0] for part in parts))
 
 
 def in_numpy(limit, data, steps):
-    module, given, start = baseline(limit, data)
-    return module.numpy_run(given, start, LR, steps)
+    return importlib.import_module(MODULE).numpy_run(*baseline(limit, data), LR, steps)
 
 
 def in_jax(limit, data, steps):
     """A compiled function, and the seconds that took."""
-    module, given, start = baseline(limit, data)
+    module = importlib.import_module(MODULE)
+    given, start = baseline(limit, data)
     begin = time.perf_counter()
     program = module.run.lower(given, start, LR, steps=steps).compile()
     return lambda: np.asarray(program(given, start, LR)), time.perf_counter() - begin

@@ -55,5 +55,7 @@ def main():
         for record in records:
             if found := series(record["cases"]):
                 path = ROOT / "docs" / figure_path(name, record)
-                draw(path, found, clock(record), SUBJECTS.get(name, "").removeprefix("against JAX, "))
+                draw(
+                    path, found, clock(record), SUBJECTS.get(name, "").removeprefix("against JAX, ")
+                )
                 print(f"written: {path.relative_to(ROOT)}")

@@ -1,9 +1,9 @@
 """Learning curves of linear models to t = 1e6: this package against JAX, and against FFTs.
 
 Gradient flow on P = 80 samples through N = 60 features, power-law data, 121 times from 0.1 to 1e6,
-one core, float64. The competitor is the same contour method in jitted JAX. Ours evaluates each
-curve twice, for its error estimate, and the training loss on contours of its own; both are part of
-its time. The error of each is its largest difference, relative to the largest loss, from ours for
+one core, float64. The competitors are the same contour method in jitted JAX and in numpy. Ours
+evaluates each curve twice, for its error estimate, and the training loss on contours of its own;
+both are part of its time. The error of each is its largest difference, relative to the largest loss, from ours for
 a request that begins earlier, so that all contours are others.
 
 One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself. The
@@ -28,7 +28,7 @@ from dmftcore.spectral.contours import hyperbola, octaves
 
 SAMPLES, FEATURES, NOISE_VARIANCE = 80.0, 60.0, 0.05
 TIMES = np.geomspace(0.1, 1e6, 121)
-MODES = (100, 2000, 20_000)
+MODES = (100, 500, 2000, 20_000)
 LR, BATCH, STEPS = 0.3, 4, 1_000_000
 
 
@@ -45,14 +45,25 @@ def flow(modes, times=TIMES):
     return np.stack([curve.test, curve.train])
 
 
-def jax_flow(modes, times=TIMES):
-    """A compiled function, and the seconds that took."""
+def baseline(modes, times):
+    """What the competitors are given, and the places of the times in what they return."""
     module = importlib.import_module("bench.baselines.learning_curves_jax")
     given = spectrum(modes)
     model = module.Model(
         given.values, given.values, given.values * given.target, SAMPLES, FEATURES, NOISE_VARIANCE
     )
-    nodes, places = module.plan(times, hyperbola, octaves)
+    return module, model, *module.plan(times, hyperbola, octaves)
+
+
+def numpy_flow(modes, times=TIMES):
+    _, model, nodes, places = baseline(modes, times)
+    module = importlib.import_module("bench.baselines.learning_curves_numpy")
+    return module.run(model, nodes).reshape(2, -1)[:, places]
+
+
+def jax_flow(modes, times=TIMES):
+    """A compiled function, and the seconds that took."""
+    module, model, nodes, places = baseline(modes, times)
     begin = time.perf_counter()
     program = module.run.lower(model, nodes).compile()
     seconds = time.perf_counter() - begin
@@ -94,7 +105,11 @@ def main():
         program, seconds = jax_flow(modes)
         record = report.case(
             f"flow, {len(TIMES)} times to 1e6, modes={modes}",
-            {"dmftcore": lambda modes=modes: flow(modes), "jax": program},
+            {
+                "dmftcore": lambda modes=modes: flow(modes),
+                "jax": program,
+                "numpy": lambda modes=modes: numpy_flow(modes),
+            },
             error=lambda found, r=reference: float(np.abs(found - r).max() / r.max()),
             rounds=5,
         )

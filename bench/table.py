@@ -42,7 +42,7 @@ CHOSEN = {
     "learning_curves": (
         "flow, 121 times to 1e6, modes=100",
         "flow, 121 times to 1e6, modes=20000",
-        "SGD, 121 steps",
+        "SGD, ",
     ),
     "backend": (
         "notebook times=80",
@@ -110,26 +110,26 @@ counted. Both take Gauss points in the place of modes where these are more than 
 all modes" does not. Our time includes the residual, for which the equations are evaluated once
 more. The error is the largest difference between ours and "jax", and of "all modes" from ours.
 Memory is what the process took beyond its imports, compilation included.""",
-    "attention": """Softmax attention networks of 32 keys a head, all outputs at all steps, one core.
-All three programs march the same equations from the same heads; "jax" is jitted, and its
+    "attention": """Softmax attention networks of 32 keys a head, all outputs at all steps, one
+core. All three programs march the same equations from the same heads; "jax" is jitted, and its
 compilation is not counted. The error is the largest difference from ours, and ours from "jax",
 relative to the largest output.""",
-    "spectral": """The self-consistent ridge kappa(z) of random matrices, one core. All programs take
-the same Newton path for each z; jitted JAX takes all z in lockstep, numpy those that have not
+    "spectral": """The self-consistent ridge kappa(z) of random matrices, one core. All programs
+take the same Newton path for each z; jitted JAX takes all z in lockstep, numpy those that have not
 arrived. The error is the largest relative one of z = kappa R1 R3 with sums in extended precision.
 The rate counts 12 flops for each z, mode and sum, of as many sums as the numpy program takes, its
 division not; beside it the best rate of dgemm in the same run.""",
-    "learning_curves": """Learning curves of linear models on power-law data, one core. Flow: test and
-training loss at 121 times. The competitors are the same contour method in jitted JAX, whose
+    "learning_curves": """Learning curves of linear models on power-law data, one core. Flow: test
+and training loss at 121 times. The competitors are the same contour method in jitted JAX, whose
 compilation is not counted, and in numpy; ours evaluates each curve twice, for its error estimate,
 which is part of its time. One-pass SGD: the competitor solves the Volterra equation at all steps by
 fast Fourier transforms. The error is the largest difference from other contours, or from the
 transforms.""",
     "backend": """Programs of others with our operations under them, one core. The notebook solver
-iterates over whole trajectories in JAX, 3 layers and 10 points, one sweep; the p-spin solver marches
-in numpy. Then single operations in jitted JAX, and their gradients by both arguments: "jnp" is what
-notebooks write, "triangular" uses `solve_triangular` where there is an inverse. The error is the
-largest difference from the dense program, relative to its largest element.""",
+iterates over whole trajectories in JAX, 3 layers and 10 points, one sweep; the p-spin solver
+marches in numpy. Then single operations in jitted JAX, and their gradients by all arguments: "jnp"
+is what notebooks write, "triangular" uses `solve_triangular` where there is an inverse. The error
+is the largest difference from the dense program, relative to its largest element.""",
 }
 
 NOT_MEASURED = "Not measured."

@@ -40,9 +40,7 @@ def kappa(z, lam, power, samples, features):
 
     def step(state):
         path, active = state
-        found, done = advance(
-            jnp, path, z, sums(path.next, values, weights), samples, features
-        )
+        found, done = advance(jnp, path, z, sums(path.next, values, weights), samples, features)
         kept = (jnp.where(active, new, old) for new, old in zip(found, path, strict=True))
         return Path(*kept), active & ~done
 

@@ -42,9 +42,7 @@ def kappa(z, lam, power, samples, features):
     where, count = np.arange(len(z)), 0
     while where.size:
         count += where.size
-        path, done = advance(
-            np, path, z[where], sums(path.next, lam, power), samples, features
-        )
+        path, done = advance(np, path, z[where], sums(path.next, lam, power), samples, features)
         found[where[done]] = path.next[done]
         path = type(path)(*(part[~done] for part in path))
         where = where[~done]
