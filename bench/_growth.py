@@ -50,7 +50,7 @@ def series(cases: list[dict[str, Any]]) -> list[Series]:
     for case in cases:
         title = case["title"]
         for found in SIZE.finditer(title):
-            rest = " ".join((title[: found.start()] + title[found.end() :]).split())
+            rest = " ".join((title[: found.start()] + title[found.end() :]).split()).strip(" ,")
             # Of two cases of one title the first counts: the second has another opponent.
             groups.setdefault((rest, found[1]), {}).setdefault(float(found[2]), case)
     return [

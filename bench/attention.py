@@ -102,7 +102,7 @@ def main():
     restart_on_one_core()
     report = Report("attention", packages=("jax", "jaxlib"))
     for sizes in CASES:
-        case(report, *sizes, seconds=4)
+        case(report, *sizes, seconds=2)
     report.write()
 
 

@@ -219,9 +219,9 @@ def main():
     for steps in SPIN_STEPS:
         p_spin(report, steps, seconds=4)
     for n in SIZES:
-        forward(report, n, seconds=2)
+        forward(report, n, seconds=1)
     for n in GRADIENT_SIZES:
-        gradients(report, n, seconds=2)
+        gradients(report, n, seconds=1)
     report.write()
 
 

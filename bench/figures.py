@@ -29,6 +29,9 @@ def panel(axes, one: Series, unit: str, subject: str) -> None:
         label = f"{name}: {exponents[name]:.2f}" if name in exponents else name
         style = {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)]}
         axes.loglog(sizes, seconds, label=label, markersize=4, **style)
+    measured = sorted({size for sizes, _ in one.times.values() for size in sizes})
+    axes.minorticks_off()
+    axes.set_xticks(measured, [f"{size:g}" for size in measured])
     axes.set_title(subject + one.title, fontsize=8)
     axes.set(xlabel=one.size, ylabel=f"{unit} time / s")
     axes.legend(fontsize=6, title="growth exponents", title_fontsize=6)

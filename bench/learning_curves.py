@@ -3,8 +3,8 @@
 Gradient flow on P = 80 samples through N = 60 features, power-law data, 121 times from 0.1 to 1e6,
 one core, float64. The competitors are the same contour method in jitted JAX and in numpy. Ours
 evaluates each curve twice, for its error estimate, and the training loss on contours of its own;
-both are part of its time. The error of each is its largest difference, relative to the largest loss, from ours for
-a request that begins earlier, so that all contours are others.
+both are part of its time. The error of each is its largest difference, relative to the largest
+loss, from ours for a request that begins earlier, so that all contours are others.
 
 One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself. The
 competitor solves the Volterra equation by fast Fourier transforms, and so computes all steps; its

@@ -249,7 +249,9 @@ def growth(cases):
     for one in series(cases):
         exponents = "; ".join(f"{name}: {value:.2f}" for name, value in one.exponents())
         sizes = sorted({size for sizes, _ in one.times.values() for size in sizes})
-        rows.append(f"| {one.title} | {one.size} | {sizes[0]:g} to {sizes[-1]:g} | {exponents} |")
+        rows.append(
+            f"| {one.title or 'all'} | {one.size} | {sizes[0]:g} to {sizes[-1]:g} | {exponents} |"
+        )
     if not rows:
         return ""
     head = "| cases | size | from, to | x in time ~ size^x, least squares |"
