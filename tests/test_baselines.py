@@ -11,7 +11,7 @@ pytest.importorskip("jax", reason="the competitors are written in JAX")
 
 import jax
 
-from bench import attention, backend, learning_curves, linear_baselines, proportional
+from bench import attention, backend, linear_baselines, proportional
 from bench._harness import Report
 from bench.baselines import chain_jax, growing_jax, naive, proportional_jax, spectral_numpy
 from dmftcore import _core
@@ -143,26 +143,6 @@ def test_random_matrices_in_numpy():
     np.testing.assert_allclose(found, _core.spectral_kappa(z, lam, mu, 80.0, 60.0), rtol=1e-12)
     # Each z takes two sums at least, and not many.
     assert 2 * len(z) < sums < 20 * len(z)
-
-
-def test_learning_curves_in_numpy():
-    times, expected = small_curves()
-    np.testing.assert_allclose(
-        learning_curves.numpy_flow(100, times), expected, rtol=0, atol=1e3 * ROUNDING
-    )
-
-
-@pytest.mark.slow
-def test_learning_curves_in_jax():
-    times, expected = small_curves()
-    found = learning_curves.jax_flow(100, times)[0]()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e3 * ROUNDING)
-
-
-def small_curves():
-    """Times and losses; sums over contours lose a factor 1e3 to cancellation."""
-    times = np.geomspace(0.5, 1e3, 9)
-    return times, learning_curves.flow(100, times)
 
 
 @pytest.mark.parametrize("title", ["causal_matmul", "resolvent", "congruence", "causal_solve"])
