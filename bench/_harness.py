@@ -7,6 +7,7 @@ round, so that whatever else the machine does meets all of them; ratios are medi
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from typing import Any, Protocol
 from bench._facts import ROOT, commit, cpu_model
 from bench._record import WIDTH, Target, case_lines, ceilings_line, head_line
 
+#: For XLA_FLAGS, before JAX is imported.
+ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
 
@@ -106,12 +109,16 @@ class Report:
     """Cases of one benchmark; prints each as it comes, and writes all as JSON.
 
     With a device, times are those of its clock, each case is written as soon as it is done, and a
-    competitor that fails is recorded with its error instead of ending the run.
+    competitor that fails is recorded with its error instead of ending the run. `packages` are
+    distributions whose versions matter here, beside those of every report.
     """
 
-    def __init__(self, name: str, device: Device | None = None) -> None:
+    def __init__(
+        self, name: str, device: Device | None = None, packages: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.device = device
+        self.packages = packages
         self.cases: list[dict[str, Any]] = []
         #: Titles of cases that were not run, with the reason.
         self.left_out: dict[str, str] = {}
@@ -211,6 +218,7 @@ class Report:
         """Write what there is, to bench/results or the folder DMFTCORE_BENCH_RESULTS."""
         if self._machine is None:
             self._machine = machine()
+            self._machine |= {name: importlib.metadata.version(name) for name in self.packages}
             if self.device is not None:
                 self._machine["device"] = self.device.facts()
         folder = Path(os.environ.get("DMFTCORE_BENCH_RESULTS", ROOT / "bench" / "results"))

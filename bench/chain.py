@@ -73,7 +73,7 @@ def against_growing(data, steps, lr):
 def main():
     report = Report("chain")
     data, lr = problem(100), 0.02
-    for steps in (250, 500, 1000, 2000, 4000):
+    for steps in (250, 500, 1000, 2000, 3000):
         competitors = {"dmftcore": lambda s=steps: chain(data, s, lr)}
         if steps <= 2000:
             competitors["numpy rows"] = lambda s=steps: numpy_chain(data, s, lr)

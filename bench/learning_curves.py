@@ -1,10 +1,10 @@
 """Learning curves of linear models to t = 1e6: this package against JAX, and against FFTs.
 
 Gradient flow on P = 80 samples through N = 60 features, power-law data, 121 times from 0.1 to 1e6,
-one core, float64. The competitor is the same contour method in jitted JAX. Ours evaluates each
-curve twice, for its error estimate, and the training loss on contours of its own; both are part of
-its time. The error of each is its largest difference, relative to the largest loss, from ours for
-a request that begins earlier, so that all contours are others.
+one core, float64. The competitors are the same contour method in jitted JAX and in numpy. Ours
+evaluates each curve twice, for its error estimate, and the training loss on contours of its own;
+both are part of its time. The error of each is its largest difference, relative to the largest
+loss, from ours for a request that begins earlier, so that all contours are others.
 
 One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself. The
 competitor solves the Volterra equation by fast Fourier transforms, and so computes all steps; its
@@ -16,22 +16,20 @@ The compilation of the JAX program is recorded and not counted.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import time
 
 import numpy as np
 
 import dmftcore as dc
-from bench._harness import Report, restart_on_one_core
+from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from dmftcore.spectral import learning_curve, volterra
 from dmftcore.spectral.contours import hyperbola, octaves
 
 SAMPLES, FEATURES, NOISE_VARIANCE = 80.0, 60.0, 0.05
 TIMES = np.geomspace(0.1, 1e6, 121)
-MODES = (100, 2000, 20_000)
+MODES = (100, 500, 2000, 20_000)
 LR, BATCH, STEPS = 0.3, 4, 1_000_000
-ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def spectrum(modes):
@@ -47,14 +45,25 @@ def flow(modes, times=TIMES):
     return np.stack([curve.test, curve.train])
 
 
-def jax_flow(modes, times=TIMES):
-    """A compiled function, and the seconds that took."""
+def baseline(modes, times):
+    """What the competitors are given, and the places of the times in what they return."""
     module = importlib.import_module("bench.baselines.learning_curves_jax")
     given = spectrum(modes)
     model = module.Model(
         given.values, given.values, given.values * given.target, SAMPLES, FEATURES, NOISE_VARIANCE
     )
-    nodes, places = module.plan(times, hyperbola, octaves)
+    return module, model, *module.plan(times, hyperbola, octaves)
+
+
+def numpy_flow(modes, times=TIMES):
+    _, model, nodes, places = baseline(modes, times)
+    module = importlib.import_module("bench.baselines.learning_curves_numpy")
+    return module.run(model, nodes).reshape(2, -1)[:, places]
+
+
+def jax_flow(modes, times=TIMES):
+    """A compiled function, and the seconds that took."""
+    module, model, nodes, places = baseline(modes, times)
     begin = time.perf_counter()
     program = module.run.lower(model, nodes).compile()
     seconds = time.perf_counter() - begin
@@ -90,13 +99,17 @@ def by_transforms(last, modes):
 def main():
     os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
     restart_on_one_core()
-    report = Report("learning_curves")
+    report = Report("learning_curves", packages=("jax", "jaxlib"))
     for modes in MODES:
         reference = flow(modes, np.append(TIMES[0] / 1.4, TIMES))[:, 1:]
         program, seconds = jax_flow(modes)
         record = report.case(
             f"flow, {len(TIMES)} times to 1e6, modes={modes}",
-            {"dmftcore": lambda modes=modes: flow(modes), "jax": program},
+            {
+                "dmftcore": lambda modes=modes: flow(modes),
+                "jax": program,
+                "numpy": lambda modes=modes: numpy_flow(modes),
+            },
             error=lambda found, r=reference: float(np.abs(found - r).max() / r.max()),
             rounds=5,
         )
@@ -119,12 +132,7 @@ def main():
             error=lambda found, r=everything[where]: float(np.abs(found / r - 1).max()),
             rounds=3,
         )
-    path = report.write()
-    written = json.loads(path.read_text())
-    written["machine"] |= {
-        name: importlib.import_module(name).__version__ for name in ("jax", "jaxlib")
-    }
-    path.write_text(json.dumps(written, indent=1) + "\n")
+    report.write()
 
 
 if __name__ == "__main__":

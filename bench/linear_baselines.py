@@ -15,7 +15,6 @@ once, compilation included, beyond what its imports take.
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import os
 import sys
@@ -27,7 +26,7 @@ import numpy as np
 
 import dmftcore as dc
 from bench._alone import alone, extrapolated, report_alone
-from bench._harness import Report, restart_on_one_core
+from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from bench.growing import in_cache_rate
 from dmftcore.interfaces import GrowingNetwork
 from dmftcore.modes import LinearProblem
@@ -37,12 +36,11 @@ MODULE = "bench.linear_baselines"
 DEPTH, GAMMA, LR, POINTS, DIMENSIONS = 5, 1.5, 0.025, 20, 40
 #: Truncation of both growing networks, and of the reference.
 TOL, FINEST = 1e-8, 1e-13
-NAIVE_TIMES, EXTRAPOLATED_TIMES = (25, 50, 100), (1000,)
+NAIVE_TIMES, EXTRAPOLATED_TIMES = (25, 50, 75), (1000,)
 #: Numbers T of times, and rounds of the growing networks and of the chains.
 STRONG_TIMES = ((100, 21, 9), (1000, 9, 1), (10_000, 5, 0))
 #: Stages of the JAX chain: the fastest number that was found.
 CHAIN_STAGES = {100: 4, 1000: 8}
-ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 INPUTS = np.random.default_rng(0).normal(size=(POINTS, DIMENSIONS))
 TARGETS = np.repeat([1.0, -1.0], POINTS // 2)
@@ -243,16 +241,10 @@ def profile(found, times, peak):
 def main():
     os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
     restart_on_one_core()
-    report = Report("linear_baselines")
+    report = Report("linear_baselines", packages=("jax", "jaxlib"))
     against_strong(report, in_cache_rate())
     against_naive(report)
-    path = report.write()
-    # The versions that matter here, beside those of every report.
-    written = json.loads(path.read_text())
-    written["machine"] |= {
-        name: importlib.import_module(name).__version__ for name in ("jax", "jaxlib")
-    }
-    path.write_text(json.dumps(written, indent=1) + "\n")
+    report.write()
 
 
 if __name__ == "__main__":

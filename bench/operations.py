@@ -246,7 +246,7 @@ def main():
     restart_on_one_core()
     _core.set_num_threads(1)
     report = Report("operations")
-    for n in (512, N):
+    for n in (256, 512, 1024, N):
         whole_matrices(report, n)
     functions_of_time(report, N)
     for n, batch in ((16, 4000), (64, 400), (200, 30)):

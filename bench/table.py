@@ -4,8 +4,10 @@ Every number in them stands in a file of bench/results; nothing is measured here
 """
 
 import json
+from pathlib import Path
 
-from bench._harness import ROOT
+from bench._growth import series
+from bench._harness import ROOT, slug
 from bench._record import ceilings_line, clock_of, target_text
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -34,8 +36,21 @@ CHOSEN = {
     "gpu_chain": ("T=2000 P=100", "T=8000 P=100"),
     "gpu_proportional": ("T=1000 modes=200",),
     "gpu_particles": ("products S=1000000 k=256 P=16", "march S=100000 T=200 P=4"),
-    "linear_baselines": ("T=10000", "T=100 readout=ntk"),
-    "proportional": ("T=1000 modes=1", "T=200 modes=100"),
+    "linear_baselines": ("T=10000", "T=75 readout=ntk"),
+    "proportional": ("T=1000 modes=1", "T=200 modes=2000"),
+    "attention": ("heads=512",),
+    "spectral": ("kappa z=256 modes=100000",),
+    "learning_curves": (
+        "flow, 121 times to 1e6, modes=100",
+        "flow, 121 times to 1e6, modes=20000",
+        "SGD, ",
+    ),
+    "backend": (
+        "notebook times=80",
+        "p-spin steps=1000",
+        "resolvent n=1024",
+        "gradient of resolvent n=1024",
+    ),
 }
 
 #: What a case of a file is about, before its title in the short table.
@@ -47,6 +62,10 @@ SUBJECTS = {
     "gpu_particles": "sampled networks, ",
     "linear_baselines": "against JAX, L=5 P=20 ",
     "proportional": "against JAX, random data, L=2 ",
+    "attention": "attention network, ",
+    "spectral": "random matrices, ",
+    "learning_curves": "learning curves, ",
+    "backend": "under other programs, ",
 }
 
 #: Files of benchmarks against other programs, a row for each.
@@ -93,9 +112,30 @@ chain" are our algorithms, jitted; their compilation is not counted. The error i
 against tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
     "proportional": """Two hidden layers on random data with a power law of eigenvalues, both losses
 and the overlap at all T times, one core. "jax" is the same march, jitted; its compilation is not
-counted. Our time includes the residual, for which the equations are evaluated once more. The error
-is the largest difference between both. Memory is what the process took beyond its imports,
-compilation included.""",
+counted. Both take Gauss points in the place of modes where these are more than the times, and "jax,
+all modes" does not. Our time includes the residual, for which the equations are evaluated once
+more. The error is the largest difference between ours and "jax", and of "all modes" from ours.
+Memory is what the process took beyond its imports, compilation included.""",
+    "attention": """Softmax attention networks of 32 keys a head, all outputs at all steps, one
+core. All three programs march the same equations from the same heads; "jax" is jitted, and its
+compilation is not counted. The error is the largest difference from ours, and ours from "jax",
+relative to the largest output.""",
+    "spectral": """The self-consistent ridge kappa(z) of random matrices, one core. All programs
+take the same Newton path for each z; jitted JAX takes all z in lockstep, numpy those that have not
+arrived. The error is the largest relative one of z = kappa R1 R3 with sums in extended precision.
+The rate counts 12 flops for each z, mode and sum, of as many sums as the numpy program takes, its
+division not; beside it the best rate of dgemm in the same run.""",
+    "learning_curves": """Learning curves of linear models on power-law data, one core. Flow: test
+and training loss at 121 times. The competitors are the same contour method in jitted JAX, whose
+compilation is not counted, and in numpy; ours evaluates each curve twice, for its error estimate,
+which is part of its time. One-pass SGD: the competitor solves the Volterra equation at all steps by
+fast Fourier transforms. The error is the largest difference from other contours, or from the
+transforms.""",
+    "backend": """Programs of others with our operations under them, one core. The notebook solver
+iterates over whole trajectories in JAX, 3 layers and 10 points, one sweep; the p-spin solver
+marches in numpy. Then single operations in jitted JAX, and their gradients by all arguments: "jnp"
+is what notebooks write, "triangular" uses `solve_triangular` where there is an inverse. The error
+is the largest difference from the dense program, relative to its largest element.""",
 }
 
 NOT_MEASURED = "Not measured."
@@ -138,6 +178,8 @@ def row(case, subject=""):
         facts.append(f"{case['gflops']:.3g} GFLOP/s, {share:.0%} of dgemv")
     if "loop_wall_seconds" in case:
         facts.append(f"loop {seconds(case['loop_wall_seconds'])}")
+    if "share_of_dgemm_rate" in case:
+        facts.append(f"{case['gflops']:.3g} GFLOP/s, {case['share_of_dgemm_rate']:.0%} of dgemm")
     if "fraction_of_floor" in case:
         facts.append(f"{case['fraction_of_floor']:.0%} of the floor")
     if "steps_per_s" in case:
@@ -207,6 +249,28 @@ def program_facts(entry, profile):
         )
 
 
+def growth(cases):
+    """Growth exponents of all series, or nothing if there is none."""
+    rows = []
+    for one in series(cases):
+        exponents = "; ".join(f"{name}: {value:.2f}" for name, value in one.exponents())
+        sizes = sorted({size for sizes, _ in one.times.values() for size in sizes})
+        rows.append(
+            f"| {one.title or 'all'} | {one.size} | {sizes[0]:g} to {sizes[-1]:g} | {exponents} |"
+        )
+    if not rows:
+        return ""
+    head = "| cases | size | from, to | x in time ~ size^x, least squares |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
+
+
+def figure_path(name, record):
+    """Where the figure of a record is, seen from docs."""
+    machine = record["machine"]
+    where = machine.get("device", {}).get("name") or machine["cpu"]
+    return Path("figures") / f"{name}-{slug(where)}.svg"
+
+
 def results():
     """Name of a benchmark -> its records, one for each device on which it was run."""
     found = {name: [] for name in INTRODUCTIONS}
@@ -234,6 +298,10 @@ def page():
                 if name in PROGRAMS
                 else table(map(row, result["cases"]), clock(result)),
             ]
+            if exponents := growth(result["cases"]):
+                parts.append(exponents)
+                if (ROOT / "docs" / figure_path(name, result)).exists():
+                    parts.append(f"![Times over sizes]({figure_path(name, result)})")
             if left_out := result.get("left_out"):
                 text = "; ".join(f"{title} ({reason})" for title, reason in left_out.items())
                 parts.append(f"Not run: {text}.")

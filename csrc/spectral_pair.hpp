@@ -26,40 +26,43 @@ struct PairSums {
 };
 
 struct Difference {
-  complex value;
-  double left; // the part of the terms that has not cancelled
+  complex value; // not yet divided
+  double left;   // the part of the terms that has not cancelled
 };
 
-DMFTCORE_EVERYWHERE Difference divided(complex s, complex other_s, complex between) {
-  const complex difference = s - other_s;
-  return {difference / between, abs(difference) / std::fmax(abs(s) + abs(other_s), 1e-300)};
+// Within a factor sqrt(2) of the absolute value, without its root.
+DMFTCORE_EVERYWHERE double size(complex a) { return std::fabs(a.re) + std::fabs(a.im); }
+
+DMFTCORE_EVERYWHERE Difference difference(complex s, complex other_s) {
+  const complex value = s - other_s;
+  return {value, size(value) / std::fmax(size(s) + size(other_s), 1e-300)};
 }
 
-// sum_k lam_k w_k / ((lam_k + kappa)(lam_k + kappa')) from sums with lam w and with w: the former
-// differ more where kappa is large, the latter, times kappa, where it is small.
-DMFTCORE_EVERYWHERE Difference divided(complex kappa, complex other_kappa, complex s,
-                                       complex other_s, complex bare, complex other_bare) {
-  const complex between = other_kappa - kappa;
-  const Difference large = divided(s, other_s, between);
-  const Difference small = divided(other_kappa * other_bare, kappa * bare, between);
+// kappa' - kappa times sum_k lam_k w_k / ((lam_k + kappa)(lam_k + kappa')), from sums with lam w
+// and with w: the former differ more where kappa is large, the latter, times kappa, where it is
+// small.
+DMFTCORE_EVERYWHERE Difference difference(complex kappa, complex other_kappa, complex s,
+                                          complex other_s, complex bare, complex other_bare) {
+  const Difference large = difference(s, other_s);
+  const Difference small = difference(other_kappa * other_bare, kappa * bare);
   return large.left > small.left ? large : small;
 }
 
 // Whether the sums are what differences make of them.
 DMFTCORE_EVERYWHERE bool differences(const Node& a, const Node& b, bool observable,
                                      PairSums& sums) {
-  const Difference power = divided(a.kappa, b.kappa, a.power, b.power, a.bare, b.bare);
-  const Difference signal = divided(a.kappa, b.kappa, a.signal, b.signal, a.target, b.target);
+  const complex inverse = complex(1) / (b.kappa - a.kappa);
+  const Difference power = difference(a.kappa, b.kappa, a.power, b.power, a.bare, b.bare);
+  const Difference signal = difference(a.kappa, b.kappa, a.signal, b.signal, a.target, b.target);
   double left = std::fmin(power.left, signal.left);
-  sums.power = power.value;
-  sums.signal = signal.value;
+  sums.power = power.value * inverse;
+  sums.signal = signal.value * inverse;
   if (observable) {
-    const complex between = b.kappa - a.kappa;
-    const Difference observed = divided(a.observed, b.observed, between);
-    const Difference target = divided(a.observed_target, b.observed_target, between);
+    const Difference observed = difference(a.observed, b.observed);
+    const Difference target = difference(a.observed_target, b.observed_target);
     left = std::fmin(left, std::fmin(observed.left, target.left));
-    sums.observed = observed.value;
-    sums.observed_target = target.value;
+    sums.observed = observed.value * inverse;
+    sums.observed_target = target.value * inverse;
   }
   return left > CANCELLED; // also false for NaN, of equal kappa
 }
@@ -72,8 +75,8 @@ struct Value {
 // G1/P and the denominator into R1' R3' + kappa G1 (R1'/N + R3/P): no 1 - df/P, which cancels where
 // the model interpolates, is left.
 DMFTCORE_EVERYWHERE Value two_point(const Node& a, const Node& b, const PairSums& sums, double p,
-                                    double n, double noise) {
-  const bool swapped = abs(a.kappa) > abs(b.kappa);
+                                    double n, double noise, bool observable) {
+  const bool swapped = size(a.kappa) > size(b.kappa);
   const complex small = swapped ? b.kappa : a.kappa, large = swapped ? a.kappa : b.kappa;
   const complex r1 = swapped ? a.r1 : b.r1, r3 = swapped ? a.r3 : b.r3;
   const complex r3_of_small = swapped ? b.r3 : a.r3;
@@ -84,9 +87,10 @@ DMFTCORE_EVERYWHERE Value two_point(const Node& a, const Node& b, const PairSums
   const complex s1 = product * sums.signal + noise, s2 = signal - small * sums.signal;
   const complex samples = r1 + p * g1, features = r3 + n * g1;
   const complex denominator = r1 * r3 + g1 * (n * r1 + p * r3_of_small);
-  Value value;
+  Value value{};
   value.test = (s1 * features + n * (large * g1) * s2) / denominator;
   value.train = a.r1 * b.r1 * value.test;
+  if (!observable) return value;
   const complex c3 = n * (s2 * samples + p * sums.power * s1) / denominator;
   value.observable = product * (sums.observed_target + c3 * sums.observed) +
                      p * value.test * (observed - small * sums.observed);

@@ -9,8 +9,12 @@ import dmftcore as dc
 
 pytest.importorskip("jax", reason="the competitors are written in JAX")
 
-from bench import linear_baselines, proportional
-from bench.baselines import chain_jax, growing_jax, naive, proportional_jax
+import jax
+
+from bench import attention, backend, linear_baselines, proportional
+from bench._harness import Report
+from bench.baselines import chain_jax, growing_jax, naive, proportional_jax, spectral_numpy
+from dmftcore import _core
 
 #: Of kernels of order one, over some ten steps and two or three layers.
 ROUNDING = 1e-12
@@ -82,8 +86,9 @@ def test_jax_march_on_random_data(depth, sizes):
     spectrum = dc.Spectrum([1.5, 1.0, 0.3], [0.5, 1.0, 2.0], weights=[0.2, 0.5, 0.3])
     constants = proportional_jax.Constants(
         spectrum.values,
-        spectrum.target,
         spectrum.weights,
+        spectrum.values,
+        spectrum.weights * spectrum.target,
         alpha=alpha,
         nu=nu,
         kap=gamma * nu**0.5,
@@ -103,9 +108,12 @@ def test_jax_march_on_random_data(depth, sizes):
     np.testing.assert_allclose(curves, expected, rtol=0, atol=ROUNDING)
 
 
-def test_the_benchmark_of_random_data_runs_one_problem():
-    ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3, 2)[0]()
-    np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
+@pytest.mark.parametrize("all_modes", [False, True])
+def test_the_benchmark_of_random_data_runs_one_problem(all_modes):
+    # More modes than times, where Gauss points take their place.
+    ours = proportional.march(6, 20)
+    found = proportional.jax_march(6, 20, 1, all_modes)[0]()
+    np.testing.assert_allclose(found, ours, rtol=0, atol=ROUNDING)
 
 
 def test_extrapolation_of_the_published_iteration():
@@ -115,3 +123,43 @@ def test_extrapolation_of_the_published_iteration():
     assert entry["extrapolated"] is True
     assert entry["cpu_seconds"] == pytest.approx(2e9)
     assert entry["peak_megabytes"] == pytest.approx(7 + 5e6)
+
+
+def test_attention_in_jax_and_numpy():
+    limit, data = attention.problem(heads=3, sequences=4, length=5)
+    expected = attention.ours(limit, data, steps=7)
+    # They move: by more than a tenth of the targets.
+    assert np.abs(expected[-1]).max() > 0.1
+    np.testing.assert_array_equal(expected[0], 0)
+    for found in (attention.in_numpy(limit, data, 7), attention.in_jax(limit, data, 7)[0]()):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
+def test_random_matrices_in_numpy():
+    rng = np.random.default_rng(0)
+    lam, mu = np.arange(1, 101.0) ** -1.2, np.full(100, 3.0)
+    z = 10 ** rng.uniform(-4, 1, 200) * np.exp(1j * rng.uniform(0, 3.1, 200))
+    found, sums = spectral_numpy.kappa(z, lam, lam * mu, 80.0, 60.0)
+    np.testing.assert_allclose(found, _core.spectral_kappa(z, lam, mu, 80.0, 60.0), rtol=1e-12)
+    # Each z takes two sums at least, and not many.
+    assert 2 * len(z) < sums < 20 * len(z)
+
+
+@pytest.mark.parametrize("title", ["causal_matmul", "resolvent", "congruence", "causal_solve"])
+def test_operations_under_other_programs(title):
+    arguments, functions = backend.operations(20)[title]
+    error = backend.relative_to([functions["jnp"](*arguments)])
+    for function in functions.values():
+        assert error([jax.jit(function)(*arguments)]) < ROUNDING
+
+
+@pytest.mark.slow
+def test_the_gradients_and_programs_of_the_benchmark_agree():
+    report = Report("backend")
+    # A difference above the bound of a case ends the run.
+    backend.gradients(report, 20, seconds=0.01)
+    backend.notebook(report, 4, seconds=0.01)
+    backend.p_spin(report, 20, seconds=0.01)
+    titles = [case["title"] for case in report.cases]
+    assert "gradient of congruence n=20" in titles
+    assert titles[-2:] == ["notebook times=4", "p-spin steps=20"]

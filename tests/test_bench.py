@@ -573,3 +573,70 @@ def test_tables_of_a_device(filed, monkeypatch):
     assert table.short_table().count("| case |") == 3
     assert "Processor one" in table.page()
     assert "Processor two" in table.page()
+
+
+# -- growth ------------------------------------------------------------------------------------
+
+
+def case_of(title, **seconds):
+    return {
+        "title": title,
+        "rounds": 3,
+        "competitors": {name: {"cpu_seconds": value} for name, value in seconds.items()},
+    }
+
+
+def test_growth_is_the_exponent_of_a_power():
+    from bench._growth import series
+
+    cases = [case_of(f"solve n={n} m=3", ours=2.0 * n**1.5, theirs=1e-3 * n**3) for n in (4, 8, 32)]
+    cases[-1]["competitors"]["slow"] = {"cpu_seconds": 1.0}
+    cases += [case_of(f"solve n={n} m=4", ours=1.0) for n in (4, 8)]
+    found = series(cases)
+    # Only one series has three sizes; who has one size there has no exponent.
+    (one,) = found
+    assert (one.title, one.size) == ("solve m=3", "n")
+    assert one.times["theirs"][0] == [4, 8, 32]
+    assert dict(one.exponents()) == pytest.approx({"ours": 1.5, "theirs": 3})
+    # What was extrapolated or has failed shows no growth.
+    cases[0]["competitors"]["ours"]["extrapolated"] = True
+    cases[1]["competitors"]["theirs"] = {"failed": "out of paper"}
+    assert [sizes for sizes, _ in series(cases)[0].times.values()] == [[8, 32], [4, 32], [32]]
+
+
+def test_sizes_in_powers_of_ten_and_two_sizes_of_a_case():
+    from bench._growth import series
+
+    cases = [case_of(f"T={t} tol=1e-06", ours=1) for t in ("1000", "1e+04", "1e+06")]
+    (one,) = series(cases)
+    assert one.times["ours"][0] == [1e3, 1e4, 1e6]
+    both = [case_of(f"a={a} b=2", ours=1) for a in (1, 2, 3)]
+    both += [case_of(f"a=1 b={b}", ours=1) for b in (3, 4)]
+    assert {(s.title, s.size) for s in series(both)} == {("b=2", "a"), ("a=1", "b")}
+
+
+def test_tables_and_figures_of_growth(filed, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    from bench import figures, table
+    from bench._harness import Report
+
+    monkeypatch.setattr(figures, "ROOT", table.ROOT)
+    monkeypatch.setenv("DMFTCORE_BENCH_RESULTS", str(filed))
+    report = Report("operations")
+    report.cases += [
+        case_of(f"resolvent n={n}", dmftcore=1e-9 * n**2.5, other=1e-9 * n**3) for n in (8, 16, 32)
+    ]
+    for case in report.cases:
+        for entry in case["competitors"].values():
+            entry |= {"cpu_seconds_least": 1, "cpu_seconds_most": 2, "ratio": 1.0}
+    report.write()
+    row = "| resolvent | n | 8 to 32 | dmftcore: 2.50; other: 3.00 |"
+    assert row in table.page()
+    assert "svg" not in table.page()
+    figures.main()
+    (drawn,) = (table.ROOT / "docs").rglob("*.svg")
+    assert f"({drawn.relative_to(table.ROOT / 'docs')})" in table.page()
+    # The same results make the same file.
+    before = drawn.read_bytes()
+    figures.main()
+    assert drawn.read_bytes() == before

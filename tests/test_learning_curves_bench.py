@@ -18,6 +18,13 @@ def test_jax_has_the_same_flow():
     np.testing.assert_allclose(program(), ours, rtol=0, atol=1e-9 * ours.max())
 
 
+def test_numpy_has_the_same_flow():
+    times = np.geomspace(0.1, 1e6, 30)
+    ours = learning_curves.flow(100, times)
+    found = learning_curves.numpy_flow(100, times)
+    np.testing.assert_allclose(found, ours, rtol=0, atol=1e-9 * ours.max())
+
+
 def test_transforms_have_the_same_sgd():
     steps = np.arange(5001)
     found = learning_curves.by_transforms(5000, 100)

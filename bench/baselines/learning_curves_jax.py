@@ -57,7 +57,7 @@ def plan(times, hyperbola, octaves):
         filters[row, : len(group)] = decay * contour.dz / contour.z
         places[group] = row * width + np.arange(len(group))
     z = np.stack([contour.z for contour in contours])
-    return Octaves(jnp.asarray(z), jnp.asarray(filters)), places
+    return Octaves(z, filters), places
 
 
 def resolvent_sums(values, weights, kappa):
@@ -135,29 +135,32 @@ def kappas(model, z):
 @jax.jit
 def run(model, octaves):
     """Test and training loss, (2, octaves, times)."""
-    rows, nodes = octaves.z.shape
     kappa = kappas(model, octaves.z.ravel())
-    weights = (
-        model.power,
-        model.power * model.values,
-        model.signal,
-        model.signal * model.values,
-    )
-    sums, squares = resolvent_sums(model.values, weights, kappa)
+    sums = resolvent_sums(model.values, weights_of(model), kappa)
+    return losses(jnp, model, octaves, kappa, *sums)
+
+
+def weights_of(model):
+    return model.power, model.power * model.values, model.signal, model.signal * model.values
+
+
+def losses(xp, model, octaves, kappa, sums, squares):
+    """Test and training loss, from sums over one resolvent and over its square."""
+    rows, nodes = octaves.z.shape
     r1 = (1 - sums[0] / model.samples).reshape(rows, nodes)
     kappa = kappa.reshape(rows, nodes)
 
     def both(x):
-        return jnp.concatenate([x, x.conj()], axis=-1)
+        return xp.concatenate([x, x.conj()], axis=-1)
 
     left, right = kappa[:, :, None], both(kappa)[:, None, :]
-    same = jnp.eye(nodes, 2 * nodes, dtype=bool)
+    same = xp.eye(nodes, 2 * nodes, dtype=bool)
 
     def pairs(total, square):
         total = total.reshape(rows, nodes)
         difference = total[:, :, None] - both(total)[:, None, :]
-        return jnp.where(
-            same, square.reshape(rows, nodes, 1), difference / jnp.where(same, 1, right - left)
+        return xp.where(
+            same, square.reshape(rows, nodes, 1), difference / xp.where(same, 1, right - left)
         )
 
     g1, g2, s1, s2 = (pairs(*one) for one in zip(sums, squares, strict=True))
@@ -167,8 +170,8 @@ def run(model, octaves):
     phi = (signal * by_features + product * g1 * s2 * n) / (
         by_samples * by_features - product * g1**2 * n * p
     )
-    losses = []
+    found = []
     for table in (phi, r1[:, :, None] * both(r1)[:, None, :] * phi):
         half = octaves.filters @ table
-        losses.append(2 * (half * both(octaves.filters)).sum(-1).real)
-    return jnp.stack(losses)
+        found.append(2 * (half * both(octaves.filters)).sum(-1).real)
+    return xp.stack(found)

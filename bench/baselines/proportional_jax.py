@@ -9,6 +9,9 @@ steps only, and a row of each is appended per step. What XLA wants is given to i
   stage with the columns known at its end. It has half the elements, and nothing is copied as it
   grows. (Ours keeps none of them where there are many modes, and has fewer points than modes.)
 * No copies: nothing that was read in a step before a row was written is read again without it.
+
+Sums over the modes may be Gauss sums over fewer points, one rule for the whole run, as in ours;
+with all modes as points it is the program that most would write.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from jax import lax
 class Constants(NamedTuple):
     """The problem; see `dmftcore.random_data`."""
 
-    values: jax.Array  # lambda_k
-    target: jax.Array  # beta2_k
-    weights: jax.Array  # w_k
+    values: jax.Array  # lambda_k of the points, for the weights w_k
+    weights: jax.Array
+    target_values: jax.Array  # those for the weights w_k beta2_k
+    target_weights: jax.Array
     alpha: float
     nu: float
     kap: float
@@ -50,13 +54,15 @@ class History(NamedTuple):
     y: jax.Array
     cd: jax.Array
     curves: jax.Array  # (steps, 3)
+    reach: jax.Array  # r_k = M_k 1 of the points of the target, (steps, points)
 
 
-def empty(depth, size):
+def empty(depth, size, points):
     def zeros(count):
         return tuple(jnp.zeros((size, size)) for _ in range(count))
 
-    return History(*(zeros(depth) for _ in range(4)), *zeros(8), jnp.zeros((size, 3)))
+    flat = jnp.zeros((size, 3)), jnp.zeros((size, points))
+    return History(*(zeros(depth) for _ in range(4)), *zeros(8), *flat)
 
 
 def with_row(kernel, row, t):
@@ -112,14 +118,17 @@ def step(t, state, done, begin, p):
     e_row = feedback * response(b_row, g_row)
     e = with_row(history.e, e_row, t)
     drawn = with_cross(history.drawn, e @ (e_row @ history.cd) / p.alpha, t)
-    m_rows = times_modes(-p.values[:, None] * (e_row @ history.rd), (*done, block))
+    k_row = e_row @ history.rd
+    reach_row = 1 - p.target_values * (k_row @ history.reach)
+    reach = with_row(history.reach, reach_row, t)
+    m_rows = times_modes(-p.values[:, None] * k_row, (*done, block))
     m_rows = lax.dynamic_update_slice(m_rows, jnp.ones((len(m_rows), 1)), (0, t))
     block = lax.dynamic_update_slice(block, m_rows[:, None], (0, t - begin, 0))
-    reach = m_rows.sum(1)
     inner = m_rows @ g[0] / p.kap**2 + p.values[:, None] * (m_rows @ drawn)
-    inner += (p.target * reach)[:, None]
     moments = p.weights * jnp.stack([p.values, p.values**2])
-    cp_row, y_row = moments @ times_modes_transposed(inner, (*done, block))
+    of_target = p.target_weights * jnp.stack([p.target_values, p.target_values**2])
+    learned = (of_target * reach_row) @ reach.T
+    cp_row, y_row = moments @ times_modes_transposed(inner, (*done, block)) + learned
     first, second = moments @ m_rows
     cp, y = with_cross(history.cp, cp_row, t), with_cross(history.y, y_row, t)
     x = with_row(history.x, second @ e, t)
@@ -133,7 +142,7 @@ def step(t, state, done, begin, p):
     mean = moments[0].sum()
     h_row = (mean * cd_row - f_row @ cd - f @ cd_row) / p.alpha + rd @ (rd_row @ y)
     a_row = (f_row @ rd - mean * rd_row) / (p.kap * jnp.sqrt(p.nu))
-    overlap = (p.weights * p.target) @ (1 - reach)
+    overlap = p.target_weights @ (1 - reach_row)
     curves = with_row(history.curves, jnp.stack([cp_row[t], cd_row[t], overlap]), t)
 
     for i in range(depth):
@@ -146,17 +155,18 @@ def step(t, state, done, begin, p):
             h_row = jnp.where(known, h_row + cb @ h[i] + c[i] @ qv, 0.0)
             a_row = c_row + cb @ c[i]
     kernels = map(tuple, (c, b, g, h))
-    return History(*kernels, e, rd, x, f, drawn, cp, y, cd, curves), block
+    return History(*kernels, e, rd, x, f, drawn, cp, y, cd, curves, reach), block
 
 
 @partial(jax.jit, static_argnames=("depth", "sizes"))
 def run(constants, *, depth, sizes):
     """Cp(t,t), CD(t,t) and overlap, (T, 3); `sizes` are the ends of the stages, the last T."""
-    history, done, begin = empty(depth, 0), (), 0
+    points = len(constants.target_values)
+    history, done, begin = empty(depth, 0, points), (), 0
     for size in sizes:
         history = jax.tree.map(
             lambda new, old: lax.dynamic_update_slice(new, old, (0,) * old.ndim),
-            empty(depth, size),
+            empty(depth, size, points),
             history,
         )
         history, block = lax.fori_loop(

@@ -22,6 +22,12 @@ struct Spectrum {
   SpectralSums::Extent extent;
 };
 
+struct Pair {
+  index place;
+  const Node* row;
+  const Node* column;
+};
+
 std::vector<Node> nodes(const Spectrum& spectrum, index count, const complex* one) {
   std::vector<Node> all(static_cast<std::size_t>(count));
   const auto& kernel = spectral_kernels().moments;
@@ -59,36 +65,37 @@ void spectral_two_point(index batch, index n1, index n2, index m, const double* 
   const std::vector<Node> rows = nodes(spectrum, batch * n1, one1);
   const std::vector<Node> columns = nodes(spectrum, batch * n2, one2);
   const index pairs = batch * n1 * n2;
-  const auto row = [&](index pair) -> const Node& {
-    return rows[static_cast<std::size_t>(pair / n2)];
-  };
-  const auto column = [&](index pair) -> const Node& {
-    return columns[static_cast<std::size_t>(pair / (n1 * n2) * n2 + pair % n2)];
-  };
 
   parallel_for((pairs + PAIRS - 1) / PAIRS, [&](index block) {
     const index begin = block * PAIRS, end = std::min(pairs, begin + PAIRS);
-    const auto write = [&](index pair, const PairSums& sums) {
-      const Value value = two_point(row(pair), column(pair), sums, p, n, noise_variance);
-      test[pair] = value.test;
-      train[pair] = value.train;
-      if (observable) observable[pair] = value.observable;
+    const auto write = [&](const Pair& pair, const PairSums& sums) {
+      const Value value =
+          two_point(*pair.row, *pair.column, sums, p, n, noise_variance, spectrum.observable);
+      test[pair.place] = value.test;
+      train[pair.place] = value.train;
+      if (observable) observable[pair.place] = value.observable;
     };
-    std::vector<index> close;
-    for (index pair = begin; pair < end; ++pair) {
-      PairSums sums;
-      if (differences(row(pair), column(pair), spectrum.observable, sums))
-        write(pair, sums);
-      else
-        close.push_back(pair);
+    std::vector<Pair> close;
+    for (index first = begin, stop; first < end; first = stop) {
+      // What is left of a line of a grid.
+      const index line = first / n2;
+      stop = std::min(end, (line + 1) * n2);
+      Pair pair{first, rows.data() + line, columns.data() + line / n1 * n2 + first % n2};
+      for (; pair.place < stop; ++pair.place, ++pair.column) {
+        PairSums sums;
+        if (differences(*pair.row, *pair.column, spectrum.observable, sums))
+          write(pair, sums);
+        else
+          close.push_back(pair);
+      }
     }
     if (close.empty()) return;
 
     const index count = static_cast<index>(close.size());
     SpectralSums direct(count);
     for (index i = 0; i < count; ++i) {
-      const index pair = close[static_cast<std::size_t>(i)];
-      direct.set(i, row(pair).kappa, column(pair).kappa);
+      const Pair& pair = close[static_cast<std::size_t>(i)];
+      direct.set(i, pair.row->kappa, pair.column->kappa);
     }
     std::vector<PairSums> sums(close.size());
     const auto sum = [&](index first, index second, complex PairSums::* to,

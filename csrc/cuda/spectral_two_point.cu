@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(WARPS* WARP) pair_functions(const Grid p) {
       if (lane == q) sums = found;
     }
     if (!exists) continue;
-    const Value value = two_point(row, column, sums, p.p, p.n, p.noise);
+    const Value value = two_point(row, column, sums, p.p, p.n, p.noise, p.observable != nullptr);
     p.test[pair] = value.test;
     p.train[pair] = value.train;
     if (p.observable) p.observable[pair] = value.observable;

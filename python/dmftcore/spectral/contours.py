@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,13 @@ def hyperbola(first: float, nodes: int = HYPERBOLA_NODES) -> Contour:
             f"nodes must be at most {MOST_HYPERBOLA_NODES}, not {nodes}: rounding errors of a "
             "hyperbola grow with the number of its nodes"
         )
-    step, scale = STEP / nodes, SCALE * nodes / (OCTAVE * first)
+    unit = _unit_hyperbola(nodes)
+    return Contour(unit.z / first, unit.dz / first)
+
+
+@cache
+def _unit_hyperbola(nodes: int) -> Contour:
+    step, scale = STEP / nodes, SCALE * nodes / OCTAVE
     u = 1j * step * (np.arange(nodes) + 0.5) - ANGLE
     return Contour(scale * (1 + np.sin(u)), step * scale / (2 * np.pi) * np.cos(u))
 
@@ -148,11 +155,12 @@ def infinity(edge: float) -> Contour:
 def octaves(times: FloatArray) -> list[npt.NDArray[np.intp]]:
     """Times > 0 in groups, as indices, each within a factor of `OCTAVE` from its first."""
     order = np.argsort(times, kind="stable")
+    in_order = times[order]
     groups: list[npt.NDArray[np.intp]] = []
     start = 0
     while start < len(order):
-        last = OCTAVE * times[order[start]] * (1 + 1e-12)
-        end = int(np.searchsorted(times[order], last, side="right"))
+        last = OCTAVE * in_order[start] * (1 + 1e-12)
+        end = int(np.searchsorted(in_order, last, side="right"))
         groups.append(order[start:end])
         start = end
     return groups
