@@ -1,11 +1,11 @@
 """Steps of attention heads on a GPU, against the products and the memory they take.
 
 `AttentionCore(heads, key_dim=16)` with softmax, sequences of eight tokens, all of which train. A
-call is a run of steps, queued together. The floor of a step is its products with the Gram matrix of the
-tokens (or with the tokens, where they have a low rank) at the cuBLAS rate, or the queries, keys and
-values of all heads read and written at the rate of a copy, whichever is longer; few heads are bound
-by launches, whose number stands beside. The error is the largest deviation of the outputs from
-those of the processor, relative to the largest, where that takes part.
+call is a run of steps, queued together. The floor of a step is its products with the Gram matrix of
+the tokens (or with the tokens, where they have a low rank) at the cuBLAS rate, or the queries, keys
+and values of all heads read and written at the rate of a copy, whichever is longer; few heads are
+bound by launches, whose number stands beside. The error is the largest deviation of the outputs
+from those of the processor, relative to the largest, where that takes part.
 """
 
 from dataclasses import dataclass

@@ -19,26 +19,25 @@ from dmftcore.random_data import RandomData
 
 #: Numbers of steps and of modes; what matters most comes first.
 SIZES = ((1000, 200), (2000, 100), (500, 2000), (4000, 1), (2000, 1000))
+#: Those for which other lengths of blocks are tried, and the lengths.
+SWEEP = ((1000, 200), (2000, 100))
+LENGTHS = (128, 1024, 256, 64, 32)
 #: The largest steps^3 modes that the processor is asked for.
 PROCESSOR = 3e11
-#: Lengths of blocks, and the marches that compare them.
-LENGTHS = (32, 64, 128, 256, 512, 1024)
-SWEEP = ((1000, 200), (2000, 100), (500, 2000))
 #: Histories of the hidden chain and of the data.
 HISTORIES = 24
 
 
-def title(steps, modes):
-    return f"T={steps} modes={modes}"
+def title(steps, modes, length=None):
+    return f"T={steps} modes={modes}" + (f" blocks={length}" if length else "")
 
 
-def sweep_title(steps, modes):
-    return f"lengths of blocks, {title(steps, modes)}"
-
-
-def memory(steps, modes):
-    return 8 * (
-        HISTORIES * (steps + 1) ** 2 + RandomData.count(modes, steps, on_device=True)["modes"]
+def memory(steps, modes, length=None):
+    # Longer blocks than the default ones need more, up to twice as much.
+    return (
+        (2 if length else 1)
+        * 8
+        * (HISTORIES * (steps + 1) ** 2 + RandomData.count(modes, steps, on_device=True)["modes"])
     )
 
 
@@ -58,55 +57,47 @@ def march_with(length, steps, modes):
         return march(steps, modes, "cuda")
 
 
-def sweep(report, steps, modes):
-    """Ours is the length that is the default."""
-    default = random_data.DEVICE_BLOCK
-    lengths = [default, *(length for length in LENGTHS if length != default)]
-    report.case(
-        sweep_title(steps, modes),
-        {f"length {length}": partial(march_with, length, steps, modes) for length in lengths},
-        error=lambda solution: solution.diagnostics["residual"],
-        bound=1e-9,
-        rounds=1,
-    )
+def cases():
+    """(steps, modes) with the default length and, behind those of SWEEP, (steps, modes, length)."""
+    for size in SIZES:
+        yield size
+        yield from ((*size, length) for length in LENGTHS if size in SWEEP)
+
+
+def competitors(steps, modes, length=None):
+    if length:
+        return {"dmftcore, GPU": partial(march_with, length, steps, modes)}
+    found = {"dmftcore, GPU": partial(march, steps, modes, "cuda")}
+    if steps**3 * modes <= PROCESSOR:
+        found["dmftcore, processor"] = partial(march, steps, modes, "cpu")
+    return found
 
 
 def main(*arguments):
     script = Script(__doc__, arguments)
-    chosen = [size for size in SIZES if script.wants(title(*size))]
-    compared = [size for size in SWEEP if script.wants(sweep_title(*size))]
+    chosen = [case for case in cases() if script.wants(title(*case))]
     if script.options.dry_run:
-        for size in chosen:
-            print(f"{title(*size)}: {memory(*size) / 2**30:.3g} GiB")
-        for size in compared:
-            print(f"{sweep_title(*size)}: {max(LENGTHS)} at most")
+        for case in chosen:
+            print(f"{title(*case)}: {memory(*case) / 2**30:.3g} GiB")
         return
     gpu = script.gpu()
     report = Report("gpu_proportional", gpu)
-    for steps, modes in chosen:
-        if refusal := script.refusal(gpu, memory(steps, modes), 0):
-            report.leave_out(title(steps, modes), refusal)
+    for case in chosen:
+        if refusal := script.refusal(gpu, memory(*case), 0):
+            report.leave_out(title(*case), refusal)
             continue
-        competitors = {"dmftcore, GPU": partial(march, steps, modes, "cuda")}
-        if steps**3 * modes <= PROCESSOR:
-            competitors["dmftcore, processor"] = partial(march, steps, modes, "cpu")
+        steps, modes, length = (*case, random_data.DEVICE_BLOCK)[:3]
         record = report.case(
-            title(steps, modes),
-            competitors,
+            title(*case),
+            competitors(*case),
             # The march's own check of its equations.
             error=lambda solution: solution.diagnostics["residual"],
             bound=1e-9,
             rounds=1,
         )
-        record["steps"], record["modes"] = steps, modes
+        record["steps"], record["modes"], record["length"] = steps, modes, length
         ours = record["competitors"]["dmftcore, GPU"].get("device_seconds", 0)
         if ours:
             record["steps_per_s"] = steps / ours
             report.note(f"{record['steps_per_s']:.4g} steps/s")
-    for size in compared:
-        # Blocks of 1024 take twice the memory of those of 512.
-        if refusal := script.refusal(gpu, 2 * memory(*size)):
-            report.leave_out(sweep_title(*size), refusal)
-        else:
-            sweep(report, *size)
     script.finish(report)

@@ -399,13 +399,19 @@ def test_lengths_of_blocks_are_compared(cupy_stand_in, monkeypatch):
         "_blocks",
         lambda *given, **more: used.append(random_data.DEVICE_BLOCK) or blocks(*given, **more),
     )
+    monkeypatch.setattr(gpu_proportional, "SIZES", [(20, 12), (30, 1)])
     monkeypatch.setattr(gpu_proportional, "SWEEP", [(20, 12)])
-    monkeypatch.setattr(gpu_proportional, "LENGTHS", (8, 512))
-    gpu_proportional.main("--only", "lengths of blocks")
-    (case,) = json.loads((cupy_stand_in / "gpu_proportional.json").read_text())["cases"]
-    # The default comes first, and is what it was afterwards.
-    assert list(case["competitors"]) == ["length 512", "length 8"]
-    assert all(entry["error"] < 1e-12 for entry in case["competitors"].values())
+    monkeypatch.setattr(gpu_proportional, "LENGTHS", (8,))
+    gpu_proportional.main()
+    cases = json.loads((cupy_stand_in / "gpu_proportional.json").read_text())["cases"]
+    assert [case["title"] for case in cases] == [
+        "T=20 modes=12",
+        "T=20 modes=12 blocks=8",
+        "T=30 modes=1",
+    ]
+    assert [case["length"] for case in cases] == [512, 8, 512]
+    assert all(case["competitors"]["dmftcore, GPU"]["error"] < 1e-12 for case in cases)
+    # The default is what it was, afterwards.
     assert set(used) == {512, 8}
     assert random_data.DEVICE_BLOCK == 512
 

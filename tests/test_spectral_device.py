@@ -120,7 +120,7 @@ FAULTS = {
     "parts_read_too_early": Fault(
         "", "spectral_sums.cuh", "__syncthreads(); // the parts of all warps are there"
     ),
-    "part_of_half_a_team": Fault("", "spectral_sums.cuh", "warp < TEAM;", "warp < TEAM / 2;"),
+    "part_of_one_warp": Fault("", "spectral_sums.cuh", "warp < TEAM", "warp < 1"),
     "conjugate_sum": Fault("", "spectral_one_point.cu", "-b * own[0]", "b * own[0]"),
     "close_pairs_as_differences": Fault(
         "", "spectral_two_point.cu", "if (lane == q) sums = found;"
