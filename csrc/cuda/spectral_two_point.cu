@@ -95,7 +95,8 @@ __device__ __forceinline__ PairSums direct(const Grid& p, const Place<1>& place,
           {totals[1][2], totals[1][3]}};
 }
 
-__global__ void __launch_bounds__(BLOCK<1>) pair_functions(const Grid p) {
+// Three blocks of a multiprocessor: with more the compiler would run out of registers.
+__global__ void __launch_bounds__(BLOCK<1>, 3) pair_functions(const Grid p) {
   const Place<1> place;
   const int lane = place.lane;
   for (index first = place.team * WARP; first < p.pairs; first += place.teams * WARP) {
@@ -137,16 +138,14 @@ void spectral_two_point(Stream stream, index batch, index n1, index n2, index m,
   const index pairs = batch * n1 * n2, kinds = observable ? 6 : 4;
   if (pairs == 0) return;
   const Scratch<complex> sums1(stream, kinds * batch * n1), sums2(stream, kinds * batch * n2);
+  const auto sums_of = m < MANY_MODES ? sum_lines<1> : sum_lines<LARGE_TEAM>;
   const auto sum = [&](index count, const complex* kappa, complex* sums) {
     for (index kind = 0; kind < kinds; kind += 2)
-      (m < MANY_MODES
-           ? sum_lines<1>
-           : sum_lines<LARGE_TEAM>)(stream,
-                                    Lines{count,
-                                          {m, lam, {weights + kind * m, weights + (kind + 1) * m}},
-                                          kappa,
-                                          sums + kind * count,
-                                          sums + (kind + 1) * count});
+      sums_of(stream, {count,
+                       {m, lam, {weights + kind * m, weights + (kind + 1) * m}},
+                       kappa,
+                       sums + kind * count,
+                       sums + (kind + 1) * count});
   };
   sum(batch * n1, one1, sums1.data());
   sum(batch * n2, one2, sums2.data());
