@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 
-from dmftcore import twotime
+import dmftcore as dc
+from dmftcore import spectral, twotime
 from dmftcore.activations import ACTIVATIONS
 from dmftcore.particles import CounterNormals, blend, products
 
@@ -98,6 +99,44 @@ def particles(n, dtype):
     yield f"normals S={n} {dtype}", normals, (draw(3, n),)
 
 
+def random_matrices(cupy):
+    """(title, found, expected) of the functions of random matrices; one team of warps, and many."""
+    rng = np.random.default_rng(0)
+    z = 10 ** rng.uniform(-2, 1, 33) * np.exp(1j * rng.uniform(0, 3, 33))
+    for modes in (7, 200, 20_000):
+        population = dc.PowerLaw(1.0, 1.5, modes)
+        for function, arguments in (
+            (spectral.deterministic_equivalent, (z,)),
+            (spectral.two_point, (z[:5], z)),
+        ):
+            given = (population, 0.5 * modes, 1.5 * modes)
+            here = function(*arguments, *given)
+            there = function(*map(cupy.asarray, arguments), *given)
+            for name in ("kappa", "R1", "R3") if len(arguments) == 1 else ("test", "train"):
+                yield f"{name} modes={modes}", getattr(there, name), getattr(here, name)
+
+
+def attention(cupy):
+    """(title, found, expected) of heads of attention: products with C, with tokens, and scores."""
+    rng = np.random.default_rng(0)
+    training = dc.GradientDescent(0.05, 3)
+    for dimension in (2, 20):
+        x, y = rng.normal(size=(5, 3, dimension)), rng.normal(size=5)
+        data = dc.Dataset(inputs=x[:3], targets=y[:3], test_inputs=x[3:], test_targets=y[3:])
+        for key_dim in (3, dc.INFINITE):
+            limit = dc.AttentionCore(key_dim=key_dim, attention_exponent=0.5)
+            here, there = (
+                dc.solve(limit, data, training, samples=16, kernel_times=[], device=device)
+                for device in ("cpu", "cuda")
+            )
+            title = f"attention dimension={dimension} key_dim={key_dim}"
+            yield title, cupy.asarray(there.outputs), here.outputs
+
+
+#: Largest deviations of these: kappa is found to 1e-12, and differences of it follow.
+FAMILIES = {random_matrices: 1e-9, attention: 1e-10}
+
+
 def difference(found, expected, dtype):
     """Largest deviation, in units of rounding: eps times the number of terms and the scale."""
     if np.array_equal(found, expected):
@@ -129,6 +168,12 @@ def main():
                     deviation = max(difference(cupy.asnumpy(f), e, dtype) for f, e in pairs)
                     if not deviation < 16:
                         wrong.append(f"{title}: {deviation:.3g} times rounding")
+    for family, tolerance in FAMILIES.items():
+        for title, found, expected in family(cupy):
+            count += 1
+            deviation = np.abs(cupy.asnumpy(found) - expected).max() / np.abs(expected).max()
+            if not deviation < tolerance:
+                wrong.append(f"{title}: {deviation:.3g}")
     for line in wrong:
         print(line)
     print(f"{count} cases, {len(wrong)} of them wrong")

@@ -2,16 +2,28 @@
 
     python bench/gpu_check.py [--out FOLDER] [--budget SECONDS] [--stages NAME,NAME]
 
-It is over within ten minutes, whatever hangs. The stages run one after another: facts about the
-machine, layout of the matrix instructions, build (without network), all tests with a GPU required,
-small cases under compute-sanitizer, benchmarks. Each is a process of its own that is killed when
-its time is over; what is left over goes to those after it. The output folder ($OUT, or a dated one
-under build/) always holds what is known so far:
+It is over within 25 minutes, whatever hangs. The stages run one after another: facts about the
+machine, layout of the matrix instructions, build (without network, all kernels at once for the
+architecture that was found), every operation on small arrays, all tests with a GPU required (those
+that need it first), benchmarks (what matters most first, each with a limit of its own), small cases
+under compute-sanitizer. Each is a process of its own that is killed when its time is over; what is
+left over goes to those after it. Where a command may not take so long, give the stages to several:
 
-    check.json    verdict of every stage, with registers, test counts, targets
+    python bench/gpu_check.py --budget 570 --stages fragments,build,small
+    python bench/gpu_check.py --budget 570 --stages tests
+    python bench/gpu_check.py --budget 570 --stages benchmarks,sanitizer
+
+The package as it was built stays under build/gpu_check, where later calls find it. The output
+folder ($OUT, or a dated one under build/) always holds what is known so far, also after a kill:
+
+    check.json    date, versions, verdict of every stage, with registers, test counts, targets
     facts.json    the machine
-    bench.json    records of the benchmarks; `--keep FOLDER` files them under bench/results
+    results/      records of the benchmarks, each case written as soon as it is measured
+    bench.json    the same in one file; `--keep FOLDER` files them under bench/results
     *.log         what each stage printed
+
+Without a GPU the layout program and the package are compiled, for sm_90, where there is an nvcc;
+all that needs the device is reported as not run, with the reason, and the exit status is 3.
 
 Needs Python alone; a stage says what it misses. The exit status is the worst of all stages:
 0 passed, 3 not run (no GPU, no time, a tool is missing), 4 failed, 5 killed because it hung.
@@ -97,6 +109,7 @@ class Check:
         self.slow = slow
         self.facts: dict[str, Any] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.stage = ""
         self.deadline = 0.0
         out.mkdir(parents=True, exist_ok=True)
@@ -166,9 +179,13 @@ class Check:
 
     def save(self) -> None:
         record = {
+            "date": self.date,
             "exit_status": int(worst(self.outcomes)),
             "devices": [device["name"] for device in self.facts.get("devices", [])],
             "commit": self.facts.get("commit"),
+            "nvcc": self.facts.get("nvcc_version"),
+            "driver": self.facts.get("state", {}).get("driver_version"),
+            "packages": self.facts.get("packages", {}),
             "stages": {
                 name: {
                     "verdict": str(outcome.verdict),
@@ -283,6 +300,8 @@ def build(check: Check) -> Outcome:
             *(f"-Ccmake.define.{name}={value}" for name, value in defines.items()),
         ],
         share=0.9,
+        # All at once, whichever tool builds.
+        env=os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)},
     )
     kernels = registers(done.output)
     details = {"kernels": kernels}
@@ -417,6 +436,15 @@ def unfinished(output: str) -> list[str]:
     ]
 
 
+def small(check: Check) -> Outcome:
+    """Every operation on small arrays, against the processor."""
+    if not SITE.exists():
+        return Outcome(Verdict.NOT_RUN, "the package was not built")
+    cases = [sys.executable, "-m", "bench._small_cases"]
+    done = check.run(cases, env=check.environment())
+    return Outcome(done.verdict, last_line(done.output))
+
+
 def sanitizer(check: Check) -> Outcome:
     """Every operation on small arrays under compute-sanitizer; no failure where it cannot run."""
     tool = toolkit("compute-sanitizer")
@@ -425,9 +453,6 @@ def sanitizer(check: Check) -> Outcome:
     if not SITE.exists():
         return Outcome(Verdict.NOT_RUN, "the package was not built")
     cases = [sys.executable, "-m", "bench._small_cases"]
-    done = check.run(cases, share=0.2, env=check.environment())
-    if done.verdict:
-        return Outcome(done.verdict, f"without the sanitizer: {last_line(done.output)}")
     # A program that uses nothing of this package tells whether the sanitizer works here at all.
     program = WORK / "fragments"
     if program.exists():
@@ -452,13 +477,16 @@ def sanitizer(check: Check) -> Outcome:
     return Outcome(verdict, "; ".join(parts), details)
 
 
-#: Benchmarks, with their parts of the time.
+#: Benchmarks, with their parts of the time; what matters most comes first.
 BENCHMARKS = {
     "gpu_operations": 3,
     "gpu_rows": 2,
-    "gpu_particles": 2,
     "gpu_chain": 2,
-    "gpu_proportional": 1,
+    "gpu_particles": 2,
+    "gpu_spectral": 2,
+    "gpu_attention": 2,
+    "gpu_proportional": 2,
+    "gpu_jax": 1,
 }
 
 
@@ -466,7 +494,8 @@ def benchmarks(check: Check) -> Outcome:
     """Times beside cupy and jax."""
     if not SITE.exists():
         return Outcome(Verdict.NOT_RUN, "the package was not built")
-    folder = WORK / "results"
+    # Where what is measured outlives this process.
+    folder = check.out / "results"
     shutil.rmtree(folder, ignore_errors=True)
     env = check.environment(DMFTCORE_BENCH_RESULTS=str(folder))
     verdict, parts, waiting = Verdict.PASSED, [], dict(BENCHMARKS)
@@ -481,13 +510,19 @@ def benchmarks(check: Check) -> Outcome:
         verdict = max(verdict, done.verdict)
         records = {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("*/*.json"))}
         write_json(check.out / "bench.json", records)
-        cases = records.get(name, {}).get("cases", [])
+        record = records.get(name, {})
+        cases, left_out = record.get("cases", []), record.get("left_out", {})
         parts.append(f"{name} {len(cases)} cases" + (f", {done.verdict}" if done.verdict else ""))
         if done.verdict:
             parts[-1] += f" ({last_line(done.output)})"
+        elif left_out:
+            parts[-1] += f", {len(left_out)} not run ({next(iter(left_out.values()))})"
         targets += [
             f"{case['title']}: {target_text(case['target'])}" for case in cases if "target" in case
         ]
+        # This stage is not over, but what is known of it is.
+        check.outcomes[check.stage] = Outcome(verdict, "; ".join(parts), {"targets": targets})
+        check.save()
     return Outcome(verdict, "; ".join(parts), {"targets": targets})
 
 
@@ -504,10 +539,11 @@ class Stage:
 STAGES = {
     "facts": Stage(facts, 15),
     "fragments": Stage(fragments, 30),
-    "build": Stage(build, 150),
-    "tests": Stage(tests, 160, needs_gpu=True),
-    "sanitizer": Stage(sanitizer, 80, needs_gpu=True),
-    "benchmarks": Stage(benchmarks, 165, needs_gpu=True),
+    "build": Stage(build, 360),
+    "small": Stage(small, 60, needs_gpu=True),
+    "tests": Stage(tests, 420, needs_gpu=True),
+    "benchmarks": Stage(benchmarks, 500, needs_gpu=True),
+    "sanitizer": Stage(sanitizer, 100, needs_gpu=True),
 }
 
 
@@ -575,7 +611,7 @@ def main(*arguments: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="output folder")
-    parser.add_argument("--budget", type=float, default=570, help="seconds for all stages (570)")
+    parser.add_argument("--budget", type=float, default=1480, help="seconds for all stages (1480)")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them, by name")
     parser.add_argument("--slow", action="store_true", help="run the slow tests, too")
     parser.add_argument("--list", action="store_true", help="list the stages and stop")

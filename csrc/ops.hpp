@@ -224,6 +224,11 @@ void rows_causal_batch(Stream stream, index batch, index n, bool transposed, con
 void spectral_kappa(Stream stream, index nz, index m, const double* lam, const double* mu,
                     double samples, double features, const complex* z, complex* kappa);
 
+// The same, of numbers that lie on the device.
+void spectral_kappa_of(Stream stream, index nz, index m, const double* lam, const double* mu,
+                       const double* samples, const double* features, const complex* z,
+                       complex* kappa);
+
 void spectral_two_point(Stream stream, index batch, index n1, index n2, index m, const double* lam,
                         const double* weights, double samples, double features,
                         double noise_variance, const complex* one1, const complex* one2,

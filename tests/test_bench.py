@@ -415,6 +415,176 @@ def test_particles_on_a_stand_in(cupy_stand_in, monkeypatch):
     assert steps["steps_per_s"] == pytest.approx(3 / ours["device_seconds"])
 
 
+def test_lengths_of_blocks_are_compared(cupy_stand_in, monkeypatch):
+    from bench import gpu_proportional
+    from dmftcore import random_data
+
+    used, blocks = [], random_data._blocks
+    monkeypatch.setattr(
+        random_data,
+        "_blocks",
+        lambda *given, **more: used.append(random_data.DEVICE_BLOCK) or blocks(*given, **more),
+    )
+    monkeypatch.setattr(gpu_proportional, "SIZES", [(20, 12), (30, 1)])
+    monkeypatch.setattr(gpu_proportional, "SWEEP", [(20, 12)])
+    monkeypatch.setattr(gpu_proportional, "LENGTHS", (8,))
+    gpu_proportional.main()
+    cases = json.loads((cupy_stand_in / "gpu_proportional.json").read_text())["cases"]
+    assert [case["title"] for case in cases] == [
+        "T=20 modes=12",
+        "T=20 modes=12 blocks=8",
+        "T=30 modes=1",
+    ]
+    assert [case["length"] for case in cases] == [512, 8, 512]
+    assert all(case["competitors"]["dmftcore, GPU"]["error"] < 1e-12 for case in cases)
+    # The default is what it was, afterwards.
+    assert set(used) == {512, 8}
+    assert random_data.DEVICE_BLOCK == 512
+
+
+@pytest.fixture
+def emulated_cupy(cupy_stand_in, monkeypatch):
+    """Arrays as on a device, and the kernels on the emulator behind them."""
+    import emulated
+    import fake_cupy
+
+    if emulated.COMPILER is None:
+        pytest.skip("no C++ compiler")
+    pytest.importorskip("pybind11", reason="the binding is compiled by the tests")
+    import emulated_device
+    from bench import _gpu
+    from dmftcore import _core
+
+    before, cupy = sys.modules["cupy"], fake_cupy.module(free_bytes=1 << 30)
+    cupy.cuda.set_allocator = lambda allocator: None
+    cupy.get_default_memory_pool = before.get_default_memory_pool
+    vars(cupy.cuda).update(vars(before.cuda))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(_core, "cuda", emulated_device.binding().cuda, raising=False)
+    monkeypatch.setattr(_gpu.Gpu, "_copy_rate", lambda gpu: 1e12)
+    monkeypatch.setattr(_gpu.Gpu, "_matmul_rate", lambda gpu, dtype: 1e12)
+    return cupy_stand_in
+
+
+class NoJax:
+    reason = "the installed jax runs on the cpu"
+
+
+def test_spectral_kernels_on_the_emulator(emulated_cupy, monkeypatch):
+    from bench import gpu_spectral
+
+    monkeypatch.setattr(gpu_spectral, "KAPPA", [(12, 40), (5, 20_000)])
+    monkeypatch.setattr(gpu_spectral, "TWO_POINT", [(6, 40)])
+    monkeypatch.setattr(gpu_spectral, "PROCESSOR", 1000)
+    monkeypatch.setattr(gpu_spectral, "instruction_rate", lambda gpu: 1e9)
+    monkeypatch.setattr(gpu_spectral, "Jax", NoJax)
+    gpu_spectral.main()
+    record = json.loads((emulated_cupy / "gpu_spectral.json").read_text())
+    assert [case["title"] for case in record["cases"]] == [c[0] for c in gpu_spectral.cases()]
+    assert [len(case["competitors"]) for case in record["cases"]] == [2, 1, 2]
+    for case in record["cases"]:
+        # On the emulator they are the kernels of the device: the errors are theirs.
+        assert case["competitors"]["dmftcore"]["error"] < 1e-10, case["title"]
+        assert case["multiply_adds_per_s"] == 1e9
+    seconds = record["cases"][0]["competitors"]["dmftcore"]["device_seconds"]
+    assert record["cases"][0]["pairs_per_second"] == pytest.approx(12 * 40 / seconds)
+    assert record["cases"][0]["floor_seconds"] == pytest.approx(7 * 20 * 12 * 40 / 1e9)
+
+
+def test_attention_heads_on_the_emulator(emulated_cupy, monkeypatch):
+    from bench import gpu_attention
+    from bench.gpu_attention import Case
+
+    cases = (Case(2, 24, 24), Case(3, 32, 4))
+    monkeypatch.setattr(gpu_attention, "CASES", cases)
+    monkeypatch.setattr(gpu_attention, "STEPS", 3)
+    gpu_attention.main()
+    record = json.loads((emulated_cupy / "gpu_attention.json").read_text())
+    assert [case["title"] for case in record["cases"]] == [case.title for case in cases]
+    for case, measured in zip(cases, record["cases"], strict=True):
+        ours = measured["competitors"]["dmftcore"]
+        assert ours["error"] < 1e-12
+        assert len(measured["competitors"]) == 2
+        expected = 3 * case.heads / ours["device_seconds"]
+        assert measured["head_steps_per_s"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rank", "low_rank"), [(24, False), (4, True)])
+def test_launches_of_a_step_of_attention_are_counted(monkeypatch, rank, low_rank):
+    """What the benchmark says a step costs is what the host queues and the problem decides."""
+    from bench.gpu_attention import Case
+
+    case = Case(2, 24, rank)
+    problem, heads = case.problem()
+    assert case.low_rank == low_rank == (problem.for_core["kernel"] is None)
+    assert (problem.tokens, problem.rank) == (24, rank)
+    # Drives of queries and keys, for each of the heads.
+    assert heads.query.shape[-1] * 2 + 1 == case.columns
+    run = (ROOT / "csrc" / "cuda" / "attention.cu").read_text()
+    step = run[run.index("for (index t = 0") : run.index("run.outputs(false")]
+    assert step.count("run.") == 3
+
+
+def test_small_heads_and_matrices_on_the_emulator(emulated_cupy, monkeypatch, capsys):
+    from bench import _small_cases
+
+    monkeypatch.setattr(_small_cases, "SIZES", ())
+    with pytest.raises(SystemExit) as exit:
+        _small_cases.main()
+    out = capsys.readouterr().out
+    assert exit.value.code == 0, out
+    assert "19 cases, 0 of them wrong" in out
+
+
+class JaxOnTheProcessor:
+    """jax, where there is one, for arrays of the host."""
+
+    reason = ""
+
+    def __init__(self):
+        import jax
+        import jax.scipy.linalg
+
+        jax.config.update("jax_enable_x64", True)
+        self.numpy, self.linalg, self.jit = jax.numpy, jax.scipy.linalg, jax.jit
+
+    def competitor(self, function, *arrays):
+        compiled = self.jit(function)
+        return lambda: compiled(*arrays).block_until_ready()
+
+
+def test_jax_primitives_on_a_stand_in(cupy_stand_in, monkeypatch):
+    pytest.importorskip("jax", minversion="0.6", reason="jax is not installed")
+    from bench import gpu_jax
+    from bench.gpu_jax import Case
+
+    cases = tuple(Case(name, 24, g) for name in gpu_jax.OPERATIONS for g in (False, True))
+    monkeypatch.setattr(gpu_jax, "SIZES", (24,))
+    monkeypatch.setattr(gpu_jax, "CASES", cases)
+    monkeypatch.setattr(gpu_jax, "KAPPA", ((5, 700),))
+    monkeypatch.setattr(gpu_jax, "Jax", JaxOnTheProcessor)
+    gpu_jax.main()
+    record = json.loads((cupy_stand_in / "gpu_jax.json").read_text())
+    assert [case["title"] for case in record["cases"]] == [
+        *(case.title for case in cases),
+        "kappa z=5 modes=700",
+    ]
+    for case in record["cases"]:
+        for name, entry in case["competitors"].items():
+            assert entry["error"] < 1e-12, (case["title"], name, entry)
+
+
+def test_without_a_jax_on_the_device_its_primitives_are_left_out(cupy_stand_in, monkeypatch):
+    from bench import gpu_jax
+
+    monkeypatch.setattr(gpu_jax, "Jax", NoJax)
+    gpu_jax.main()
+    record = json.loads((cupy_stand_in / "gpu_jax.json").read_text())
+    assert record["cases"] == []
+    assert len(record["left_out"]) == len(gpu_jax.CASES) + len(gpu_jax.KAPPA)
+    assert set(record["left_out"].values()) == {NoJax.reason}
+
+
 def test_what_does_not_fit_is_left_out(cupy_stand_in, monkeypatch, capsys):
     from bench import gpu_rows
 
@@ -450,6 +620,8 @@ def test_small_cases_agree_with_themselves_and_see_a_fault(cupy_stand_in, monkey
     cupy = sys.modules["cupy"]
     cupy.cuda.set_allocator = lambda allocator: None
     monkeypatch.setattr(_small_cases, "SIZES", (1, 9, 31))
+    # The others need a device to be found, which numpy alone has not.
+    monkeypatch.setattr(_small_cases, "FAMILIES", {})
     with pytest.raises(SystemExit) as exit:
         _small_cases.main()
     assert exit.value.code == 0, capsys.readouterr().out
@@ -498,7 +670,31 @@ def test_a_dry_run_prints_the_cases(name, capsys):
     importlib.import_module(f"bench.{name}").main("--dry-run")
     out = capsys.readouterr().out
     assert "n=16384" in out or "T=1000" in out or "S=1000000" in out
+
+
+    ("name", "case"),
+    [
+        ("gpu_operations", "n=16384"),
+        ("gpu_rows", "n=16384"),
+        ("gpu_chain", "T=1000"),
+        ("gpu_proportional", "T=1000"),
+        ("gpu_spectral", "z=256 modes=1000000"),
+        ("gpu_attention", "heads=4096 tokens=512 rank=16"),
+        ("gpu_jax", "resolvent gradient n=8192"),
+    ],
+)
+def test_a_dry_run_prints_the_cases(name, case, capsys):
+    importlib.import_module(f"bench.{name}").main("--dry-run")
+    out = capsys.readouterr().out
+    assert case in out
     assert "GiB" in out
+
+
+def test_the_check_runs_every_benchmark_of_a_gpu():
+    from bench.gpu_check import BENCHMARKS
+
+    scripts = {path.stem for path in (ROOT / "bench").glob("gpu_*.py")}
+    assert scripts - {"gpu_check"} <= set(BENCHMARKS)
 
 
 def test_options_are_passed_on():

@@ -12,6 +12,9 @@ import emulated
 
 NVCC = shutil.which("nvcc")
 
+#: Bytes that are spilled nevertheless: eight rows at a time, for one of their supports.
+SPILLED = {(100, "rows"): 12}
+
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 
 #: The lowest bits of an instruction for FP64 tensor cores, sm_80 to sm_100.
@@ -39,9 +42,14 @@ def opcodes(code):
 
 
 @pytest.mark.parametrize("source", emulated.operations(), ids=lambda path: path.stem)
-def test_kernels_for_hopper(source, tmp_path):
+@pytest.mark.parametrize(
+    "architecture",
+    [90, pytest.param(80, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)],
+)
+def test_kernels(source, architecture, tmp_path):
     cubin = tmp_path / "kernels.cubin"
-    options = ["-std=c++17", "-O3", "-arch=sm_90", f"-I{emulated.CSRC}", "-Xptxas=-v", "-cubin"]
+    options = ["-std=c++17", "-O3", f"-arch=sm_{architecture}", f"-I{emulated.CSRC}"]
+    options += ["-Xptxas=-v", "-cubin"]
     compiled = subprocess.run(
         [NVCC, *options, source, "-o", cubin], capture_output=True, text=True, check=False
     )
@@ -57,7 +65,10 @@ def test_kernels_for_hopper(source, tmp_path):
     assert sorted(kernels) == sorted(name for name, *_ in found)
     for name, *memory, registers in found:
         print(f"{registers:>3} registers: {name}")
-        assert memory == ["0", "0", "0"], name
+        stack, *spilled = map(int, memory)
+        assert max(spilled) <= SPILLED.get((architecture, source.stem), 0), name
+        # On sm_80 a kernel of rows keeps an address there.
+        assert stack <= (0 if architecture == 90 else 16), name
     for name in kernels:
         tensor = opcodes(code[f".text.{name}"])[DMMA]
         if "product_kernel" in name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -149,6 +150,33 @@ def test_what_is_known_is_written_after_each_stage(gpu_check, run, tmp_path):
     assert record["stages"]["first"]["more"] == [1, 2]
 
 
+def test_the_record_has_date_and_versions(gpu_check, tmp_path):
+    check = gpu_check.Check(tmp_path)
+    check.facts = {
+        "nvcc_version": "13.0.88",
+        "packages": {"numpy": "2.0"},
+        "state": {"driver_version": "580.1"},
+    }
+    check.save()
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert (record["nvcc"], record["driver"]) == ("13.0.88", "580.1")
+    assert record["packages"] == {"numpy": "2.0"}
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(record["date"])
+    assert age.total_seconds() < 60
+
+
+def test_small_cases_are_a_stage_of_their_own(gpu_check, on_a_gpu, monkeypatch, tmp_path):
+    cases = tmp_path / "stub" / "bench"
+    cases.mkdir(parents=True)
+    (cases / "__init__.py").touch()
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path / "stub")
+    for status, verdict in ((0, gpu_check.Verdict.PASSED), (1, gpu_check.Verdict.FAILED)):
+        line = f"9 cases, {status} of them wrong"
+        (cases / "_small_cases.py").write_text(f"import sys; print({line!r}); sys.exit({status})")
+        outcome = gpu_check.small(on_a_gpu)
+        assert (outcome.verdict, outcome.summary) == (verdict, line)
+
+
 def drive(*words, **environment):
     """The driver as a program, outside of the project."""
     return subprocess.run(
@@ -165,7 +193,7 @@ def test_the_stages_are_listed():
     done = drive("--list")
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == ["facts", "fragments", "build", "tests", "sanitizer", "benchmarks"]
+    assert names == [*("facts", "fragments", "build", "small", "tests", "benchmarks", "sanitizer")]
 
 
 def test_an_unknown_stage_is_refused():
@@ -445,6 +473,10 @@ if name == "hangs":
     on_a_gpu.deadline = time.monotonic() + 24
     outcome = gpu_check.benchmarks(on_a_gpu)
     assert outcome.verdict == gpu_check.Verdict.KILLED
+    # What each has measured was written when it ended, and lies in the output folder.
+    record = json.loads((on_a_gpu.out / "check.json").read_text())
+    assert record["stages"]["trial"]["summary"] == outcome.summary
+    assert (on_a_gpu.out / "results" / "stand-in-9000" / "hangs.json").exists()
     assert "fails 1 cases, failed (failed: resolvent); hangs 1 cases, killed" in outcome.summary
     assert outcome.summary.endswith("fine 1 cases")
     assert outcome.details["targets"][0] == "case of fails: target 4 x other: met (4.50 x)"

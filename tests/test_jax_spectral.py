@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import spectral
+import gpu
+from dmftcore import _core, spectral
 
 jax = pytest.importorskip("jax", minversion="0.6", reason="jax is not installed")
 # Before the first array is made. Compilation is what these tests spend their time in.
@@ -145,3 +146,35 @@ def test_errors():
             dj.deterministic_equivalent(0.1, spectrum(), 7, 11)
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+# -- on a GPU ---------------------------------------------------------------------------------
+
+
+def kappa(z, samples):
+    return dj.deterministic_equivalent(z, spectrum(), samples, 11.0).kappa
+
+
+def test_the_target_for_cuda_where_it_was_built():
+    traced = jax.jit(kappa).trace(Z, 7.0)
+    if _core.cuda_compiler():
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert "dmftcore_spectral_kappa" in text
+    else:
+        with pytest.raises(NotImplementedError, match="this dmftcore was built without CUDA"):
+            traced.lower(lowering_platforms=("cuda",))
+
+
+@pytest.mark.gpu
+def test_kappa_on_a_gpu():
+    gpu.cupy()
+    try:
+        device = jax.devices("gpu")[0]
+    except RuntimeError:
+        pytest.skip("jax sees no GPU")
+    z, samples = jax.device_put(Z, device), jax.device_put(np.array([5.0, 7.0, np.inf]), device)
+    found = jax.jit(jax.vmap(kappa, in_axes=(None, 0)))(z, samples)
+    expected = [
+        spectral.deterministic_equivalent(Z, spectrum(), p, 11.0).kappa for p in (5.0, 7.0, np.inf)
+    ]
+    np.testing.assert_allclose(found, np.stack(expected), rtol=ROUNDING)

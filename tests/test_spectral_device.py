@@ -20,6 +20,14 @@ INF = math.inf
 
 #: Few modes between two roundings of the totals, so that more than one chunk is needed.
 CHUNKS = ("cuda/spectral_sums.cuh", "CHUNK = 64", "CHUNK = 2")
+#: Modes and numbers of parameters at which the decisions for large problems are taken.
+LARGE_TEAMS = ("cuda/spectral_sums.cuh", "MANY_MODES = 16384", "MANY_MODES = 60")
+SLOTS = (
+    "cuda/spectral_one_point.cu",
+    "FOR_TWO_SLOTS = 256, FOR_FOUR_SLOTS = 1024",
+    "FOR_TWO_SLOTS = 20, FOR_FOUR_SLOTS = 100",
+)
+SCALED_DOWN = emulated.Variant(changes=(CHUNKS, LARGE_TEAMS, SLOTS))
 
 
 def compare(library, modes=70, count=150, size=(80, 60), observed=True):
@@ -63,6 +71,39 @@ def test_any_number_of_modes_and_parameters(modes, count, observed):
     compare(emulated.library("shuffled"), modes, count, (0.6 * modes, 1.5 * modes), observed)
 
 
+@pytest.mark.parametrize("order", emulated.ORDERS)
+@pytest.mark.parametrize("count", [24, 31, 150])
+def test_teams_of_warps(order, count):
+    # 15 parameters a block, and more than the threads of a block.
+    for modes in (60, 600 if count == 24 else 70):
+        compare(emulated.Library(emulated.load(SCALED_DOWN), order), modes, count)
+
+
+def test_bits_of_kappa_do_not_depend_on_the_other_parameters():
+    lam, mu = np.linspace(1.5, 0.1, 70), np.linspace(1, 2, 70)
+    z = np.concatenate([plane(148, seed=7), [1.0, 1e-5]])
+    for variant in (emulated.PLAIN, SCALED_DOWN):
+        found = []
+        for some in (z, z[:31], z[:7]):  # four, two and one slot of a large team
+            kappa = np.full(len(some), np.nan, complex)
+            emulated.Library(emulated.load(variant), "shuffled").call(
+                "spectral_kappa", complex, len(some), 70, lam, mu, 80.0, 60.0, some, kappa
+            )
+            found.append(kappa)
+        np.testing.assert_array_equal(found[1], found[0][:31])
+        np.testing.assert_array_equal(found[2], found[0][:7])
+
+
+def test_sizes_that_lie_on_the_device():
+    lam, mu, z = np.linspace(1.5, 0.1, 70), np.linspace(1, 2, 70), plane(20, seed=8)
+    library = emulated.library("shuffled")
+    known, read = np.full(20, np.nan, complex), np.full(20, np.nan, complex)
+    library.call("spectral_kappa", complex, 20, 70, lam, mu, 80.0, 60.0, z, known)
+    sizes = np.array([80.0]), np.array([60.0])
+    library.call("spectral_kappa_of", complex, 20, 70, lam, mu, *sizes, z, read)
+    np.testing.assert_array_equal(read, known)
+
+
 FAULTS = {
     "modes_beyond_the_last": Fault(
         "", "spectral_sums.cuh", "step < CHUNK && k < modes.count", "step < CHUNK"
@@ -71,8 +112,15 @@ FAULTS = {
     "sums_of_another_slot": Fault("", "spectral_sums.cuh", "lane == q", "lane == 0"),
     "slots_do_not_go_on": Fault("", "spectral_one_point.cu", "next += slots;", "next = p.nz;"),
     "slot_of_another_warp": Fault(
-        "", "spectral_one_point.cu", "warp * SLOTS + lane", "warp + lane"
+        "", "spectral_one_point.cu", "place.team * SLOTS + lane", "place.team + lane"
     ),
+    "parts_overwritten_before_they_are_read": Fault(
+        "", "spectral_sums.cuh", "__syncthreads(); // the parts before have been read"
+    ),
+    "parts_read_too_early": Fault(
+        "", "spectral_sums.cuh", "__syncthreads(); // the parts of all warps are there"
+    ),
+    "part_of_one_warp": Fault("", "spectral_sums.cuh", "warp < TEAM", "warp < 1"),
     "conjugate_sum": Fault("", "spectral_one_point.cu", "-b * own[0]", "b * own[0]"),
     "close_pairs_as_differences": Fault(
         "", "spectral_two_point.cu", "if (lane == q) sums = found;"
@@ -87,7 +135,11 @@ FAULTS = {
 }
 FAULTY = emulated.Variant(
     flags=("-include", str(emulated.CPP / "planted.hpp")),
-    changes=(CHUNKS, *(f.planted(number) for number, f in enumerate(FAULTS.values(), start=1))),
+    changes=(
+        CHUNKS,
+        LARGE_TEAMS,
+        *(f.planted(number) for number, f in enumerate(FAULTS.values(), start=1)),
+    ),
 )
 
 
@@ -97,7 +149,8 @@ def failed(number):
     for order in emulated.ORDERS:
         planted.value = number
         try:
-            compare(emulated.Library(functions, order))
+            for modes in (70, 40):  # a large team, and a small one
+                compare(emulated.Library(functions, order), modes)
         except (AssertionError, emulated.EmulatedError):
             return True
         finally:

@@ -12,7 +12,8 @@
 
 namespace dmftcore::cuda {
 
-constexpr int ATTENTION_THREADS = 128;
+// Threads of a block, and blocks of a multiprocessor: registers enough for every architecture.
+constexpr int ATTENTION_THREADS = 128, ATTENTION_BLOCKS = 6;
 
 struct AttentionState {
   AttentionOnDevice p;
@@ -38,7 +39,7 @@ __device__ __forceinline__ double attention_weight(int attention, double score, 
 
 // With `learns` first the update by `move`; then patterns, what is read of them, and the outputs of
 // each head.
-inline __global__ void __launch_bounds__(ATTENTION_THREADS)
+inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
     attention_attend(const AttentionState a, const bool learns, const double rate) {
   const AttentionOnDevice& p = a.p;
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
@@ -112,7 +113,7 @@ inline __global__ void __launch_bounds__(ATTENTION_THREADS)
 
 // The outputs of the groups; with `drives` the slopes of each head, and what drives its tokens.
 // Shared memory: an error for each sequence that trains.
-inline __global__ void __launch_bounds__(ATTENTION_THREADS)
+inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
     attention_drive(const AttentionState a, const bool drives, double* const outputs) {
   const AttentionOnDevice& p = a.p;
   double* const errors = shared_memory<double>();
@@ -182,7 +183,7 @@ inline __global__ void __launch_bounds__(ATTENTION_THREADS)
 
 // Scores that are a state: A += 2 rate C J C within a sequence, a block for each of them and each
 // head. Shared memory: two squares.
-inline __global__ void __launch_bounds__(ATTENTION_THREADS)
+inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
     attention_move_scores(const AttentionState a, const double rate) {
   const AttentionOnDevice& p = a.p;
   const int thread = int(threadIdx.x), threads = int(blockDim.x), length = int(p.length);

@@ -2,6 +2,9 @@
 // halving, blocks of about 1024 rows are multiplied with their resolvents, which are computed
 // beforehand, all at once.
 //
+// Of a batch, as many matrices go together as leave no part of a device idle, and no more: their
+// resolvents need memory.
+//
 // n^3 / 3 flops for causal B, n^2 m for dense, and LEAF n^2 / 2 (LEAF n m) for the resolvents'
 // products: half of what the full resolvent and a product would take when n is large, but in long
 // enough products to fill the device. Up to LEAF rows that is what is done. At 50 TFLOP/s, causal:
@@ -14,15 +17,15 @@
 namespace dmftcore::cuda {
 namespace {
 
-constexpr index LEAF = 1024;
+constexpr index LEAF = 1024, TOGETHER = 16;
 
-// Of one matrix: m columns of b, in x as far as row i has them: j < shape.limit(i).
+// Of `items` matrices: m columns of b, in x as far as row i has them: j < shape.limit(i).
 template <class T> struct Solve {
   Stream stream;
-  index n, m, block, leaf;
+  index items, n, m, block, leaf;
   Support shape;
-  const T *a, *resolvents; // resolvents: leaf x leaf each
-  T *x, *row_scratch;      // of leaf x m
+  const T *a, *resolvents; // resolvents: leaf x leaf each, those of an item one after the other
+  T *x, *row_scratch;      // of leaf x m an item
 
   // The support of the rows from `row` on.
   Support from(index row) const {
@@ -35,22 +38,24 @@ template <class T> struct Solve {
   // Rows begin .. end - 1, in which x holds b plus what earlier rows add to it.
   void rows(index begin, index end) const {
     if (end - begin <= leaf) {
-      const index size = end - begin, width = columns(end);
-      const Matrices<T> here{x + begin * m, m, from(begin), {}};
-      const Matrices<T> solved{row_scratch, m, from(begin), {}}; // no product can be in place
-      product<Form::plain, T>(stream, {size, width, size, 1},
-                              {resolvents + begin / leaf * leaf * leaf, leaf, causal_in(block), {}},
-                              constant(here), solved);
-      copy<T>(stream, size, width, 1, constant(solved), here);
+      const index size = end - begin, width = columns(end), leaves = (n + leaf - 1) / leaf;
+      const Matrices<T> here{x + begin * m, m, from(begin), {n * m}};
+      // No product can be in place.
+      const Matrices<T> solved{row_scratch, m, from(begin), {leaf * m}};
+      product<Form::plain, T>(
+          stream, {size, width, size, items},
+          {resolvents + begin / leaf * leaf * leaf, leaf, causal_in(block), {leaves * leaf * leaf}},
+          constant(here), solved);
+      copy<T>(stream, size, width, items, constant(solved), here);
       return;
     }
     const index leaves = (end - begin + leaf - 1) / leaf;
     const index half = begin + leaves / 2 * leaf;
     rows(begin, half);
-    T* const later = x + half * m;
-    product<Form::plain, T>(stream, {end - half, columns(half), half - begin, 1},
-                            {a + half * n + begin, n, ALL, {}}, {x + begin * m, m, from(begin), {}},
-                            {later, m, ALL, {}}, {later, m, ALL, {}});
+    const Matrices<T> later{x + half * m, m, ALL, {n * m}};
+    product<Form::plain, T>(stream, {end - half, columns(half), half - begin, items},
+                            {a + half * n + begin, n, ALL, {n * n}},
+                            {x + begin * m, m, from(begin), {n * m}}, later, constant(later));
     rows(half, end);
   }
 };
@@ -71,25 +76,36 @@ void solve(Stream stream, index batch, index n, index m, index block, const T* a
                             {x, m, shape, {n * m}});
     return;
   }
-  const index whole = n / leaf, rest = n % leaf;
+  const index whole = n / leaf, rest = n % leaf, together = std::min(batch, TOGETHER);
   const index inverses_size = (whole + (rest > 0)) * leaf * leaf;
-  const Scratch<T> inverses(stream, inverses_size);
-  if (block > RESOLVENT_BASE) clear(stream, inverses.data(), inverses_size);
-  const Scratch<T> scratch(stream, whole * resolvent_scratch(leaf));
-  const Scratch<T> row_scratch(stream, leaf * m);
-  for (index item = 0; item < batch; ++item) {
-    const T* const ai = a + item * n * n;
-    T* const xi = x + item * n * m;
-    const auto leaves = [&](index first, index count, index size) {
-      resolvent_of<T>(
-          stream, count, size, block, {ai + first * leaf * (n + 1), n, causal, {leaf * (n + 1)}},
-          {inverses.data() + first * leaf * leaf, leaf, causal, {leaf * leaf}}, scratch.data());
+  const Scratch<T> inverses(stream, together * inverses_size);
+  if (block > RESOLVENT_BASE) clear(stream, inverses.data(), together * inverses_size);
+  const Scratch<T> scratch(stream, std::max(whole, together) * resolvent_scratch(leaf));
+  const Scratch<T> row_scratch(stream, together * leaf * m);
+  for (index first = 0; first < batch; first += together) {
+    const index items = std::min(together, batch - first);
+    const T* const as = a + first * n * n;
+    T* const xs = x + first * n * m;
+    // The resolvents of `count` squares on the diagonal, steps apart in a and in inverses.
+    const auto resolvents = [&](index count, index size, const T* square, index step, T* inverse,
+                                index inverse_step) {
+      resolvent_of<T>(stream, count, size, block, {square, n, causal, {step}},
+                      {inverse, leaf, causal, {inverse_step}}, scratch.data());
     };
-    leaves(0, whole, leaf);
-    leaves(whole, 1, rest);
-    copy<T>(stream, n, m, 1, {b + item * n * m, m, shape, {}}, {xi, m, shape, {}});
-    Solve<T>{stream, n, m, block, leaf, shape, ai, inverses.data(), xi, row_scratch.data()}.rows(0,
-                                                                                                 n);
+    // Those of an item, or the same of all items, whichever are more.
+    if (whole > items)
+      for (index item = 0; item < items; ++item)
+        resolvents(whole, leaf, as + item * n * n, leaf * (n + 1),
+                   inverses.data() + item * inverses_size, leaf * leaf);
+    else
+      for (index i = 0; i < whole; ++i)
+        resolvents(items, leaf, as + i * leaf * (n + 1), n * n, inverses.data() + i * leaf * leaf,
+                   inverses_size);
+    resolvents(items, rest, as + whole * leaf * (n + 1), n * n,
+               inverses.data() + whole * leaf * leaf, inverses_size);
+    copy<T>(stream, n, m, items, {b + first * n * m, m, shape, {n * m}}, {xs, m, shape, {n * m}});
+    Solve<T>{stream, items, n, m, block, leaf, shape, as, inverses.data(), xs, row_scratch.data()}
+        .rows(0, n);
   }
 }
 

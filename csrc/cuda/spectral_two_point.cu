@@ -1,8 +1,6 @@
 // The two-point functions on grids: sums over the modes for each line, then a pair for each thread.
 // Where differences cancel the warp sums over the modes together, for one of its pairs after the
 // other.
-#include <algorithm>
-
 #include "cuda/spectral_sums.cuh"
 #include "spectral_pair.hpp"
 
@@ -11,7 +9,8 @@ namespace {
 
 using namespace spectral;
 
-constexpr int WARPS = 4; // of a block
+// Lines that a team takes together.
+constexpr int SLOTS = 4;
 
 struct Lines {
   index count;
@@ -20,15 +19,15 @@ struct Lines {
   complex *first, *second; // sums of w / (lam + kappa) with the two weights
 };
 
-__global__ void __launch_bounds__(WARPS* WARP) line_sums(const Lines p) {
-  const int lane = static_cast<int>(threadIdx.x) % WARP;
-  const index warp = index(blockIdx.x) * WARPS + static_cast<int>(threadIdx.x) / WARP;
-  for (index first = warp * SLOTS; first < p.count; first += index(gridDim.x) * WARPS * SLOTS) {
+template <int TEAM> __global__ void __launch_bounds__(BLOCK<TEAM>) line_sums(const Lines p) {
+  const Place<TEAM> place;
+  const int lane = place.lane;
+  for (index first = place.team * SLOTS; first < p.count; first += place.teams * SLOTS) {
     complex kappa[SLOTS];
     DMFTCORE_UNROLL
     for (int q = 0; q < SLOTS; ++q) kappa[q] = p.kappa[min(first + q, p.count - 1)];
     double totals[SLOTS][SUMS], own[SUMS] = {};
-    sum_over_modes(p.modes, lane, totals, [&](index k, double lam, int q, double (&sums)[SUMS]) {
+    sum_over_modes(p.modes, place, totals, [&](index k, double lam, int q, double (&sums)[SUMS]) {
       const double a = kappa[q].re + lam, inverse = 1 / (a * a + kappa[q].im * kappa[q].im);
       const double once = p.modes.weights[0][k] * inverse;
       const double again = p.modes.weights[1][k] * inverse;
@@ -38,7 +37,7 @@ __global__ void __launch_bounds__(WARPS* WARP) line_sums(const Lines p) {
       sums[3] += again;
     });
     take_own(lane, totals, own);
-    if (lane < SLOTS && first + lane < p.count) {
+    if (place.warp == 0 && lane < SLOTS && first + lane < p.count) {
       const double im = p.kappa[first + lane].im;
       p.first[first + lane] = {own[0], -im * own[1]};
       p.second[first + lane] = {own[2], -im * own[3]};
@@ -72,13 +71,14 @@ struct Grid {
 };
 
 // sum w / ((lam + kappa)(lam + kappa')) for the weights of four rows, of all lanes.
-__device__ __forceinline__ PairSums direct(const Grid& p, int lane, complex kappa, complex other) {
+__device__ __forceinline__ PairSums direct(const Grid& p, const Place<1>& place, complex kappa,
+                                           complex other) {
   const double product = kappa.im * other.im;
-  double totals[SLOTS][SUMS];
+  double totals[2][SUMS];
   // Two slots: the weights of power and signal, and those of the observable.
-  sum_over_modes({p.m, p.lam, {nullptr, nullptr}}, lane, totals,
+  sum_over_modes(Modes{p.m, p.lam, {nullptr, nullptr}}, place, totals,
                  [&](index k, double lam, int q, double (&sums)[SUMS]) {
-                   if (q > (p.observable ? 1 : 0)) return;
+                   if (q == 1 && !p.observable) return;
                    const double a = kappa.re + lam, c = other.re + lam;
                    const double x = a * c - product, y = a * other.im + c * kappa.im;
                    const double inverse = 1 / (x * x + y * y);
@@ -95,11 +95,11 @@ __device__ __forceinline__ PairSums direct(const Grid& p, int lane, complex kapp
           {totals[1][2], totals[1][3]}};
 }
 
-__global__ void __launch_bounds__(WARPS* WARP) pair_functions(const Grid p) {
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % WARP;
-  const index threads = index(gridDim.x) * WARPS * WARP;
-  for (index first = index(blockIdx.x) * WARPS * WARP + thread - lane; first < p.pairs;
-       first += threads) {
+// Three blocks of a multiprocessor: with more the compiler would run out of registers.
+__global__ void __launch_bounds__(BLOCK<1>, 3) pair_functions(const Grid p) {
+  const Place<1> place;
+  const int lane = place.lane;
+  for (index first = place.team * WARP; first < p.pairs; first += place.teams * WARP) {
     const bool exists = first + lane < p.pairs;
     const index pair = exists ? first + lane : p.pairs - 1;
     const Node row = p.rows.node(pair / p.n2, p.observable != nullptr);
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(WARPS* WARP) pair_functions(const Grid p) {
                              __shfl_sync(WHOLE_WARP, row.kappa.im, q)};
       const complex other = {__shfl_sync(WHOLE_WARP, column.kappa.re, q),
                              __shfl_sync(WHOLE_WARP, column.kappa.im, q)};
-      const PairSums found = direct(p, lane, kappa, other);
+      const PairSums found = direct(p, place, kappa, other);
       if (lane == q) sums = found;
     }
     if (!exists) continue;
@@ -124,8 +124,9 @@ __global__ void __launch_bounds__(WARPS* WARP) pair_functions(const Grid p) {
   }
 }
 
-unsigned blocks(index warps) {
-  return static_cast<unsigned>(std::min((warps + WARPS - 1) / WARPS, MOST_BLOCKS));
+template <int TEAM> void sum_lines(Stream stream, const Lines& lines) {
+  launch(line_sums<TEAM>, blocks_of<TEAM>((lines.count + SLOTS - 1) / SLOTS), BLOCK<TEAM>,
+         team_shared_bytes<TEAM, SLOTS>(), stream, lines);
 }
 
 } // namespace
@@ -137,18 +138,18 @@ void spectral_two_point(Stream stream, index batch, index n1, index n2, index m,
   const index pairs = batch * n1 * n2, kinds = observable ? 6 : 4;
   if (pairs == 0) return;
   const Scratch<complex> sums1(stream, kinds * batch * n1), sums2(stream, kinds * batch * n2);
+  const auto sums_of = m < MANY_MODES ? sum_lines<1> : sum_lines<LARGE_TEAM>;
   const auto sum = [&](index count, const complex* kappa, complex* sums) {
     for (index kind = 0; kind < kinds; kind += 2)
-      launch(line_sums, blocks((count + SLOTS - 1) / SLOTS), WARPS * WARP, 0, stream,
-             Lines{count,
-                   {m, lam, {weights + kind * m, weights + (kind + 1) * m}},
-                   kappa,
-                   sums + kind * count,
-                   sums + (kind + 1) * count});
+      sums_of(stream, {count,
+                       {m, lam, {weights + kind * m, weights + (kind + 1) * m}},
+                       kappa,
+                       sums + kind * count,
+                       sums + (kind + 1) * count});
   };
   sum(batch * n1, one1, sums1.data());
   sum(batch * n2, one2, sums2.data());
-  launch(pair_functions, blocks((pairs + WARP - 1) / WARP), WARPS * WARP, 0, stream,
+  launch(pair_functions, blocks_of<1>((pairs + WARP - 1) / WARP), BLOCK<1>, 0, stream,
          Grid{pairs, n1, n2, m, lam, weights, 1 / samples, 1 / features, noise_variance,
               Side{batch * n1, one1, sums1.data()}, Side{batch * n2, one2, sums2.data()}, test,
               train, observable});

@@ -76,8 +76,25 @@ template <class DOUBLE, class FLOAT> Error* handle(CallFrame* frame) {
   });
 }
 
+// The sizes are on the host here, and with the arrays on a device.
+struct KappaHere {
+  static void call(const Call&, index nz, index m, const double* lam, const double* mu,
+                   const double* samples, const double* features, const complex* z,
+                   complex* kappa) {
+    cpu::spectral_kappa(nz, m, lam, mu, *samples, *features, z, kappa);
+  }
+};
+
+#ifdef DMFTCORE_HAS_CUDA
+struct KappaOnDevice {
+  template <class... A> static void call(const Call& call, A... arguments) {
+    cuda::spectral_kappa_of(call.stream(), arguments...);
+  }
+};
+#endif
+
 // kappa(z) of populations lam, mu (*batch, m), sizes (*batch) and parameters z (*batch, *any).
-Error* spectral_kappa(CallFrame* frame) {
+template <class KAPPA> Error* spectral_kappa(CallFrame* frame) {
   return guarded(frame, 5, [](const Call& call) {
     const Buffer &lam = call.buffer(0), &z = call.buffer(4);
     require(lam.rank >= 1 && z.dtype == C128, "lam must be (*batch, m) and z complex128");
@@ -93,9 +110,9 @@ Error* spectral_kappa(CallFrame* frame) {
     for (std::int64_t d = axes; d < z.rank; ++d) count *= static_cast<index>(z.dims[d]);
     const index m = static_cast<index>(lam.dims[axes]);
     for (index i = 0; i < batch; ++i)
-      cpu::spectral_kappa(count, m, call.input<double>(0) + i * m, call.input<double>(1) + i * m,
-                          call.input<double>(2)[i], call.input<double>(3)[i],
-                          call.input<complex>(4) + i * count, call.output<complex>() + i * count);
+      KAPPA::call(call, count, m, call.input<double>(0) + i * m, call.input<double>(1) + i * m,
+                  call.input<double>(2) + i, call.input<double>(3) + i,
+                  call.input<complex>(4) + i * count, call.output<complex>() + i * count);
   });
 }
 
@@ -117,9 +134,10 @@ Error* spectral_kappa(CallFrame* frame) {
 const std::vector<Target>& targets() {
   static const std::vector<Target> all = {
       DMFTCORE_TARGETS("cpu", cpu),
-      {"cpu", "spectral_kappa", spectral_kappa},
+      {"cpu", "spectral_kappa", spectral_kappa<KappaHere>},
 #ifdef DMFTCORE_HAS_CUDA
       DMFTCORE_TARGETS("CUDA", cuda),
+      {"CUDA", "spectral_kappa", spectral_kappa<KappaOnDevice>},
 #endif
   };
   return all;

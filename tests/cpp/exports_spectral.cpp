@@ -32,6 +32,14 @@ EXPORT const char* spectral_kappa_complex128(Size nz, Size m, const double* lam,
       [&] { cuda::spectral_kappa(nullptr, nz, m, lam, mu, samples, features, z, kappa); });
 }
 
+EXPORT const char* spectral_kappa_of_complex128(Size nz, Size m, const double* lam,
+                                                const double* mu, const double* samples,
+                                                const double* features, const complex* z,
+                                                complex* kappa) {
+  return guarded(
+      [&] { cuda::spectral_kappa_of(nullptr, nz, m, lam, mu, samples, features, z, kappa); });
+}
+
 // The observable is written where `observed`.
 EXPORT const char* spectral_two_point_complex128(Size batch, Size n1, Size n2, Size m,
                                                  const double* lam, const double* weights,

@@ -7,9 +7,8 @@
     dj.two_point(z, z, spectrum, samples, features).test    # as dmftcore.spectral.two_point
 
 The compiled core is called by XLA directly, on the CPU and, where it was built with CUDA, on the
-GPU (functions of random matrices on the CPU only). It needs no jaxlib when it is built: any build
-of dmftcore serves any jax >= 0.6. The targets are registered with jax when this module is imported,
-and not before.
+GPU. It needs no jaxlib when it is built: any build of dmftcore serves any jax >= 0.6. The targets
+are registered with jax when this module is imported, and not before.
 
 The row operations of `dmftcore.twotime` append to a history that grows, which arrays of a compiled
 JAX program do not do; inside ``lax.scan`` use `causal_apply` on the whole history, or plain
