@@ -15,6 +15,7 @@ DAMPING, SWEEPS, CLOSE = 0.6, 2500, 1e-10
 
 FUNCTIONS = {
     "tanh": (jnp.tanh, lambda h: 1 - jnp.tanh(h) ** 2),
+    "linear": (lambda h: h, jnp.ones_like),
     "relu": (lambda h: jnp.maximum(h, 0), lambda h: (h > 0) * 1.0),
 }
 
