@@ -4,7 +4,9 @@ Points are Gaussian in 10 dimensions with labels +-1, gamma = 1, square loss, lr
 float64. What is compared is the training loss at the end, and every competitor samples: its error
 is the relative standard error of that loss, from the scatter of its runs. The time to reach a
 standard error of 1e-3, by more runs, is the measured time times the square of (error / 1e-3);
-`at_equal_error` has it for each, and its ratio to ours.
+`at_equal_error` has it for each, and its ratio to ours. The scatter of n runs knows a standard
+error to 1 / sqrt(2 (n - 1)) only: where algorithm and particles are the same, as in "jax", the
+ratio of the times is the sharper figure.
 
 "jax" is the same algorithm with as many particles (STRONG), jitted, its compilation not counted.
 "networks" are networks of finite width from `dmftcore.simulate`; their loss differs from the limit
