@@ -104,6 +104,30 @@ void expansion(index n, const Maybe<T>& a, const Ranks& used_a, const Maybe<doub
 }
 
 template <class T>
+void step(Array<T>& a, Array<T>& w, const Array<double>& x, Array<double>& f, int activation,
+          const Maybe<double>& errors, double kept) {
+  require(a.ndim() == 3 && w.ndim() == 3 && w.shape(0) == a.shape(0) && w.shape(2) == a.shape(2),
+          "a must be (runs, inputs, particles), w (runs, outputs, particles)");
+  require(activation >= 0 && activation < ACTIVATIONS, "there is no such activation");
+  TwoLayerStep<T> s{};
+  s.runs = a.shape(0), s.inputs = a.shape(1), s.outputs = w.shape(1), s.particles = a.shape(2);
+  require(s.particles > 0, "there must be particles");
+  require(x.ndim() == 2 && x.shape(1) == s.inputs, "x must be (points, inputs)");
+  s.points = x.shape(0);
+  require(has_shape(f, s.runs, s.points, s.outputs), "f must be (runs, points, outputs)");
+  if (errors) {
+    require(errors->ndim() == 3 && has_shape(*errors, s.runs, errors->shape(1), s.outputs) &&
+                errors->shape(1) <= s.points,
+            "errors must be (runs, <= points, outputs)");
+    s.train = errors->shape(1), s.errors = errors->data();
+  }
+  s.activation = static_cast<Activation>(activation), s.kept = kept, s.x = x.data();
+  s.a = a.mutable_data(), s.w = w.mutable_data(), s.f = f.mutable_data();
+  py::gil_scoped_release nogil;
+  cpu::two_layer_step(s);
+}
+
+template <class T>
 void fill_normals(Array<T>& x, std::uint64_t seed, std::uint32_t run, std::uint32_t stream,
                   std::uint32_t column) {
   require(x.ndim() == 2, "x must be (count, particles)");
@@ -128,6 +152,9 @@ template <class T> void define(py::module_& m) {
         py::arg("field").noconvert() = none, py::arg("repeat") = 1, py::arg("activation") = 0,
         py::arg("u").noconvert() = none, py::arg("y").noconvert() = none,
         py::arg("value").noconvert() = none);
+  m.def("two_layer_step", &step<T>, py::kw_only(), py::arg("a").noconvert(),
+        py::arg("w").noconvert(), py::arg("x").noconvert(), py::arg("f").noconvert(),
+        py::arg("activation"), py::arg("errors").noconvert() = none, py::arg("kept") = 1.0);
   m.def("normals", &fill_normals<T>, py::arg("x").noconvert(), py::kw_only(), py::arg("seed"),
         py::arg("run"), py::arg("stream"), py::arg("column"));
 }

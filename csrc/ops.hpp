@@ -70,6 +70,24 @@ template <class T> struct Expansion {
   T* value;
 };
 
+// A step of a network of one hidden layer, whose neurons are the particles: with
+//     h_mu = sum_i x[mu, i] a_i,      g_{mu k} = w_k phi'(h_mu)
+// first, unless errors is null, the update
+//     a_i <- kept a_i + sum_{mu k} errors[r, mu, k] x[mu, i] g_{mu k}
+//     w_k <- kept w_k + sum_mu errors[r, mu, k] phi(h_mu)
+// over the first `train` points mu, then the outputs f[r, mu, k] = <w_k, phi(h_mu)> of all. Sums
+// are of the same types as those of Products.
+template <class T> struct TwoLayerStep {
+  index runs, particles, points, train, inputs, outputs;
+  const double* x;      // (points, inputs)
+  const double* errors; // (runs, train, outputs)
+  double kept;
+  Activation activation;
+  T* a;      // (runs, inputs, particles)
+  T* w;      // (runs, outputs, particles)
+  double* f; // (runs, points, outputs)
+};
+
 // Which random numbers: the stream counts the arrays of fresh columns of one run.
 struct Normals {
   std::uint64_t seed;
@@ -84,6 +102,7 @@ int num_threads();
 void set_num_threads(int count);
 template <class T> void particle_products(const Products<T>&);
 template <class T> void particle_expansion(const Expansion<T>&);
+template <class T> void two_layer_step(const TwoLayerStep<T>&);
 
 // `count` rows of standard normal numbers, (count, particles). Number p of column k is made of the
 // counter (p / 2, column + k, stream, run) and the seed as the key, by Philox4x32-10 and the

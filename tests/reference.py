@@ -232,6 +232,27 @@ def particle_expansion(
     return u, y, value
 
 
+def two_layer_step(a, w, x, name, errors=None, kept=1.0):
+    """New a (inputs, particles), w (outputs, particles), and outputs (points, outputs)."""
+    a, w = a.astype(float), w.astype(float)
+    new_a, new_w = a.copy(), w.copy()
+    particles, f = a.shape[1], np.zeros((len(x), len(w)))
+    for p in range(particles):
+        if errors is not None:
+            new_a[:, p] *= kept
+            new_w[:, p] *= kept
+            for mu in range(len(errors)):
+                h = x[mu] @ a[:, p]
+                for k in range(len(w)):
+                    new_a[:, p] += errors[mu, k] * w[k, p] * slope(name, h) * x[mu]
+                    new_w[k, p] += errors[mu, k] * activation(name, h)
+        for mu in range(len(x)):
+            value = activation(name, x[mu] @ new_a[:, p])
+            for k in range(len(w)):
+                f[mu, k] += new_w[k, p] * value / particles
+    return new_a, new_w, f
+
+
 def philox(counter, key):
     """Philox4x32-10 of four words and a key of 64 bits."""
     k0, k1 = key & 0xFFFFFFFF, key >> 32

@@ -511,6 +511,36 @@ def test_what_is_not_visited_is_known_from_inner_products(dtype):
     assert worst < RELIABLE * eps / 10
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_one_hidden_layer_at_once_or_by_operations(activation, outputs):
+    targets = np.array([[1.0, -0.5], [-1.0, 0.3]])[:, :outputs]
+
+    def march(momentum):
+        return ensemble(
+            dc.MLP(1, activation),
+            THREE,
+            targets,
+            descend(0.3, 12, weight_decay=0.1, momentum=momentum),
+            size=1000,
+            runs=2,
+        )
+
+    # Momentum of nothing takes the other way.
+    at_once, by_operations = march(0.0), march(1e-300)
+    assert at_once._at_once
+    assert not by_operations._at_once
+    times = np.arange(13)
+    one, other = at_once.advance(times), by_operations.advance(times)
+    assert np.abs(one[-1]).max() > 0.1
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    for either in (at_once, by_operations):
+        either.store_kernels()
+    for name in ("H", "Phi", "G", "ntk"):
+        found, wanted = (x.kernels.equal_time(name)[0] for x in (at_once, by_operations))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("lr", [30.0, 1e200])
 def test_divergence_stops_the_march(lr):
     march = ensemble(dc.Residual(2, "relu"), GRAM, TARGETS, descend(lr, 50), size=100, tol=1e-4)

@@ -132,6 +132,62 @@ def test_expansion_in_place(rng):
     np.testing.assert_allclose(y[0], 0.5 * before[0] - 2 * c[0].T @ a[0], atol=1e-14)
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(("particles", "train", "outputs"), [(1, 0, 1), (577, 3, 2), (64, 4, 1)])
+def test_two_layer_step(rng, dtype, name, particles, train, outputs):
+    runs, points, inputs = 2, 4, 3
+    a = rng.normal(size=(runs, inputs, particles)).astype(dtype)
+    w = rng.normal(size=(runs, outputs, particles)).astype(dtype)
+    x, errors = rng.normal(size=(points, inputs)), rng.normal(size=(runs, train, outputs)) / 8
+    f, number = np.full((runs, points, outputs), np.nan), ACTIVATIONS.index(name)
+    before = a.copy(), w.copy()
+    for given in (None, errors):
+        _core.two_layer_step(a=a, w=w, x=x, f=f, activation=number, errors=given, kept=0.9)
+        for run in range(runs):
+            expected = reference.two_layer_step(
+                before[0][run], before[1][run], x, name, None if given is None else given[run], 0.9
+            )
+            # Conditioning as in `test_expansion`, of sums of some 20 terms in a neuron.
+            tolerance = 20 * bound(dtype, 22)
+            for found, wanted in zip((a[run], w[run], f[run]), expected, strict=True):
+                np.testing.assert_allclose(found, wanted, atol=tolerance, rtol=tolerance)
+        if given is None:
+            assert np.array_equal(a, before[0])
+            assert np.array_equal(w, before[1])
+
+
+def test_two_layer_step_takes_no_notice_of_threads_and_neighbours(rng):
+    a, w = rng.normal(size=(2, 3, 40_001)), rng.normal(size=(2, 1, 40_001))
+    x, errors = rng.normal(size=(4, 3)), rng.normal(size=(2, 4, 1)) / 8
+    results, before = [], _core.get_num_threads()
+    for threads, runs in ((1, slice(2)), (5, slice(2)), (2, slice(1))):
+        _core.set_num_threads(threads)
+        copies = a[runs].copy(), w[runs].copy()
+        f = np.empty((len(copies[0]), 4, 1))
+        _core.two_layer_step(a=copies[0], w=copies[1], x=x, f=f, activation=2, errors=errors[runs])
+        results.append((*copies, f))
+    _core.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert np.array_equal(first[: len(second)], second)
+
+
+def test_two_layer_step_refuses_arguments_out_of_bounds():
+    a, w, x, f = np.zeros((1, 3, 5)), np.zeros((1, 2, 5)), np.zeros((4, 3)), np.zeros((1, 4, 2))
+    given = {"a": a, "w": w, "x": x, "f": f, "activation": 0}
+    for name, wrong, text in (
+        ("w", np.zeros((1, 2, 6)), "a must be"),
+        ("x", np.zeros((4, 2)), "x must be"),
+        ("f", np.zeros((1, 4, 1)), "f must be"),
+        ("errors", np.zeros((1, 5, 2)), "errors must be"),
+        ("activation", 7, "no such activation"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            _core.two_layer_step(**given | {name: wrong})
+
+
 #: phi and phi' of scipy.
 EXACT = {
     "tanh": (np.tanh, lambda h: 1 / np.cosh(h) ** 2),

@@ -210,6 +210,19 @@ template <class T> struct Functions {
       return all(1);
     }
   }
+
+  // Both at once.
+  static void value_and_slope(dmftcore::Activation phi, V x, V& y, V& gain) {
+    if (phi == dmftcore::Activation::tanh) {
+      const V e = exponential(-2 * magnitude(x)).minus_one();
+      const V inverse = 1 / (2 + e);
+      y = with_sign_of(x, -e * inverse);
+      gain = 4 * (1 + e) * inverse * inverse;
+      return;
+    }
+    y = value(phi, x);
+    gain = slope(phi, x);
+  }
 };
 
 } // namespace

@@ -27,6 +27,17 @@ template <class T> inline vec<T> load(const T* p) {
 
 template <class T> inline void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
 
+// Sum of the lanes, in double.
+template <class T> double total(vec<T> v) {
+  T lanes[LANES<T>];
+  store(lanes, v);
+  double sums[LANES<T>];
+  for (int l = 0; l < LANES<T>; ++l) sums[l] = static_cast<double>(lanes[l]);
+  for (int width = LANES<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
+  return sums[0];
+}
+
 // Selections from two vectors of n lanes side by side: lane l of the result is lane from(l, n).
 struct EvenLanes {
   static constexpr int from(int l, int) { return 2 * l; }

@@ -12,6 +12,8 @@ namespace dmftcore::cpu {
   extern const SpectralKernels spectral;                                                           \
   extern const ParticleKernels<double> particles_double;                                           \
   extern const ParticleKernels<float> particles_float;                                             \
+  extern const TwoLayerKernels<double> two_layer_double;                                           \
+  extern const TwoLayerKernels<float> two_layer_float;                                             \
   extern const AttentionKernels attention_of_one;                                                  \
   extern const AttentionKernels attention_of_many;                                                 \
   }
@@ -59,6 +61,12 @@ template <> const ParticleKernels<double>& particle_kernels() {
 }
 template <> const ParticleKernels<float>& particle_kernels() {
   return DMFTCORE_CHOOSE(particles_float);
+}
+template <> const TwoLayerKernels<double>& two_layer_kernels() {
+  return DMFTCORE_CHOOSE(two_layer_double);
+}
+template <> const TwoLayerKernels<float>& two_layer_kernels() {
+  return DMFTCORE_CHOOSE(two_layer_float);
 }
 const AttentionKernels& attention_kernels(index lanes) {
   return lanes == 1 ? DMFTCORE_CHOOSE(attention_of_one) : DMFTCORE_CHOOSE(attention_of_many);

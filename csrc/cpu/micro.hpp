@@ -129,6 +129,30 @@ template <class T> struct ParticleKernels {
   void (*blend)(index count, const Elementwise<T>&);
 };
 
+// A piece of a TwoLayerStep (ops.hpp). Rows of a and w lie ld apart and have room for a multiple of
+// TWO_LAYER_PADDING particles: what lies beyond `count` is set, and counts for nothing.
+constexpr index TWO_LAYER_PADDING = 64;
+
+template <class T> struct TwoLayerPiece {
+  index count, points, train, inputs, outputs, ld;
+  const T* x;      // (points, inputs)
+  const T* errors; // (train, outputs), or null
+  T kept;
+  Activation activation;
+  T* a;
+  T* w;
+  T* room;      // two_layer_room numbers
+  double* sums; // (points, outputs), added to
+};
+
+constexpr index two_layer_room(index points, index train, index outputs) {
+  return (train + outputs + points * outputs) * TWO_LAYER_PADDING;
+}
+
+template <class T> struct TwoLayerKernels {
+  void (*step)(const TwoLayerPiece<T>&);
+};
+
 // What several heads of attention side by side do to one sequence (attention.hpp). Arrays of heads
 // have the lanes of a chunk innermost: x[i][j] is `lanes` doubles.
 enum class Attention { softmax, linear, exp, relu };
@@ -169,6 +193,7 @@ template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
 const SpectralKernels& spectral_kernels();
 template <class T> const ParticleKernels<T>& particle_kernels();
+template <class T> const TwoLayerKernels<T>& two_layer_kernels();
 // For chunks of ATTENTION_LANES heads, or of one.
 const AttentionKernels& attention_kernels(index lanes);
 

@@ -18,16 +18,6 @@ constexpr int ROWS = 4, FIELDS = 2, WIDTH = 4;
 
 #define UNROLL _Pragma("GCC unroll 8")
 
-template <class T> double total(vec<T> v) {
-  T lanes[LANES<T>];
-  store(lanes, v);
-  double sums[LANES<T>];
-  for (int l = 0; l < LANES<T>; ++l) sums[l] = static_cast<double>(lanes[l]);
-  for (int width = LANES<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
-  return sums[0];
-}
-
 template <class T, int K, int N>
 void products_tile(index count, const T* a, index lda, const T* x, index ldx, double* sums,
                    index ld) {

@@ -82,7 +82,7 @@ void spectral_two_point(index batch, index n1, index n2, index m, const double* 
       stop = std::min(end, (line + 1) * n2);
       Pair pair{first, rows.data() + line, columns.data() + line / n1 * n2 + first % n2};
       for (; pair.place < stop; ++pair.place, ++pair.column) {
-        PairSums sums;
+        PairSums sums{};
         if (differences(*pair.row, *pair.column, spectrum.observable, sums))
           write(pair, sums);
         else

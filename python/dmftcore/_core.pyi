@@ -162,6 +162,16 @@ def particle_expansion(
     y: NDArray[_Float] | None = None,
     value: NDArray[_Float] | None = None,
 ) -> None: ...
+def two_layer_step(
+    *,
+    a: NDArray[_Float],
+    w: NDArray[_Float],
+    x: NDArray[float64],
+    f: NDArray[float64],
+    activation: int,
+    errors: NDArray[float64] | None = None,
+    kept: float = 1.0,
+) -> None: ...
 def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int) -> None: ...
 
 # bind_attention.cpp

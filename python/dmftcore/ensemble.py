@@ -30,7 +30,14 @@ from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.particles import CounterNormals, Normals, Particles, blend, products
+from dmftcore.particles import (
+    CounterNormals,
+    Normals,
+    Particles,
+    blend,
+    products,
+    two_layer_step,
+)
 from dmftcore.sampled_blocks import FIRST, LAST, Network, Sampling, build, repeated
 from dmftcore.sampled_interfaces import Interface
 from dmftcore.sampled_kernels import StoredKernels
@@ -78,7 +85,8 @@ class Ensemble:
         xp: Any = np,
     ) -> None:
         self.network, self.sampling, self._xp = network, sampling, xp
-        self._points, self._targets, self._training = points, targets, training
+        self._points, self._targets = np.ascontiguousarray(points), targets
+        self._training = training
         self._loss = loss_function(training.loss)
         self._n_train, self._outputs = targets.shape
         self._fields = two_time or self._outputs == 1 if fields is None else fields
@@ -100,6 +108,10 @@ class Ensemble:
         self._initial = (self._a.columns.copy(), self._w.columns.copy())
         self._reference = (
             [first.empty(count) for _ in range(states)] if sampling.control_variates else None
+        )
+        #: Whether a step is one operation, which keeps no hidden states.
+        self._at_once = xp is np and not (
+            self._blocks or training.momentum or sampling.control_variates
         )
         self._g = first.empty(self._n_train * (self._outputs if self._fields else 1))
         #: Passes that have grown no basis the last time they were made.
@@ -221,13 +233,17 @@ class Ensemble:
 
     def _next_step(self) -> bool:
         """Update, and move to the next step; False if a loss there has diverged."""
-        if self._step >= 0:
-            if not self._has_gradients:
-                self._backpropagate()
-            self._update(float(self._training.rates[self._step]))
+        rate = float(self._training.rates[self._step]) if self._step >= 0 else 0.0
+        if self._at_once:
+            self._step_at_once(rate)
+        else:
+            if self._step >= 0:
+                if not self._has_gradients:
+                    self._backpropagate()
+                self._update(rate)
+            self._through_interfaces(self._propagate)
         self._step += 1
         self._has_gradients = False
-        self._through_interfaces(self._propagate)
         if self._step == 0:
             self._f_initial = self._f.copy()
             self._f = np.zeros_like(self._f)
@@ -264,8 +280,35 @@ class Ensemble:
         )
         (self._quiet.discard if grown else self._quiet.add)(carry)
 
+    def _step_at_once(self, rate: float) -> None:
+        """Update, and outputs of the new weights, of a network without interfaces."""
+        errors, kept = None, 1.0
+        if self._step >= 0:
+            errors = rate * self.network.gamma * self._errors()
+            kept -= rate * self._training.weight_decay
+            self._forget(rate)
+        f = two_layer_step(
+            self._a.columns,
+            self._w.columns,
+            self._points,
+            self.network.readout_activation,
+            errors,
+            kept,
+        )
+        self._f = f / self.network.gamma - self._f_initial
+
     def _propagate(self) -> None:
         """Hidden states and outputs of the present weights."""
+        reference = self._carry_forward()
+        count = len(self._points)
+        f, _, _ = products(self._features, count, self._w.basis)
+        if reference is not None:
+            initial = self._w.basis_of(self._initial[1])
+            f -= float(self._kept[0]) * products(reference, count, initial)[0]
+        self._f = _arrays.to_host(f).swapaxes(1, 2) / self.network.gamma - self._f_initial
+
+    def _carry_forward(self) -> Any:
+        """Hidden states of the present weights; the features of no response, if those are kept."""
         count, kept = len(self._points), float(self._kept[0])
         coordinates = self._for_all_runs(self._points.T)
         network, blocks = self.network, self._blocks
@@ -309,10 +352,7 @@ class Ensemble:
                     y=self._reference[level + 1],
                     value=references[level + 1],
                 )
-        f, _, _ = products(self._features, count, self._w.basis)
-        if self._reference is not None:
-            f -= kept * products(references[-1], count, self._w.basis_of(self._initial[1]))[0]
-        self._f = _arrays.to_host(f).swapaxes(1, 2) / network.gamma - self._f_initial
+        return references[-1]
 
     def _errors(self) -> FloatArray:
         """Delta / P, (runs, P, K)."""
@@ -328,6 +368,8 @@ class Ensemble:
     def _carry_back(self, fields: bool | None = None) -> None:
         """Gradients of every output, or those that the errors combine; by default as chosen."""
         fields = self._fields if fields is None else fields
+        if self._at_once:
+            self._carry_forward()
         p, k, network = self._n_train, self._outputs, self.network
         kept = float(self._kept[0])
         if fields:
@@ -400,6 +442,10 @@ class Ensemble:
             along *= weights.swapaxes(1, 2)
         self._a.update(self._g, columns, along, rate)
         self._w.update(self._features, p, gamma * errors, rate)
+        self._forget(rate)
+
+    def _forget(self, rate: float) -> None:
+        """What momentum and decay leave of the initial weights after one update."""
         momentum, decay = self._training.momentum, self._training.weight_decay
         velocity = momentum * self._kept[1] - decay * self._kept[0]
         self._kept = np.array([self._kept[0] + rate * velocity, velocity])

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _arrays
+from dmftcore import _arrays, _core
 from dmftcore._validate import FloatArray
 from dmftcore.activations import ACTIVATIONS
 
@@ -32,6 +32,7 @@ __all__ = [
     "deflate",
     "orthonormalised",
     "products",
+    "two_layer_step",
 ]
 
 #: Columns by which an array of directions grows at least.
@@ -194,6 +195,38 @@ def blend(
 def _ranks(xp: Any, used: Any) -> Any:
     """Numbers of columns in use, where the columns are."""
     return None if used is None else xp.asarray(used)
+
+
+def two_layer_step(
+    a: Any, w: Any, points: FloatArray, activation: str, errors: Any = None, kept: float = 1.0
+) -> FloatArray:
+    """Update a network of one hidden layer in place, and its outputs, in one pass over particles.
+
+    With ``h_mu = sum_i points_{mu i} a_i`` and e the errors, over the training points mu,
+    ``a_i <- kept a_i + sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` and
+    ``w_k <- kept w_k + sum_mu e_{mu k} phi(h_mu)``.
+
+    Parameters
+    ----------
+    a : (runs, r0, S) array
+    w : (runs, K, S) array
+    points : (P + Q, r0) float64 array
+        Training points first.
+    activation : str
+        Name of phi.
+    errors : (runs, P, K) float64 array, optional
+        Times the rate; without them nothing is changed.
+    kept : float
+
+    Returns
+    -------
+    (runs, P + Q, K) array
+        ``<w_k, phi(h_mu)>`` of the new weights.
+    """
+    f = np.empty((len(a), len(points), w.shape[1]))
+    number = ACTIVATIONS.index(activation)
+    _core.two_layer_step(a=a, w=w, x=points, f=f, activation=number, errors=errors, kept=kept)
+    return f
 
 
 class Normals(Protocol):

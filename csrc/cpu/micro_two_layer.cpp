@@ -1,0 +1,134 @@
+// A step of a network of one hidden layer, for a few vectors of neurons at a time: what is known of
+// them stays in registers and in the nearest cache between the update and the outputs.
+#include "cpu/functions.hpp"
+#include "cpu/lanes.hpp"
+#include "cpu/micro.hpp"
+
+namespace {
+
+using dmftcore::Activation;
+using dmftcore::index;
+using dmftcore::cpu::TWO_LAYER_PADDING;
+using dmftcore::cpu::TwoLayerPiece;
+
+// Vectors of neurons at a time.
+constexpr int WIDTH = 4;
+
+#define EACH _Pragma("GCC unroll 4") for (int v = 0; v < WIDTH; ++v)
+
+template <class T> struct Tile {
+  static constexpr index SIZE = WIDTH * LANES<T>;
+
+  vec<T> part[WIDTH];
+
+  static Tile at(const T* p) {
+    Tile t;
+    EACH t.part[v] = load(p + v * LANES<T>);
+    return t;
+  }
+  void put(T* p) const { EACH store<T>(p + v * LANES<T>, part[v]); }
+  void add(T factor, const Tile& other) { EACH part[v] += factor * other.part[v]; }
+};
+
+template <class T> Tile<T> state(const TwoLayerPiece<T>& l, const T* a, index mu) {
+  Tile<T> h = {};
+  for (index i = 0; i < l.inputs; ++i) h.add(l.x[mu * l.inputs + i], Tile<T>::at(a + i * l.ld));
+  return h;
+}
+
+template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, T* a, T* w) {
+  using One = Tile<T>;
+  T *const gains = l.room, *const readout = gains + l.train * One::SIZE;
+  for (index k = 0; k < l.outputs; ++k) {
+    One next = {};
+    next.add(l.kept, One::at(w + k * l.ld));
+    next.put(readout + k * One::SIZE);
+  }
+  for (index mu = 0; mu < l.train; ++mu) {
+    const One h = state(l, a, mu);
+    One value, slope, back = {};
+    EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
+    for (index k = 0; k < l.outputs; ++k) {
+      const T error = l.errors[mu * l.outputs + k];
+      back.add(error, One::at(w + k * l.ld));
+      One next = One::at(readout + k * One::SIZE);
+      next.add(error, value);
+      next.put(readout + k * One::SIZE);
+    }
+    EACH back.part[v] *= slope.part[v];
+    back.put(gains + mu * One::SIZE);
+  }
+  for (index k = 0; k < l.outputs; ++k) One::at(readout + k * One::SIZE).put(w + k * l.ld);
+  for (index i = 0; i < l.inputs; ++i) {
+    One next = {};
+    next.add(l.kept, One::at(a + i * l.ld));
+    for (index mu = 0; mu < l.train; ++mu)
+      next.add(l.x[mu * l.inputs + i], One::at(gains + mu * One::SIZE));
+    next.put(a + i * l.ld);
+  }
+}
+
+template <class T, Activation PHI>
+void read(const TwoLayerPiece<T>& l, const T* a, const T* w, T* sums) {
+  using One = Tile<T>;
+  for (index mu = 0; mu < l.points; ++mu) {
+    One value = state(l, a, mu);
+    EACH value.part[v] = Functions<T>::value(PHI, value.part[v]);
+    for (index k = 0; k < l.outputs; ++k) {
+      const One weight = One::at(w + k * l.ld);
+      T* const place = sums + (mu * l.outputs + k) * LANES<T>;
+      vec<T> sum = load(place);
+      EACH sum += weight.part[v] * value.part[v];
+      store<T>(place, sum);
+    }
+  }
+}
+
+#undef EACH
+
+template <class T, Activation PHI> void piece(const TwoLayerPiece<T>& l) {
+  constexpr index SIZE = Tile<T>::SIZE;
+  static_assert(TWO_LAYER_PADDING % SIZE == 0, "rows are padded to whole tiles");
+  T* const sums = l.room + (l.train + l.outputs) * SIZE;
+  const index count = l.points * l.outputs;
+  for (index i = 0; i < count; ++i) store<T>(sums + i * LANES<T>, vec<T>{});
+  for (index p = 0; p < l.count; p += SIZE) {
+    if (l.errors) update<T, PHI>(l, l.a + p, l.w + p);
+    for (index q = l.count; q < p + SIZE; ++q)
+      for (index k = 0; k < l.outputs; ++k) l.w[k * l.ld + q] = 0;
+    read<T, PHI>(l, l.a + p, l.w + p, sums);
+  }
+  for (index i = 0; i < count; ++i) l.sums[i] += total<T>(load(sums + i * LANES<T>));
+}
+
+template <class T> void step(const TwoLayerPiece<T>& l) {
+  using A = Activation;
+  switch (l.activation) {
+  case A::relu:
+    return piece<T, A::relu>(l);
+  case A::tanh:
+    return piece<T, A::tanh>(l);
+  case A::erf:
+    return piece<T, A::erf>(l);
+  case A::gelu:
+    return piece<T, A::gelu>(l);
+  case A::softplus:
+    return piece<T, A::softplus>(l);
+  case A::quadratic:
+    return piece<T, A::quadratic>(l);
+  default:
+    return piece<T, A::linear>(l);
+  }
+}
+
+} // namespace
+
+namespace dmftcore::cpu::DMFTCORE_ISA {
+
+extern const TwoLayerKernels<double> two_layer_double;
+extern const TwoLayerKernels<float> two_layer_float;
+
+const TwoLayerKernels<double> two_layer_double = {step<double>};
+const TwoLayerKernels<float> two_layer_float = {step<float>};
+
+} // namespace dmftcore::cpu::DMFTCORE_ISA
