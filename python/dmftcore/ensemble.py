@@ -29,14 +29,14 @@ import scipy.linalg
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.particles import CounterNormals, Normals, Particles, blend, products
+from dmftcore.particles import CounterNormals, Normals, Particles, blend, enlarged, products
 from dmftcore.sampled_blocks import FIRST, LAST, Network, Sampling, build, repeated
 from dmftcore.sampled_interfaces import Interface
 from dmftcore.sampled_kernels import StoredKernels
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "OuterLayer"]
 
 
 class Ensemble:
@@ -85,8 +85,8 @@ class Ensemble:
         normals = CounterNormals(sampling.seed) if normals is None else normals
         self._sets, self._blocks = build(network, sampling, normals)
         first, last = self._sets[0], self._sets[network.blocks if network.skip == 0 else 0]
-        self._a = _Layer(first, points.shape[1], FIRST, training)
-        self._w = _Layer(last, self._outputs, LAST, training)
+        self._a = OuterLayer(first, points.shape[1], FIRST, training)
+        self._w = OuterLayer(last, self._outputs, LAST, training)
         #: c: what momentum and decay have left of an initial weight, and its velocity.
         self._kept = np.array([1.0, 0.0])
         count, states = len(points), network.blocks + 1
@@ -411,7 +411,7 @@ class Ensemble:
             )
 
 
-class _Layer:
+class OuterLayer:
     """An outer layer of weights: columns over particles, which learn."""
 
     def __init__(
@@ -453,6 +453,12 @@ class _Layer:
         if decay:
             self._velocity -= decay * self.columns
         self.columns += rate * self._velocity
+
+    def enlarge(self, size: int) -> None:
+        """Go on in a larger set of unit sources."""
+        self.columns = enlarged(self.columns, size)
+        if self._velocity is not None:
+            self._velocity = enlarged(self._velocity, size)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Weights and velocities."""

@@ -105,7 +105,6 @@ def solve_infinite_depth(
         options.schedule.times,
         options.schedule.kernel_times,
         **fields,
-        errors=data.targets - fields["outputs"],
         ntk=ntk,
         sharpness=None
         if ntk is None

@@ -72,7 +72,6 @@ def solve_transformer(
             schedule.times,
             schedule.kernel_times,
             **fields,
-            errors=data.targets - fields["outputs"],
             **kernel_fields(system, limit, data),
             diagnostics=diagnostics,
             config=config,
