@@ -472,11 +472,12 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("fields", "options", "text"),
         [
-            ({"key_dim": 4}, {}, "key_dim = 4: heads of finitely many dimensions"),
-            ({"mlp_activation": "relu"}, {}, "mlp_activation = 'relu': the chain is linear"),
+            ({"key_dim": 4}, {"method": "chain"}, "heads of finitely many dimensions"),
+            ({"mlp_activation": "linear"}, {"method": "chain"}, "the chain has no MLP blocks"),
             ({}, {"tol": 1e-6}, "tol: the two-time chain truncates nothing"),
-            ({}, {"samples": 4}, "samples: a Transformer draws nothing"),
-            ({}, {"method": "growing"}, "method must be one of 'chain'"),
+            ({}, {"samples": 4}, "samples: the two-time chain samples nothing"),
+            ({}, {"dtype": "float32"}, "dtype='float32': the two-time chain"),
+            ({}, {"method": "stiff"}, "method must be one of 'chain', 'growing', 'ensemble'"),
             ({}, {"save": "Phi"}, "save must be one of 'H', 'G', 'O'"),
         ],
     )
@@ -486,7 +487,7 @@ class TestErrors:
             dc.solve(limit, DATA, dc.GradientDescent(0.1, 2), **options)
 
     def test_a_flow(self):
-        with pytest.raises(TypeError, match="a Transformer has no GradientFlow"):
+        with pytest.raises(TypeError, match="which train a Transformer"):
             dc.solve(dc.Transformer(1), DATA, dc.GradientFlow([1.0]))
 
     def test_zero_tokens(self):
