@@ -147,8 +147,9 @@ def solve(
         each replica, by default 2000 / key_dim; of infinite `key_dim` with nonlinear MLP blocks
         their neurons, by default 2000. `AdaptiveKernel`: neurons.
     replicas : int, optional
-        Independent runs of the theory of an `MLP`, `Residual` or sampled `Transformer`, by default 8. The answer is their
-        mean, and with at least two their scatter gives the standard errors ``stderr(name)``.
+        Independent runs of the theory of an `MLP`, a `Residual` or a sampled `Transformer`, by
+        default 8. The answer is their mean, and with at least two their scatter gives the standard
+        errors ``stderr(name)``.
     seed : int
         Start of the random numbers of a sample. A replica r depends on `seed` and r alone.
     tol : float, optional

@@ -21,7 +21,7 @@ from dmftcore.observables import curves, curves_of_runs, sharpness, standard_err
 from dmftcore.sampled_blocks import Sampling
 from dmftcore.sampled_kernels import pairs
 from dmftcore.sampled_transformer import ResidualAttention, SampledTransformer
-from dmftcore.solution import Layers
+from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["TransformerEnsemble", "memory_plan", "residual_attention", "solve_on_particles"]
@@ -49,7 +49,7 @@ def solve_on_particles(
     config: dict[str, Any],
     *,
     reason: str,
-) -> Any:
+) -> Solution:
     """March `limit` by ``options.method``, "ensemble" or "growing"; see `dmftcore.solve`."""
     watch = Stopwatch()
     exact = options.method == "growing"
