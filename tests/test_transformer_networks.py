@@ -137,12 +137,9 @@ def test_networks_on_a_device(monkeypatch, outputs):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
     monkeypatch.setattr(_core, "cuda_status", lambda: (1, ""))
     limit, data = replace(SMALL, mask="causal", mlp_activation="relu"), random_data(outputs=outputs)
-    options = {"seeds": 2, "save": "all"}
+    options, training = {"seeds": 2, "save": "all"}, dc.GradientDescent(0.05, 3, momentum=0.5)
     here, there = (
-        dc.simulate(
-            limit, data, dc.GradientDescent(0.05, 3, momentum=0.5), device=device, **options
-        )
-        for device in ("cpu", "cuda")
+        dc.simulate(limit, data, training, device=device, **options) for device in ("cpu", "cuda")
     )
     assert there.diagnostics["device"] == "cuda"
     np.testing.assert_allclose(there.outputs, here.outputs, rtol=0, atol=1e-13)
