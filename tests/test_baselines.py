@@ -9,7 +9,7 @@ import dmftcore as dc
 
 pytest.importorskip("jax", reason="the competitors are written in JAX")
 
-from bench import linear_baselines, proportional
+from bench import linear_baselines, proportional, transformer
 from bench.baselines import chain_jax, growing_jax, naive, proportional_jax
 
 #: Of kernels of order one, over some ten steps and two or three layers.
@@ -105,6 +105,14 @@ def test_jax_march_on_random_data(depth, sizes):
 
 def test_the_benchmark_of_random_data_runs_one_problem():
     ours, jax = proportional.march(6, 3), proportional.jax_march(6, 3, 2)[0]()
+    np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
+
+
+def test_jax_march_of_a_transformer():
+    size = (6, 2, 1)
+    ours, jax = transformer.march(*size), transformer.jax_march(*size, 2)[0]()
+    # Nothing in it stands still.
+    assert (np.ptp(ours, axis=0) > 0.03).all()
     np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
 
 
