@@ -43,6 +43,7 @@ QUICK = {
         "RATES": FEW_RATES,
         "INPUTS": 10,
     },
+    "many_heads": {"HEADS": (2, 4), "DIMENSIONS": (2, 4), "NETWORKS": 20, "SAMPLES": 40},
     "power_law_rich": {"STEPS": 20},
     "transformer_learning_rate": {"STEPS": 3, "DEPTHS": (1, 2), "RATES": FEW_RATES},
     "wider_is_better": {"STEPS": 16, "INPUTS": 20, "SEEDS": 2},
