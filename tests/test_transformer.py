@@ -504,7 +504,10 @@ class TestErrors:
 
     def test_too_large_a_run(self):
         with pytest.raises(MemoryError, match="use fewer steps, or fewer tokens"):
-            dc.solve(dc.Transformer(10), DATA, dc.GradientDescent(0.1, 10**6), kernel_times=[])
+            dc.solve(
+                dc.Transformer(10), DATA, dc.GradientDescent(0.1, 10**6),
+                kernel_times=[], method="chain",
+            )  # fmt: skip
 
     def test_too_fast_a_run_warns(self):
         with pytest.warns(dc.StabilityWarning, match="edge of stability"):

@@ -21,7 +21,7 @@ from dmftcore.observables import curves, curves_of_runs, sharpness, standard_err
 from dmftcore.sampled_blocks import Sampling
 from dmftcore.sampled_kernels import pairs
 from dmftcore.sampled_transformer import ResidualAttention, SampledTransformer
-from dmftcore.solution import Layers, Solution
+from dmftcore.solution import IntArray, Layers, Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["TransformerEnsemble", "memory_plan", "residual_attention", "solve_on_particles"]
@@ -240,7 +240,8 @@ class TransformerEnsemble:
         shape = self.march.shape
         return shape[1:] if self._exact else shape
 
-    def advance(self, stops: npt.NDArray[np.int64]) -> FloatArray:
+    def advance(self, stops: IntArray) -> FloatArray:
+        """Outputs (len(stops), *shape) at the given steps; fewer if a loss diverges."""
         rows = self.march.advance(stops)
         return rows.reshape(len(rows), *self.shape)
 
