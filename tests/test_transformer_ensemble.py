@@ -188,6 +188,18 @@ class TestManyHeads:
         assert (np.abs(h - [4.473, 7.956, 8.391]) < 4 * error).all()
         assert found.diagnostics["collapse"][0] > 0.01
 
+    @pytest.mark.parametrize("exponent", [0.5, 1.0])
+    def test_the_tangent_kernel_moves_the_outputs(self, exponent):
+        """Of every sample of heads, to first order in the learning rate: all of their gradients."""
+        limit = dc.Transformer(2, key_dim=4, gamma=2, attention_exponent=exponent, mask="causal")
+        data, lr = random_data(test=0), 1e-6
+        found = dc.solve(
+            limit, data, dc.GradientDescent(lr, 1), samples=5, replicas=1, tol=1e-12, seed=2
+        )
+        expected = found.ntk[0] @ data.targets / 2
+        # And the second order, lr times the sharpness squared.
+        np.testing.assert_allclose(found.outputs[1] / lr, expected, rtol=1e-4)
+
     def test_networks_approach_it(self):
         """With MLP blocks and a causal mask, and two outputs."""
         limit = dc.Transformer(
