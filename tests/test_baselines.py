@@ -11,7 +11,7 @@ pytest.importorskip("jax", reason="the competitors are written in JAX")
 
 import jax
 
-from bench import attention, backend, linear_baselines, proportional
+from bench import attention, backend, linear_baselines, proportional, transformer
 from bench._harness import Report
 from bench.baselines import chain_jax, growing_jax, naive, proportional_jax, spectral_numpy
 from dmftcore import _core
@@ -114,6 +114,14 @@ def test_the_benchmark_of_random_data_runs_one_problem(all_modes):
     ours = proportional.march(6, 20)
     found = proportional.jax_march(6, 20, 1, all_modes)[0]()
     np.testing.assert_allclose(found, ours, rtol=0, atol=ROUNDING)
+
+
+def test_jax_march_of_a_transformer():
+    size = (6, 2, 1)
+    ours, jax = transformer.march(*size), transformer.jax_march(*size, 2)[0]()
+    # Nothing in it stands still.
+    assert (np.ptp(ours, axis=0) > 0.03).all()
+    np.testing.assert_allclose(jax, ours, rtol=0, atol=ROUNDING)
 
 
 def test_extrapolation_of_the_published_iteration():

@@ -56,6 +56,7 @@ FLOORS = (
         "sampled_blocks",
         "sampled_interfaces",
         "sampled_kernels",
+        "sampled_transformer",
         "schedule",
         "stiff",
         "visited",

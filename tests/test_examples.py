@@ -57,6 +57,7 @@ QUICK = {
         "RUNS": 2,
         "REFERENCE": 200,
     },
+    "many_heads": {"HEADS": (2, 4), "DIMENSIONS": (2, 4), "NETWORKS": 20, "SAMPLES": 40},
     "power_law_rich": {"STEPS": 20},
     "transformer_learning_rate": {"STEPS": 3, "DEPTHS": (1, 2), "RATES": FEW_RATES},
     "residual_rate_transfer": {

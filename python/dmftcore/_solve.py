@@ -144,10 +144,13 @@ def solve(
         stand for the neurons of a layer, by default 2000, in each replica; the error falls as
         1 / sqrt(samples replicas). With ``method="quadrature"`` the number of its nodes, by default
         96^2 or 64^3. `AttentionCore`: heads, in 8 independent groups, by default 2048; for finitely
-        many heads the number of networks, by default 8. `AdaptiveKernel`: neurons.
+        many heads the number of networks, by default 8. `Transformer` of finite `key_dim`: heads in
+        each replica, by default 2000 / key_dim; of infinite `key_dim` with nonlinear MLP blocks
+        their neurons, by default 2000. `AdaptiveKernel`: neurons.
     replicas : int, optional
-        Independent runs of the theory of an `MLP` or `Residual`, by default 8. The answer is their
-        mean, and with at least two their scatter gives the standard errors ``stderr(name)``.
+        Independent runs of the theory of an `MLP`, a `Residual` or a sampled `Transformer`, by
+        default 8. The answer is their mean, and with at least two their scatter gives the standard
+        errors ``stderr(name)``.
     seed : int
         Start of the random numbers of a sample. A replica r depends on `seed` and r alone.
     tol : float, optional
@@ -162,6 +165,8 @@ def solve(
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
         For a `Residual` of infinite depth at gamma = 0 the wanted error of the outputs, relative to
         the largest target: by default 1e-6. An estimate is in ``diagnostics["depth_error"]``.
+        For the growing network of a `Transformer` too: by default 1e-16, which makes errors of
+        outputs some 1e-11, 1e-12 some 1e-8.
     method : str, optional
         The engine. By default the one that suits the size and the question;
         ``diagnostics["reason"]`` tells why.
@@ -170,14 +175,18 @@ def solve(
           network as a small one that grows neurons; cost O(steps L k^2) with k = 20..200 neurons a
           layer. On random data it is for plain networks, full batches and kernels only, there the
           default of more than 400 steps, and may need k = 500.
+          (`Transformer` of infinite `key_dim`): exact sources, cost linear in the steps once ranks
+          have saturated; the default of long runs.
         - "chain" (the same, and `FeatureLearning`): the exact march of two-time kernels, cost
-          O(L steps^3 K^3), memory O(L steps^2 K^2). The default when responses are asked for.
+          O(L steps^3 K^3), memory O(L steps^2 K^2), with tokens in place of K for a `Transformer`.
+          The default when responses are asked for.
         - "richardson", "stiff" (flow of a `DeepLinear`): the growing network extrapolated to lr =
           0, at a cost of some 100 tau sharpness steps, or integrated by Radau IIA in some hundred
           steps, whatever tau, for networks without residual blocks. By default the cheaper one.
         - "ensemble" (`MLP`, `Residual`): the infinite network on particles, at a cost O(steps L
           samples replicas k P) with k of about 100 for smooth activations; for "relu" k grows up
-          to P steps. (`AttentionCore`): an average over random heads.
+          to P steps. (`AttentionCore`): an average over random heads. (`Transformer`): infinitely
+          many heads of finite `key_dim`, and nonlinear MLP blocks.
         - "quadrature": deterministic, for ``MLP(depth=1)`` with a smooth activation and a Gram
           matrix whose rank and the number of outputs add up to 3 at most, and for an
           `AttentionCore` whose heads are finitely many and known.

@@ -35,6 +35,7 @@ from dmftcore.particles import (
     Normals,
     Particles,
     blend,
+    enlarged,
     products,
     two_layer_step,
 )
@@ -44,7 +45,7 @@ from dmftcore.sampled_kernels import StoredKernels
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "OuterLayer"]
 
 
 class Ensemble:
@@ -97,8 +98,8 @@ class Ensemble:
         normals = CounterNormals(sampling.seed) if normals is None else normals
         self._sets, self._blocks = build(network, sampling, normals, xp)
         first, last = self._sets[0], self._sets[network.blocks if network.skip == 0 else 0]
-        self._a = _Layer(first, points.shape[1], FIRST, training)
-        self._w = _Layer(last, self._outputs, LAST, training)
+        self._a = OuterLayer(first, points.shape[1], FIRST, training)
+        self._w = OuterLayer(last, self._outputs, LAST, training)
         #: c: what momentum and decay have left of an initial weight, and its velocity.
         self._kept = np.array([1.0, 0.0])
         count, states = len(points), network.blocks + 1
@@ -495,7 +496,7 @@ class Ensemble:
             )
 
 
-class _Layer:
+class OuterLayer:
     """An outer layer of weights: columns over particles, which learn."""
 
     def __init__(
@@ -537,6 +538,12 @@ class _Layer:
         if decay:
             self._velocity -= decay * self.columns
         self.columns += rate * self._velocity
+
+    def enlarge(self, size: int) -> None:
+        """Go on in a larger set of unit sources."""
+        self.columns = enlarged(self.columns, size)
+        if self._velocity is not None:
+            self._velocity = enlarged(self._velocity, size)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Weights and velocities."""

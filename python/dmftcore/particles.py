@@ -30,6 +30,7 @@ __all__ = [
     "TableNormals",
     "blend",
     "deflate",
+    "enlarged",
     "orthonormalised",
     "products",
     "two_layer_step",
@@ -84,6 +85,10 @@ class Directions:
             self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), begin)
         for run, (first, last) in enumerate(zip(begin, self.used, strict=True)):
             self.rows[run, first:last] = columns[run, : last - first]
+
+    def enlarge(self, size: int) -> None:
+        """Go on in a larger set of unit sources, which keeps all inner products."""
+        self.rows = enlarged(self.rows, size)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What is in use, and the room there is."""
@@ -311,7 +316,7 @@ class Particles:
         xp: Any = np,
     ) -> None:
         self.runs, self.size, self.dtype, self.xp = runs, size, np.dtype(dtype), xp
-        self._normals, self._match, self._unit = normals, match and not unit, unit
+        self._normals, self._match, self.unit = normals, match and not unit, unit
         self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
         self.pool = self.directions()
         #: Unit sources handed out so far.
@@ -353,7 +358,7 @@ class Particles:
             If there are more unit sources than particles.
         """
         fresh = self.xp.zeros((self.runs, int(counts.max()), self.size), self.dtype)
-        if self._unit:
+        if self.unit:
             return self._unit_sources(counts, fresh)
         for run, count in enumerate(counts.tolist()):
             self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
@@ -410,6 +415,14 @@ class Particles:
         known = basis.rows, np.where(runs, basis.used, 0)
         if known[1].any():
             deflate(columns, known)
+
+
+def enlarged(columns: Any, size: int) -> Any:
+    """Columns (runs, m, S) over unit sources as columns over `size` of them."""
+    larger = _arrays.namespace(columns).zeros((*columns.shape[:2], size), columns.dtype)
+    # A source is sqrt(S) e_j.
+    larger[:, :, : columns.shape[2]] = columns * np.sqrt(size / columns.shape[2])
+    return larger
 
 
 def deflate(columns: Any, basis: tuple[Any, Any]) -> Any:

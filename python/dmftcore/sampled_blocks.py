@@ -169,11 +169,9 @@ class Block(ABC):
         for interface, scale, above, below in self._learning():
             left = gamma * scale * above.along
             if weights is not None:
-                left = (
-                    (left * _arrays.namespace(left).asarray(weights))
-                    .reshape(*left.shape[:2], patterns, -1)
-                    .sum(axis=-1)
-                )
+                outputs = left.shape[2] // patterns
+                left = left * _arrays.namespace(left).asarray(weights)
+                left = left.reshape(*left.shape[:2], patterns, outputs).sum(axis=-1)
             right = below.along[:, :, :patterns]
             interface.update(left, right, rate, training.momentum, training.weight_decay)
 

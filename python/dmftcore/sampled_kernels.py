@@ -13,7 +13,7 @@ from dmftcore._validate import FloatArray
 from dmftcore.observables import standard_error
 from dmftcore.particles import products
 
-__all__ = ["StoredKernels"]
+__all__ = ["StoredKernels", "pairs"]
 
 
 class StoredKernels:
@@ -65,8 +65,8 @@ class StoredKernels:
         """
         if name in ("AG", "BPhi"):
             partner = self._histories["G" if name == "AG" else "Phi"]
-            return [_pairs(x, y) for x, y in zip(self._histories[name], partner, strict=True)]
-        inner = [] if name == "H" else [_pairs(x, x) for x in self._histories[name]]
+            return [pairs(x, y) for x, y in zip(self._histories[name], partner, strict=True)]
+        inner = [] if name == "H" else [pairs(x, x) for x in self._histories[name]]
         outer = {"H": "h", "Phi": "psi", "G": "g"}[name]
         sampled = [_mean_products(columns) for columns in self._histories[outer]]
         # The readout sees the last state; the lowest gradient is that by the first one.
@@ -102,7 +102,7 @@ def _error(values: FloatArray) -> FloatArray:
     return standard_error(values) if len(values) > 1 else np.full(values.shape[1:], np.nan)
 
 
-def _pairs(left: list[FloatArray], right: list[FloatArray]) -> FloatArray:
+def pairs(left: list[FloatArray], right: list[FloatArray]) -> FloatArray:
     """``left_t^T right_s`` of coordinates that were padded differently, (runs, n, ., n, .)."""
     size = max(x.shape[1] for x in (*left, *right))
 

@@ -2,7 +2,8 @@
 
 Source: Bordelon, Chaudhry & Pehlevan, "Infinite limits of multi-head transformer dynamics" (2024),
 in discrete time. With infinitely many dimensions of a head all heads are the same, attention does
-not fluctuate, and the kernels of all layers close (`dmftcore.chain.transformer`).
+not fluctuate, and the kernels of all layers close (`dmftcore.chain.transformer`). Infinitely many
+heads of finitely many dimensions are sampled (`dmftcore.sampled_transformer`).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Transformer:
         Whether a position attends only to those up to its own.
     mlp_activation : {"linear", "relu", "tanh"}, optional
         phi of a block ``h + beta W_2 phi(W_1 h / sqrt(W)) / sqrt(W)`` with W neurons after each
-        attention block, whose weights learn like W_V; L counts both as one. For `simulate` only.
+        attention block, whose weights learn like W_V; L counts both as one.
     responses : {"all", "none", "head", "stream"}
         Which responses the theory keeps: those of the heads (Ro, Rp), of the stream (Rh, Rg), or
         both. Anything but "all" is an approximation, to see what they do.

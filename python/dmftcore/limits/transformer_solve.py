@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore import _arrays
-from dmftcore._validate import INFINITE, FloatArray
+from dmftcore._validate import FloatArray
 from dmftcore.chain.transformer import TransformerChain
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
@@ -27,7 +27,13 @@ from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, unstable
 
-__all__ = ["FIELDS", "METHODS", "check_transformer", "solve_transformer"]
+__all__ = [
+    "FIELDS",
+    "METHODS",
+    "check_transformer",
+    "solve_transformer",
+    "warn_of_still_attention",
+]
 
 #: What `method` of `dmftcore.solve` may name.
 METHODS = ("chain",)
@@ -109,26 +115,33 @@ def check_transformer(limit: Transformer, data: Dataset, options: SolveOptions) 
     ValueError
         Naming the argument.
     """
-    if limit.key_dim != INFINITE:
-        raise ValueError(
-            f"key_dim = {limit.key_dim}: heads of finitely many dimensions differ by chance, and "
-            "the chain knows key_dim=INFINITE alone; simulate trains such networks"
-        )
     if limit.mlp_activation is not None:
         raise ValueError(
-            f"mlp_activation = {limit.mlp_activation!r}: the chain is linear in its Gaussian "
-            "sources and has no MLP blocks; leave mlp_activation out, or simulate networks with it"
+            f"mlp_activation = {limit.mlp_activation!r}: the chain has no MLP blocks; leave "
+            "method='chain' and depth=INFINITE out"
+        )
+    for name, value in (("samples", options.samples), ("replicas", options.replicas)):
+        if value is not None:
+            raise ValueError(f"{name}: the two-time chain samples nothing; leave {name} out")
+    if options.dtype != "float64":
+        raise ValueError(
+            f"dtype={options.dtype!r}: the two-time chain is solved in float64; leave dtype out"
         )
     if options.tol is not None:
         raise ValueError("tol: the two-time chain truncates nothing; leave tol out")
     if not data.kernel.any():
         raise ValueError("the tokens have a zero Gram matrix: nothing can be learned")
+    warn_of_still_attention(limit)
+
+
+def warn_of_still_attention(limit: Transformer) -> None:
+    """Warn of queries and keys of infinitely many dimensions that cannot learn."""
     if limit.attention == "relu":
         warnings.warn(
             "attention='relu' with logits that start at zero: its slope is 0 there, and queries "
             "and keys never move",
             UserWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
 
 
