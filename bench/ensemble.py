@@ -31,12 +31,11 @@ from functools import partial
 import numpy as np
 
 import dmftcore as dc
-from bench._harness import Report, restart_on_one_core
+from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from dmftcore import _core
 from dmftcore.particles import CounterNormals, blend, products
 
 TIME, TOL, REPLICAS, GOAL = 10.0, 1e-4, 8, 1e-3
-ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ SUBJECTS = {
     "gpu_particles": "sampled networks, ",
     "linear_baselines": "against JAX, L=5 P=20 ",
     "proportional": "against JAX, random data, L=2 ",
+    "transformer": "residual transformer, ",
     "attention": "attention network, ",
     "spectral": "random matrices, ",
     "learning_curves": "learning curves, ",
@@ -123,6 +124,10 @@ counted. Both take Gauss points in the place of modes where these are more than 
 all modes" does not. Our time includes the residual, for which the equations are evaluated once
 more. The error is the largest difference between ours and "jax", and of "all modes" from ours.
 Memory is what the process took beyond its imports, compilation included.""",
+    "transformer": """Residual transformers on random sequences of M tokens in all, softmax
+attention, branches of 1/L, outputs at all T times, one core. "jax" is the same two-time march,
+jitted; its compilation is not counted. Our time includes the residual, for which the equations are
+evaluated once more. The error is the largest difference between the two.""",
     "attention": """Softmax attention networks of 32 keys a head, all outputs at all steps, one
 core. All three programs march the same equations from the same heads; "jax" is jitted, and its
 compilation is not counted. The error is the largest difference from ours, and ours from "jax",

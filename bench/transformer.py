@@ -23,7 +23,7 @@ import numpy as np
 
 import dmftcore as dc
 from bench._alone import alone, report_alone
-from bench._harness import Report, restart_on_one_core
+from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 
 MODULE = "bench.transformer"
 
@@ -37,7 +37,6 @@ SIZES = {
     (100, 8, 4): (1, 4),
     (100, 4, 8): (1, 4),
 }
-ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def sequences(positions):
@@ -54,6 +53,7 @@ def march(times, positions, depth):
         dc.Transformer(depth, gamma=GAMMA),
         sequences(positions),
         dc.GradientDescent(LR, times - 1),
+        method="chain",
         kernel_times=[],
         times=np.arange(times),
     )
