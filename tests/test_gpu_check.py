@@ -170,6 +170,8 @@ def test_small_cases_are_a_stage_of_their_own(gpu_check, on_a_gpu, monkeypatch, 
     cases.mkdir(parents=True)
     (cases / "__init__.py").touch()
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path / "stub")
+    # Both programs have the same size, and may be written within the same second.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     for status, verdict in ((0, gpu_check.Verdict.PASSED), (1, gpu_check.Verdict.FAILED)):
         line = f"9 cases, {status} of them wrong"
         (cases / "_small_cases.py").write_text(f"import sys; print({line!r}); sys.exit({status})")
