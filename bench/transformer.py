@@ -31,11 +31,11 @@ GAMMA, LR, SEQUENCES, DIMENSION = 1.5, 0.05, 2, 16
 #: Number T of times, positions S of both sequences and depth L -> rounds, and stages of the JAX
 #: program, each of which takes seconds to compile.
 SIZES = {
-    (50, 4, 4): (7, 3),
-    (100, 4, 4): (3, 4),
-    (200, 4, 4): (1, 5),
-    (100, 8, 4): (1, 4),
-    (100, 4, 8): (1, 4),
+    (25, 4, 4): (9, 2),
+    (50, 4, 4): (5, 3),
+    (100, 4, 4): (1, 4),
+    (50, 8, 4): (1, 3),
+    (50, 4, 8): (1, 3),
 }
 
 
