@@ -50,7 +50,7 @@ def draw(path: Path, found: list[Series], unit: str, subject: str) -> None:
         for axes in panels[len(found) :]:
             axes.set_axis_off()
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
 
 
 def main():
