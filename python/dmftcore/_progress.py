@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from dmftcore.march import Progress as Callback
+from dmftcore.memory import readable
 
 __all__ = ["reporting"]
 
@@ -135,5 +135,4 @@ def _number(value: float) -> str:
 
 
 def _memory() -> str:
-    size: Any = psutil.Process().memory_info().rss
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+    return readable(psutil.Process().memory_info().rss)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Plan", "check_memory"]
+__all__ = ["Plan", "check_memory", "readable"]
 
 #: Silent unless the program that uses the library listens.
 _log = logging.getLogger("dmftcore")
@@ -28,8 +28,8 @@ class Plan:
         return Plan({part: self.parts[part] for part in parts})
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{name} {_readable(size)}" for name, size in self.parts.items() if size)
-        return f"{_readable(self.total)} ({sizes})"
+        sizes = ", ".join(f"{name} {readable(size)}" for name, size in self.parts.items() if size)
+        return f"{readable(self.total)} ({sizes})"
 
 
 def check_memory(
@@ -65,7 +65,7 @@ def check_memory(
     if plan.total > available:
         remedy = remedies[max(plan.parts, key=lambda part: plan.parts[part])]
         raise MemoryError(
-            f"this run needs {plan}, but {_readable(available)} of {where} are available; {remedy}"
+            f"this run needs {plan}, but {readable(available)} of {where} are available; {remedy}"
         )
 
 
@@ -80,9 +80,10 @@ def _available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _readable(size: float) -> str:
+def readable(size: float) -> str:
+    """A number of bytes in the unit that fits, to three digits."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
