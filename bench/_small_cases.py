@@ -12,7 +12,7 @@ import numpy as np
 import dmftcore as dc
 from dmftcore import spectral, twotime
 from dmftcore.activations import ACTIVATIONS
-from dmftcore.particles import CounterNormals, blend, products
+from dmftcore.sampled.particles import CounterNormals, blend, products
 
 SIZES = (1, 2, 7, 31, 64, 65, 129, 200)
 BATCHES = ((), (3,))

@@ -33,7 +33,7 @@ import numpy as np
 import dmftcore as dc
 from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from dmftcore import _core
-from dmftcore.particles import CounterNormals, blend, products
+from dmftcore.sampled.particles import CounterNormals, blend, products
 
 TIME, TOL, REPLICAS, GOAL = 10.0, 1e-4, 8, 1e-3
 

@@ -21,7 +21,7 @@ from bench import _exact
 from bench._gpu import Script, random, rounding
 from bench._harness import Report
 from bench._record import Target
-from dmftcore.particles import CounterNormals, blend, products
+from dmftcore.sampled.particles import CounterNormals, blend, products
 
 #: S, k, P, dtype; what matters most comes first: a run may end before the last.
 SIZES = (

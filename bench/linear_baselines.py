@@ -28,7 +28,7 @@ import dmftcore as dc
 from bench._alone import alone, extrapolated, report_alone
 from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from bench.growing import in_cache_rate
-from dmftcore.interfaces import GrowingNetwork
+from dmftcore.growing.interfaces import GrowingNetwork
 from dmftcore.modes import LinearProblem
 
 MODULE = "bench.linear_baselines"

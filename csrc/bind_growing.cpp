@@ -1,5 +1,5 @@
 // The growing network as a Python class, and its lazy limit. Their documented users are
-// dmftcore.interfaces and dmftcore.limits.lazy.
+// dmftcore.growing.interfaces and dmftcore.limits.lazy.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -200,8 +200,8 @@ index lazy_updates(const Doubles& sharpness, const Doubles& targets, const Steps
 } // namespace
 
 void register_growing(py::module_& m) {
-  py::class_<GrowingNetwork>(m, "GrowingNetwork",
-                             "Infinitely wide deep linear network; see dmftcore.interfaces.")
+  py::class_<GrowingNetwork>(
+      m, "GrowingNetwork", "Infinitely wide deep linear network; see dmftcore.growing.interfaces.")
       .def(py::init(&create), py::kw_only(), py::arg("scales").noconvert(),
            py::arg("targets").noconvert(), py::arg("depth"), py::arg("branch"),
            py::arg("rates").noconvert(), py::arg("momentum"), py::arg("decay"), py::arg("gamma"),

@@ -1,5 +1,5 @@
-// Operations on particles. dmftcore.particles documents them; here only what would read or write
-// out of bounds is refused.
+// Operations on particles. dmftcore.sampled.particles documents them; here only what would read or
+// write out of bounds is refused.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

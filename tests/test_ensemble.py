@@ -9,8 +9,10 @@ import pytest
 from scipy.special import ndtri
 
 import dmftcore as dc
-from dmftcore.ensemble import Ensemble
-from dmftcore.particles import (
+from dmftcore.sampled.blocks import Sampling
+from dmftcore.sampled.ensemble import Ensemble
+from dmftcore.sampled.interfaces import RELIABLE
+from dmftcore.sampled.particles import (
     CounterNormals,
     Directions,
     Particles,
@@ -19,8 +21,6 @@ from dmftcore.particles import (
     orthonormalised,
     products,
 )
-from dmftcore.sampled_blocks import Sampling
-from dmftcore.sampled_interfaces import RELIABLE
 
 GRAM = np.array([[1.0, 0.3], [0.3, 0.8]])
 TARGETS = np.array([[1.0], [-0.5]])

@@ -13,8 +13,8 @@ import jax
 
 from bench import ensemble as bench
 from bench.baselines import ensemble_jax, ensemble_naive
-from dmftcore.ensemble import Ensemble
-from dmftcore.sampled_blocks import Sampling
+from dmftcore.sampled.blocks import Sampling
+from dmftcore.sampled.ensemble import Ensemble
 
 POINTS = np.linalg.cholesky(np.array([[1.0, 0.2, -0.1], [0.2, 0.8, 0.3], [-0.1, 0.3, 1.2]]))
 TARGETS = np.array([1.0, -1.0, 0.5])

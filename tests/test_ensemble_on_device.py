@@ -13,7 +13,7 @@ import emulated
 import fake_cupy
 import gpu
 from dmftcore import _core
-from dmftcore.ensemble import Ensemble
+from dmftcore.sampled.ensemble import Ensemble
 
 pytest.importorskip("pybind11", reason="the binding is compiled by the tests")
 import emulated_device

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import stiff
 from dmftcore.config import Config, ConfigError, read_config, write_config
+from dmftcore.growing import stiff
 from dmftcore.limits import linear_flow
 from dmftcore.modes import Modes
 

@@ -9,7 +9,7 @@ import pytest
 
 import dmftcore as dc
 from dmftcore import _core
-from dmftcore.interfaces import GrowingNetwork
+from dmftcore.growing.interfaces import GrowingNetwork
 from dmftcore.modes import LinearProblem
 from referees import optimizer_tables
 
@@ -548,6 +548,6 @@ def test_errors_name_the_argument():
 
 
 def test_shared_neurons_have_a_limit(monkeypatch):
-    monkeypatch.setattr("dmftcore.interfaces.MAX_SHARED_NEURONS", 20)
+    monkeypatch.setattr("dmftcore.growing.interfaces.MAX_SHARED_NEURONS", 20)
     with pytest.raises(MemoryError, match=r"20 neurons.*raise tol"):
         dc.solve(LIMITS["three blocks"], data_of(1), TRAININGS["plain"])

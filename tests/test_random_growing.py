@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import random_interfaces
-from dmftcore.interfaces import unvisited
+from dmftcore.growing import random_data
+from dmftcore.growing.interfaces import unvisited
 
 Net, GD = dc.ProportionalLinear, dc.GradientDescent
 KERNELS = ("Cp", "CD", "Cv", "H", "G")
@@ -221,10 +221,10 @@ def test_a_divergent_run_keeps_what_it_has():
 
 
 def test_a_network_too_large_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(random_interfaces, "MAX_DIRECTIONS", 20)
+    monkeypatch.setattr(random_data, "MAX_DIRECTIONS", 20)
     with pytest.raises(MemoryError, match=r"20 directions.*at step 9: raise tol, or use fewer"):
         dc.solve(Net(1, 1.0, 1.0), None, GD(0.05, 50), tol=1e-13)
-    monkeypatch.setattr(random_interfaces, "MAX_ENTRIES", 50)
+    monkeypatch.setattr(random_data, "MAX_ENTRIES", 50)
     with pytest.raises(MemoryError, match=r"50 weights between.*or a spectrum of fewer modes"):
         dc.solve(Net(1, 1.0, 1.0, spectrum=TWO), None, GD(0.05, 50), tol=1e-13)
 

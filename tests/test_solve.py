@@ -242,7 +242,7 @@ class TestMemory:
         assert sum(a.nbytes for a in arrays) <= solution.diagnostics["memory"]
 
     def test_too_many_neurons(self, monkeypatch):
-        monkeypatch.setattr("dmftcore.interfaces.MAX_NEURONS", 10)
+        monkeypatch.setattr("dmftcore.growing.interfaces.MAX_NEURONS", 10)
         with pytest.raises(MemoryError, match=r"10 neurons.*raise tol"):
             dc.solve(LIMIT, DATA, TRAINING, method="growing")
 

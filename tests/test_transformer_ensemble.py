@@ -7,7 +7,7 @@ import pytest
 
 import dmftcore as dc
 from dmftcore.limits.transformer_ensemble import TransformerEnsemble
-from dmftcore.sampled_blocks import Sampling
+from dmftcore.sampled.blocks import Sampling
 from test_attention import PAIR
 from test_transformer import KERNELS, random_data
 

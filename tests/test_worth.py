@@ -199,7 +199,7 @@ class TestTruncationError:
     def test_a_reference_that_does_not_fit_leaves_the_solution(self, monkeypatch):
         limit, training = dc.DeepLinear(3, gamma=1.5), dc.GradientDescent(0.02, 300)
         neurons = dc.solve(limit, DATA, training, tol=1e-4).diagnostics["neurons"]
-        monkeypatch.setattr("dmftcore.interfaces.MAX_NEURONS", max(neurons) + 1)
+        monkeypatch.setattr("dmftcore.growing.interfaces.MAX_NEURONS", max(neurons) + 1)
         solution = dc.solve(limit, DATA, training, tol=1e-4, estimate_error=True)
         found = solution.diagnostics["error_estimate"]
         assert found["reason"].startswith("the run at tol = 1e-06 failed: the growing network")

@@ -1,7 +1,7 @@
 """STRONG: the ensemble march of a nonlinear network in JAX, as an expert writes it.
 
 One output, square loss, gradient descent. `two_layer` is the march of one hidden layer, which has
-no interfaces; `march` that of more, with the algorithm of dmftcore.sampled_interfaces and the same
+no interfaces; `march` that of more, with the algorithm of dmftcore.sampled.interfaces and the same
 sources (matched, and orthogonal to the opposite basis). What XLA wants is given to it:
 
 * Fixed shapes. Bases have their final capacity in a stage of the run, and rows that do not exist

@@ -12,7 +12,6 @@ from dmftcore import _arrays
 from dmftcore._validate import FloatArray, integer
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
-from dmftcore.ensemble import Ensemble
 from dmftcore.limits.architecture import Architecture
 from dmftcore.limits.assembly import solved
 from dmftcore.limits.mlp import MLP
@@ -20,7 +19,8 @@ from dmftcore.limits.residual import Residual
 from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves_of_runs, standard_error
-from dmftcore.sampled_blocks import Sampling
+from dmftcore.sampled.blocks import Sampling
+from dmftcore.sampled.ensemble import Ensemble
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 

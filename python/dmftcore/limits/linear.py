@@ -20,7 +20,7 @@ from dmftcore.chain.collocation import Collocation
 from dmftcore.chain.continuum import NODES
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError, StabilityWarning
-from dmftcore.interfaces import GrowingNetwork
+from dmftcore.growing.interfaces import GrowingNetwork
 from dmftcore.limits.lazy import LazyMarch
 from dmftcore.limits.linear_marches import ChainMarch, LinearKernels, LinearMarch
 from dmftcore.march import DIVERGENCE_FACTOR, Diverged, SolveOptions, Stopwatch, march, resumed

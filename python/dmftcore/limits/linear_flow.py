@@ -17,6 +17,7 @@ import numpy as np
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import AccuracyWarning, DivergenceError, StabilityWarning
+from dmftcore.growing.stiff import FlowNetwork
 from dmftcore.limits.lazy import LazyMarch
 from dmftcore.limits.linear import (
     KERNELS,
@@ -33,7 +34,6 @@ from dmftcore.observables import curves, sharpness, training_loss
 from dmftcore.richardson import Fields, Tableau
 from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Layers, Solution, TimeArray
-from dmftcore.stiff import FlowNetwork
 from dmftcore.training import GradientDescent, GradientFlow
 
 __all__ = ["solve_linear_flow"]

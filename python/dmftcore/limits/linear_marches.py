@@ -1,9 +1,10 @@
 """Three ways to march a deep linear network on a fixed data set.
 
 All are `dmftcore.march.March` and know their kernels at the stored steps: `GrowingNetwork` (of
-`dmftcore.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels, and
-`LazyMarch` (of `dmftcore.limits.lazy`) is the limit gamma = 0. The errors drive the hidden layers
-through h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space, f = X F.
+`dmftcore.growing.interfaces`) runs the infinite network itself, `ChainMarch` its two-time kernels,
+and `LazyMarch` (of `dmftcore.limits.lazy`) is the limit gamma = 0. The errors drive the hidden
+layers through h^0 = X^T Delta, and the hidden layers answer with a predictor F in input space,
+f = X F.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from dmftcore.chain import (
     TwoTimeChain,
 )
 from dmftcore.chain.continuum import NODES
+from dmftcore.chain.visited import VisitedErrors
 from dmftcore.march import March
 from dmftcore.modes import LinearProblem
 from dmftcore.solution import IntArray, Layers
-from dmftcore.visited import VisitedErrors
 
 __all__ = ["ChainMarch", "LinearKernels", "LinearMarch"]
 
@@ -56,7 +57,7 @@ class ChainMarch:
     At each step: the backward rows of the chain; the outputs ``f(t) = Kx D^0[t,:] Delta``, sum
     over earlier steps; the errors; ``H^0[t,s] = Delta(t)^T Kx Delta(s)``; the forward rows of the
     chain. Errors and predictors are coordinates in the basis of visited errors
-    (`dmftcore.visited`).
+    (`dmftcore.chain.visited`).
 
     Parameters
     ----------

@@ -15,11 +15,11 @@ from dmftcore._validate import FloatArray
 from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
 from dmftcore.chain.continuum import NODES
 from dmftcore.errors import DivergenceError, StabilityWarning
+from dmftcore.growing.random_data import RandomNetwork
 from dmftcore.limits.proportional import FIELDS, RESPONSES, ProportionalLinear, ProportionalMarch
 from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.random_data import RandomData
-from dmftcore.random_interfaces import RandomNetwork
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent, OnlineSGD

@@ -3,7 +3,7 @@
 Source: Bordelon, Chaudhry & Pehlevan, "Infinite limits of multi-head transformer dynamics" (2024),
 in discrete time. With infinitely many dimensions of a head all heads are the same, attention does
 not fluctuate, and the kernels of all layers close (`dmftcore.chain.transformer`). Infinitely many
-heads of finitely many dimensions are sampled (`dmftcore.sampled_transformer`).
+heads of finitely many dimensions are sampled (`dmftcore.sampled.transformer`).
 """
 
 from __future__ import annotations

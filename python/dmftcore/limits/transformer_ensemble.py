@@ -18,9 +18,9 @@ from dmftcore.limits.transformer_solve import warn_of_still_attention
 from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves, curves_of_runs, sharpness, standard_error
-from dmftcore.sampled_blocks import Sampling
-from dmftcore.sampled_kernels import pairs
-from dmftcore.sampled_transformer import ResidualAttention, SampledTransformer
+from dmftcore.sampled.blocks import Sampling
+from dmftcore.sampled.kernels import pairs
+from dmftcore.sampled.transformer import ResidualAttention, SampledTransformer
 from dmftcore.solution import IntArray, Layers, Solution
 from dmftcore.training import GradientDescent
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
-from dmftcore.particles import Normals, Particles
-from dmftcore.sampled_interfaces import Interface, Visit
+from dmftcore.sampled.interfaces import Interface, Visit
+from dmftcore.sampled.particles import Normals, Particles
 from dmftcore.training import GradientDescent
 
 __all__ = ["Block", "Network", "PlainBlock", "Sampling", "TwoLayerBlock", "build", "repeated"]
@@ -65,11 +65,11 @@ class Sampling:
     runs : int
         Independent runs.
     tol : float
-        Truncation of the bases; see `dmftcore.sampled_interfaces.Interface`.
+        Truncation of the bases; see `dmftcore.sampled.interfaces.Interface`.
     seed : int
     dtype : {"float64", "float32"}
     match : bool
-        Whether sources are matched; see `dmftcore.particles.Particles`.
+        Whether sources are matched; see `dmftcore.sampled.particles.Particles`.
     pool : int, optional
         Largest number of columns they are matched to.
     unit : bool

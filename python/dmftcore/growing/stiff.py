@@ -1,6 +1,6 @@
 """Gradient flow of a deep linear network at infinite width: a stiff integrator that grows neurons.
 
-The infinite network is the small one of `dmftcore.interfaces`, in continuous time:
+The infinite network is the small one of `dmftcore.growing.interfaces`, in continuous time:
 
     dW^l/dtau = (gamma / P) sum_k g_k^{l+1} h_k^{lT},    l = 0..L,  g_k^{L+1} = e_k,
     g_k^l = W^{lT} g_k^{l+1},    h_k^0 = X^T Delta_k,    h_k^{l+1} = W^l h_k^l,
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.interfaces import InterfaceKernels, unvisited
+from dmftcore.growing.interfaces import InterfaceKernels, unvisited
 from dmftcore.modes import Modes
 
 __all__ = ["FlowNetwork"]

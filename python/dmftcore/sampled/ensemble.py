@@ -1,7 +1,7 @@
 r"""The ensemble march: nonlinear networks of infinite width, on particles that stand for neurons.
 
 Every hidden state h^l_mu is a field over particles, and the random matrices between them are
-sampled interfaces (`dmftcore.sampled_interfaces`), so that no two-time kernel is stored. With
+sampled interfaces (`dmftcore.sampled.interfaces`), so that no two-time kernel is stored. With
 `Kx = X X^T`, X of r0 columns, the outer layers are columns a (r0) and w (K) over particles, and
 
     h^1 = a X^T,   h^{l+1} = s h^l + b W^l phi(h^l),   f_k = <w_k, psi(h^{B+1})> / gamma,
@@ -30,7 +30,10 @@ from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.particles import (
+from dmftcore.sampled.blocks import FIRST, LAST, Network, Sampling, build, repeated
+from dmftcore.sampled.interfaces import Interface
+from dmftcore.sampled.kernels import StoredKernels
+from dmftcore.sampled.particles import (
     CounterNormals,
     Normals,
     Particles,
@@ -39,9 +42,6 @@ from dmftcore.particles import (
     products,
     two_layer_step,
 )
-from dmftcore.sampled_blocks import FIRST, LAST, Network, Sampling, build, repeated
-from dmftcore.sampled_interfaces import Interface
-from dmftcore.sampled_kernels import StoredKernels
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 

@@ -1,7 +1,7 @@
 r"""The ensemble march of a residual transformer: heads on particles, and a stream that is linear.
 
 Between the states of the stream, h^l of all tokens, lie random matrices that are sampled when they
-are needed (`dmftcore.sampled_interfaces`); no kernel between two times is stored. With
+are needed (`dmftcore.sampled.interfaces`); no kernel between two times is stored. With
 ``beta = branch``, for tokens s of one sequence and every head of N particles,
 
     k, q, v = W_K h, W_Q h, W_V h,   A = q k^T / N^alpha,   S = sigma(A),   h <- h + beta W_O S v,
@@ -11,7 +11,7 @@ are needed (`dmftcore.sampled_interfaces`); no kernel between two times is store
     g <- g + W_K^T J^T q + W_Q^T J k + beta W_V^T S^T xi.
 
 Nothing acts on the stream but matrices: it is a sum of Gaussian sources, whose coefficients are
-marched exactly (unit sources, see `dmftcore.particles.Particles`). The heads are
+marched exactly (unit sources, see `dmftcore.sampled.particles.Particles`). The heads are
 
 * sampled, n of them with N components each: the limit of infinitely many heads;
 * one head of unit sources, on which everything is linear, because attention does not fluctuate:
@@ -32,12 +32,12 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.attention_maps import AttentionMap
-from dmftcore.ensemble import OuterLayer
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
-from dmftcore.particles import CounterNormals, Normals, Particles, blend, products
-from dmftcore.sampled_blocks import FIRST, INNER, LAST, Block, Sampling, TwoLayerBlock
-from dmftcore.sampled_interfaces import Interface, Shore, Visit
+from dmftcore.sampled.blocks import FIRST, INNER, LAST, Block, Sampling, TwoLayerBlock
+from dmftcore.sampled.ensemble import OuterLayer
+from dmftcore.sampled.interfaces import Interface, Shore, Visit
+from dmftcore.sampled.particles import CounterNormals, Normals, Particles, blend, products
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.observables import standard_error
-from dmftcore.particles import products
+from dmftcore.sampled.particles import products
 
 __all__ = ["StoredKernels", "pairs"]
 

@@ -11,7 +11,7 @@ it, and a fresh one to U, drawn orthogonal to Qb: what W^T has answered before d
 along Qb, which Z holds. With this alone the answers have the law of a dense matrix of width S.
 
 Where nothing is nonlinear, sources may be unit vectors (see `Particles`): this is the growing
-network of `dmftcore.interfaces`, whose compiled loop is far faster.
+network of `dmftcore.growing.interfaces`, whose compiled loop is far faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from scipy.linalg import lapack
 
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
-from dmftcore.particles import Directions, Particles, blend, deflate, orthonormalised, products
+from dmftcore.sampled.particles import (
+    Directions,
+    Particles,
+    blend,
+    deflate,
+    orthonormalised,
+    products,
+)
 
 __all__ = ["Interface", "Shore"]
 

@@ -1,4 +1,4 @@
-r"""The growing network of `dmftcore.interfaces` on random data, under full-batch gradient descent.
+r"""The growing network on random data, under full-batch gradient descent.
 
 Samples, inputs and hidden layers are spaces of infinite dimension; the random matrices between
 them, the samples X and the initial weights W^l(0), act on the directions that training has visited
@@ -34,7 +34,7 @@ import numpy.typing as npt
 from scipy.linalg import blas
 
 from dmftcore._validate import FloatArray
-from dmftcore.interfaces import NORM_FLOOR, unvisited
+from dmftcore.growing.interfaces import NORM_FLOOR, unvisited
 from dmftcore.march import DIVERGENCE_FACTOR
 from dmftcore.random_data import Population
 from dmftcore.solution import IntArray, Layers

@@ -1,0 +1,1 @@
+"""Nonlinear networks of infinite width, on particles: neurons drawn from their limit law."""
