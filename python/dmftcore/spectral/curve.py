@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.spectral.filters import Piece
 
-__all__ = ["LearningCurve", "twice"]
+__all__ = ["LearningCurve", "judged"]
 
-#: The weights of a hyperbola of 18 nodes are up to e^{0.35 18} = 500 times the sum in size.
+#: The weights of a hyperbola are up to 15 times the sum in size, and those of a double integral
+#: up to the square of that.
 ROUNDING = 256 * float(np.finfo(np.float64).eps)
 
 
@@ -50,16 +49,11 @@ class LearningCurve:
     kernel: FloatArray | None = None
 
 
-def twice(
-    evaluate: Callable[[list[Piece]], FloatArray],
-    pieces: list[Piece],
-    others: list[Piece],
-    scale: float,
-) -> tuple[FloatArray, FloatArray]:
-    """A curve, and its error from a second evaluation on other contours.
+def judged(evaluations: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
+    """Curves, and their errors, from two evaluations on different contours, (2, ...).
 
     What both lose to rounding, and may lose alike, is added in units of `scale`, the loss at the
     start.
     """
-    curve = evaluate(pieces)
-    return curve, np.abs(curve - evaluate(others)) + ROUNDING * scale
+    curve, again = evaluations
+    return curve, np.abs(curve - again) + ROUNDING * scale

@@ -7,6 +7,7 @@ filter knows its values, and the contours on which they stay small.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,14 +16,7 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray
-from dmftcore.spectral.contours import (
-    HYPERBOLA_NODES,
-    Contour,
-    ellipse,
-    hyperbola,
-    infinity,
-    octaves,
-)
+from dmftcore.spectral.contours import Contour, ellipse, hyperbola, infinity, ladder
 
 __all__ = ["Descent", "Filter", "Flow", "Piece", "Schedule", "described", "start"]
 
@@ -33,7 +27,7 @@ START = "initial loss"
 ELLIPSE = "ellipse for all times of a polynomial filter"
 HYPERBOLA = "hyperbola for each octave of times"
 HYPERBOLA_IN_LOG = "hyperbola in log rho for each octave of late times"
-#: Nodes of a hyperbola are left out where the filter is below e^-45.
+#: Negative roots are left out where the filter is below e^-45.
 DROPPED = 45.0
 #: From so many consecutive steps on, products are cheaper than exponentials.
 CONSECUTIVE = 64
@@ -49,6 +43,8 @@ class Piece:
     ----------
     where : (m,) int array
         Which times.
+    turn : (m,) int array, or int
+        0 or 1: each time is evaluated twice, on two contours, for an estimate of the error.
     contour : Contour
         n nodes.
     values : (m, n) complex array
@@ -58,6 +54,7 @@ class Piece:
     """
 
     where: npt.NDArray[np.intp]
+    turn: npt.NDArray[np.intp] | int
     contour: Contour
     values: ComplexArray
     kind: str
@@ -66,47 +63,46 @@ class Piece:
 class Filter(Protocol):
     """A way of training."""
 
-    def pieces(
-        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
-    ) -> list[Piece]:
-        """Contours for the filter, or its square, at some times.
+    def pieces(self, times: FloatArray, power: int = 1) -> list[Piece]:
+        """Contours for the filter, or its square, at some times, each time on two of them.
 
         Parameters
         ----------
         times : (n_times,) array
             Times > 0.
-        edge : float
-            End of the spectrum.
         power : int
             2 for the square of the filter.
-        again : bool
-            The same with other nodes: the results differ by about the error of both.
         """
 
+    @property
+    def smooth_from(self) -> float:
+        """The time from which on the filter is e^{-yt} with y >= 0 for every eigenvalue."""
 
-def _hyperbola_nodes(again: bool) -> int:
-    return HYPERBOLA_NODES + 2 if again else HYPERBOLA_NODES
 
-
-def start(where: npt.NDArray[np.intp], edge: float) -> Piece:
-    """The piece of time 0, where nothing has been filtered."""
-    return Piece(where, infinity(edge), np.ones((len(where), 1), np.complex128), START)
+def start(where: npt.NDArray[np.intp], beyond: float) -> Piece:
+    """The piece of time 0, where nothing has been filtered; `beyond` as in `infinity`."""
+    both = np.concatenate([where, where])
+    turn = np.repeat([0, 1], len(where))
+    return Piece(both, turn, infinity(beyond), np.ones((len(both), 1), np.complex128), START)
 
 
 @dataclass(frozen=True)
 class Flow:
     """Gradient flow, p_t = e^{zt}."""
 
-    def pieces(
-        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
-    ) -> list[Piece]:
+    def pieces(self, times: FloatArray, power: int = 1) -> list[Piece]:
         """A hyperbola for each octave of times."""
         found = []
-        for where in octaves(times):
-            contour = hyperbola(power * times[where[0]], _hyperbola_nodes(again))
-            values = np.exp(power * times[where][:, None] * contour.z)
-            found.append(Piece(where, contour, values, HYPERBOLA))
+        for rung in ladder(power * times):
+            contour = hyperbola(rung.first)
+            values = np.exp(power * times[rung.where][:, None] * contour.z)
+            found.append(Piece(rung.where, rung.turn, contour, values, HYPERBOLA))
         return found
+
+    @property
+    def smooth_from(self) -> float:
+        """From the start."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,14 @@ class Descent:
     ----------
     lr : float
         Learning rate eta > 0.
+    edge : float
+        End of the spectrum.
     momentum : float
         0 <= m < 1.
     """
 
     lr: float
+    edge: float
     momentum: float = 0.0
 
     @property
@@ -138,39 +137,40 @@ class Descent:
         """The first step from which on there are hyperbolas."""
         return max(LATE, -2 * LEFT_OUT / np.log(self.momentum)) if self.momentum else LATE
 
-    def pieces(
-        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
-    ) -> list[Piece]:
-        """An ellipse for all early times, hyperbolas in log rho for each octave of late ones."""
+    def pieces(self, times: FloatArray, power: int = 1) -> list[Piece]:
+        """Two ellipses for all early times, hyperbolas in log rho for each octave of late ones."""
         found = []
         early = np.flatnonzero(times < self.late)
         if early.size:
             last = times[early].max()
             steps = np.unique(np.round(last * np.array([0.03, 0.1, 0.3, 0.6, 1.0])))
-            contour = ellipse(
-                edge,
-                lambda z: float(np.abs(self._at(self._log_root(z), steps, power)).max()),
-                again,
-            )
-            values = self._at(self._log_root(contour.z), times[early], power)
-            found.append(Piece(early, contour, values, ELLIPSE))
+
+            def growth(z: ComplexArray) -> float:
+                return float(np.abs(self._at(self._log_root(z), steps, power)).max())
+
+            for turn in (0, 1):
+                contour = ellipse(self.edge, growth, again=turn == 1)
+                values = self._at(self._log_root(contour.z), times[early], power)
+                found.append(Piece(early, turn, contour, values, ELLIPSE))
         late = np.flatnonzero(times >= self.late)
-        for octave in octaves(times[late]):
-            where = late[octave]
-            first = times[where[0]]
-            nodes = _hyperbola_nodes(again)
-            contour, logs, signs = self.late_contour(power * first, edge, nodes)
+        for rung in ladder(power * times[late]):
+            where = late[rung.where]
+            contour, logs, signs = self.late_contour(rung.first)
             values = self._at(logs, times[where], power, signs)
-            found.append(Piece(where, contour, values, HYPERBOLA_IN_LOG))
+            found.append(Piece(where, rung.turn, contour, values, HYPERBOLA_IN_LOG))
         return found
 
-    def late_contour(
-        self, first: float, edge: float, nodes: int = HYPERBOLA_NODES
-    ) -> tuple[Contour, ComplexArray, FloatArray]:
-        r"""Hyperbolas in log rho, for rho^t with t from `first` to twice that.
+    @property
+    def smooth_from(self) -> float:
+        """From late times on, unless there are roots < 0."""
+        return np.inf if self._has_negative_roots else self.late
+
+    def late_contour(self, first: float) -> tuple[Contour, ComplexArray, FloatArray]:
+        r"""Hyperbolas in log rho, for rho^t with t from `first` to four times that.
 
         One goes around the roots 0 < rho <= 1, and one around the negative ones where they
-        matter. The circle of roots that momentum makes is left out: it counts m^{t/2}.
+        matter. The circle of roots that momentum makes, and all within it, is left out: it counts
+        m^{t/2}.
 
         Returns
         -------
@@ -182,16 +182,16 @@ class Descent:
         ValueError
             If `first` is too early.
         """
-        curve = hyperbola(first, nodes)
-        kept = first * curve.z.real > -DROPPED
-        s, ds = curve.z[kept], curve.dz[kept]
-        if np.abs(s.imag).max() > 3 or self.momentum ** (first / 2) > np.exp(-LEFT_OUT):
-            raise ValueError(
-                f"t = {first:g} is too early for a contour that leaves out what decays fast"
-            )
+        curve = hyperbola(first)
+        s, ds = curve.z, curve.dz
+        if np.abs(s.imag).max() > 3:
+            raise ValueError(f"t = {first:g} is too early for a contour in log rho")
+        if self.momentum:
+            outside = s.real > np.log(self.momentum) / 2
+            s, ds = s[outside], ds[outside]
         logs, steps, signs = s, ds, np.ones(len(s))
-        if self.lr * edge > (1 + np.sqrt(self.momentum)) ** 2:
-            lowest = self._log_root(np.array([-edge + 0j]))[0].real
+        if self._has_negative_roots:
+            lowest = self._log_root(np.array([-self.edge + 0j]))[0].real
             if first * lowest > -DROPPED:
                 # -e^s has the upper half plane where s has the lower one.
                 logs, steps = np.append(s, lowest + s.conj()), np.append(ds, ds.conj())
@@ -202,6 +202,10 @@ class Descent:
         z = np.asarray(beyond * (1 - self.momentum / rho) / self.lr, np.complex128)
         dz = np.asarray(steps * (rho - self.momentum / rho) / self.lr, np.complex128)
         return Contour(z, dz), logs, signs
+
+    @property
+    def _has_negative_roots(self) -> bool:
+        return self.lr * self.edge > (1 + math.sqrt(self.momentum)) ** 2
 
     def _log_root(self, z: ComplexArray) -> ComplexArray:
         if self.momentum == 0:
@@ -251,35 +255,62 @@ def _powers(logs: ComplexArray, times: FloatArray) -> ComplexArray:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    r"""Gradient descent with a learning rate of its own for each step, p_t = prod (1 + eta_s z).
+    r"""Gradient descent with a learning rate of its own for each step, and with a heavy ball.
+
+    .. math:: p_{t+1} = (1 + m + \eta_t z) p_t - m p_{t-1}, \qquad p_{-1} = p_0 = 1
 
     Parameters
     ----------
     rates : (steps,) array
         Learning rates >= 0.
+    edge : float
+        End of the spectrum.
+    momentum : float
+        0 <= m < 1.
     """
 
     rates: FloatArray
+    edge: float
+    momentum: float = 0.0
 
-    def pieces(
-        self, times: FloatArray, edge: float, power: int = 1, again: bool = False
-    ) -> list[Piece]:
-        """One ellipse for all times."""
+    def pieces(self, times: FloatArray, power: int = 1) -> list[Piece]:
+        """Two ellipses for all times."""
         steps = np.unique(np.linspace(0, times.max(), 65).round())
-        contour = ellipse(
-            edge, lambda z: float(np.exp(power * self._logs(z, steps).real.max())), again
-        )
-        values = np.exp(power * self._logs(contour.z, times))
-        return [Piece(np.arange(len(times)), contour, values, ELLIPSE)]
 
-    def _logs(self, z: ComplexArray, times: FloatArray) -> ComplexArray:
-        """log p_t, (times, n)."""
-        steps = times.astype(np.intp)
-        rates = self.rates[: steps.max()]
-        logs = np.zeros((len(times), len(z)), np.complex128)
-        for j, node in enumerate(z):
-            logs[:, j] = np.append(0, np.cumsum(np.log1p(rates * node)))[steps]
-        return logs
+        def growth(z: ComplexArray) -> float:
+            return float(np.abs(self._at(z, steps)).max() ** power)
+
+        found = []
+        for turn in (0, 1):
+            contour = ellipse(self.edge, growth, again=turn == 1)
+            values = self._at(contour.z, times) ** power
+            found.append(Piece(np.arange(len(times)), turn, contour, values, ELLIPSE))
+        return found
+
+    @property
+    def smooth_from(self) -> float:
+        """Never."""
+        return np.inf
+
+    def _at(self, z: ComplexArray, times: FloatArray) -> ComplexArray:
+        """p_t, (times, n)."""
+        values = np.empty((len(times), len(z)), np.complex128)
+        if self.momentum == 0:
+            steps = times.astype(np.intp)
+            rates = self.rates[: steps.max()]
+            for j, node in enumerate(z):
+                values[:, j] = np.exp(np.append(0, np.cumsum(np.log1p(rates * node)))[steps])
+            return values
+        order = np.argsort(times, kind="stable")
+        before = now = np.ones(len(z), np.complex128)
+        step = 0
+        for place in order:
+            for rate in self.rates[step : int(times[place])].tolist():
+                # In this order the change is small where z is.
+                before, now = now, now + rate * (z * now) + self.momentum * (now - before)
+            step = int(times[place])
+            values[place] = now
+        return values
 
 
 def described(pieces: list[Piece], times: FloatArray) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
-from dmftcore.spectral.arguments import ComplexArray
-from dmftcore.spectral.curve import LearningCurve, twice
+from dmftcore.spectral.curve import LearningCurve, judged
 from dmftcore.spectral.filters import Filter, Piece, described, start
+from dmftcore.spectral.interpolation import thin
 from dmftcore.spectral.problem import Problem
 from dmftcore.spectral.transform import transform, transform_diagonal
 
@@ -21,82 +25,103 @@ def full_batch(
     problem: Problem, filter_: Filter, times: FloatArray, two_time: bool
 ) -> LearningCurve:
     """The losses of a filter, and on request their tables."""
-    edge, scale = problem.edge, problem.initial_loss
-    train, train_error = twice(
-        lambda pieces: _single(problem, pieces, times),
-        _pieces(filter_, times, edge, power=2),
-        _pieces(filter_, times, edge, power=2, again=True),
-        scale,
-    )
-    pieces = _pieces(filter_, times, edge)
+    thinned = thin(times, filter_.smooth_from)
+    squares = _pieces(problem, filter_, thinned.times, power=2)
+    pieces = _pieces(problem, filter_, thinned.times) if np.isfinite(problem.samples) else []
+    ones = _solved(problem, squares + pieces)
+    count = len(thinned.times)
+
+    def judge(evaluations: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return judged(thinned.everywhere(evaluations), problem.initial_loss)
+
+    train, train_error = judge(_single(problem, squares, ones[: len(squares)], count))
     test, test_error = train, train_error
-    if np.isfinite(problem.samples):
-        test, test_error = twice(
-            lambda pieces: _double(problem, pieces, times),
-            pieces,
-            _pieces(filter_, times, edge, again=True),
-            scale,
-        )
-    tables = _tables(problem, pieces, times) if two_time else (None, None)
-    return LearningCurve(
-        times, test, train, test_error, train_error, described(pieces, times), *tables
-    )
+    if pieces:
+        test, test_error = judge(_double(problem, pieces, ones[len(squares) :], count))
+    tables = _tables(problem, _pieces(problem, filter_, times), times) if two_time else (None, None)
+    engine = described(pieces or squares, thinned.times)
+    return LearningCurve(times, test, train, test_error, train_error, engine, *tables)
 
 
-def _pieces(
-    filter_: Filter, times: FloatArray, edge: float, power: int = 1, again: bool = False
-) -> list[Piece]:
+def _pieces(problem: Problem, filter_: Filter, times: FloatArray, power: int = 1) -> list[Piece]:
     """The pieces of a filter, time 0 apart."""
     zero, later = np.flatnonzero(times == 0), np.flatnonzero(times > 0)
-    found = [start(zero, edge)] if zero.size else []
+    found = [start(zero, problem.beyond)] if zero.size else []
     if later.size:
-        for piece in filter_.pieces(times[later], edge, power, again):
-            found.append(Piece(later[piece.where], piece.contour, piece.values, piece.kind))
+        for piece in filter_.pieces(times[later], power):
+            there = later[piece.where]
+            found.append(Piece(there, piece.turn, piece.contour, piece.values, piece.kind))
     return found
 
 
-def _single(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
-    """The fast path: one integral over the squared filter."""
-    curve = np.zeros(len(times))
-    ends = np.cumsum([len(piece.contour.z) for piece in pieces])
-    residual = problem.residual(np.concatenate([piece.contour.z for piece in pieces]))
-    for piece, values in zip(pieces, np.split(residual, ends[:-1]), strict=True):
-        curve[piece.where] = 2 * (piece.values @ (piece.contour.dz * values)).real
-    return curve
+def _solved(problem: Problem, pieces: list[Piece]) -> list[Any]:
+    """`one_point` of the nodes of each piece, (3, n); a contour that recurs is solved for once."""
+    contours = {piece.contour.z.tobytes(): piece.contour.z for piece in pieces}
+    one = problem.one_point(np.concatenate([*contours.values()]))
+    first, parts = 0, {}
+    for key, z in contours.items():
+        parts[key] = one[:, first : first + len(z)]
+        first += len(z)
+    return [parts[piece.contour.z.tobytes()] for piece in pieces]
 
 
-def _double(problem: Problem, pieces: list[Piece], times: FloatArray) -> FloatArray:
-    """The test loss at equal times."""
-    curve = np.zeros(len(times))
+def _single(problem: Problem, pieces: list[Piece], ones: list[Any], count: int) -> FloatArray:
+    """The training loss, both evaluations (2, count): one integral over the squared filter."""
+    curves = np.zeros((2, count))
+    xp = _arrays.namespace(ones[0])
+    z = np.concatenate([piece.contour.z for piece in pieces])
+    residual = problem.residual(z, xp.concatenate(ones, axis=1))
+    first = 0
+    for piece in pieces:
+        last = first + len(piece.contour.z)
+        weights = piece.contour.dz * residual[first:last]
+        curves[piece.turn, piece.where] = 2 * (piece.values @ weights).real
+        first = last
+    return curves
+
+
+def _double(problem: Problem, pieces: list[Piece], ones: list[Any], count: int) -> FloatArray:
+    """The test loss at equal times, both evaluations (2, count)."""
+    curves = np.zeros((2, count))
+    xp = _arrays.namespace(ones[0])
     for nodes in {len(piece.contour.z) for piece in pieces}:
-        alike = [piece for piece in pieces if len(piece.contour.z) == nodes]
-        z = np.stack([piece.contour.z for piece in alike])
-        weights = [piece.values * (piece.contour.dz / piece.contour.z) for piece in alike]
+        alike = [i for i, piece in enumerate(pieces) if len(piece.contour.z) == nodes]
+        one = xp.stack([ones[i] for i in alike], axis=1)
+        closed = _closed(one)
         # Lines of the grids by parts: an ellipse may have thousands of nodes.
-        for lines in np.array_split(np.arange(nodes), 1 + 2 * len(alike) * nodes**2 // GRID):
-            grids, _ = problem.two_point(z[:, lines], _closed(z))
-            for piece, w, phi in zip(alike, weights, grids, strict=True):
-                curve[piece.where] += transform_diagonal(2 * w[:, lines], phi, _closed(w))
-    return curve
+        parts = 1 + 2 * len(alike) * nodes**2 // GRID
+        for first, last in pairwise(np.linspace(0, nodes, parts + 1).astype(int).tolist()):
+            grids, _ = problem.two_point(one[..., first:last], closed)
+            for i, phi in zip(alike, grids, strict=True):
+                piece = pieces[i]
+                weights = problem.put(piece.values * (piece.contour.dz / piece.contour.z))
+                found = transform_diagonal(2 * weights[:, first:last], phi, _closed(weights))
+                curves[piece.turn, piece.where] += _arrays.to_host(found)
+    return curves
 
 
-def _closed(nodes: ComplexArray) -> ComplexArray:
+def _closed(nodes: Any) -> Any:
     """Nodes, or what belongs to them, on both half planes."""
-    return np.concatenate([nodes, nodes.conj()], axis=-1)
+    return _arrays.namespace(nodes).concatenate([nodes, nodes.conj()], axis=-1)
 
 
 def _tables(
     problem: Problem, pieces: list[Piece], times: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Test and training loss between all pairs of times: all nodes with all nodes."""
-    z = np.concatenate([piece.contour.z for piece in pieces])
+    firsts = [piece for piece in pieces if not np.all(piece.turn)]
+    z = np.concatenate([piece.contour.z for piece in firsts])
     weights = np.zeros((len(times), len(z)), np.complex128)
     first = 0
-    for piece in pieces:
+    for piece in firsts:
         last = first + len(piece.contour.z)
-        weights[piece.where, first:last] = piece.values * (piece.contour.dz / piece.contour.z)
+        here = np.broadcast_to(piece.turn, piece.where.shape) == 0
+        filter_ = piece.values[here] * (piece.contour.dz / piece.contour.z)
+        weights[piece.where[here], first:last] = filter_
         first = last
+    there, one = problem.put(weights), problem.one_point(z)[:, None]
     test, train = (
-        transform(2 * weights, phi, _closed(weights)) for phi in problem.two_point(z, _closed(z))
+        _arrays.to_host(transform(2 * there, phi[0], _closed(there)))
+        for phi in problem.two_point(one, _closed(one))
     )
     return (test + test.T) / 2, (train + train.T) / 2

@@ -133,9 +133,11 @@ def learning_curve(
             raise ValueError(f"momentum must be < 1, not {momentum!r}")
         rates = _checked_rates(lr, when, method)
         _check_stability(problem, rates, m)
-        if np.ndim(lr) and m:
-            raise ValueError("a schedule of lr goes with momentum = 0")
-        filter_ = Schedule(rates) if np.ndim(lr) else Descent(float(rates[0]), m)
+        filter_ = (
+            Schedule(rates, problem.edge, m)
+            if np.ndim(lr)
+            else Descent(float(rates[0]), problem.edge, m)
+        )
         curve = full_batch(problem, filter_, when, two_time)
     else:
         _refuse(method, momentum=momentum or None)

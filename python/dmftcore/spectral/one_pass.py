@@ -6,12 +6,16 @@ import numpy as np
 
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray
-from dmftcore.spectral.curve import LearningCurve, twice
-from dmftcore.spectral.filters import Descent, Piece, described
+from dmftcore.spectral.curve import LearningCurve, judged
+from dmftcore.spectral.filters import Descent, described
+from dmftcore.spectral.interpolation import thin
 from dmftcore.spectral.problem import Problem
 from dmftcore.spectral.time_domain import LONGEST_MARCH, gradient_responses, march
 
 __all__ = ["one_pass", "scheduled", "two_time_losses"]
+
+#: rho^t for 0 <= rho <= 1.
+POWERS = Descent(1.0, edge=1.0)
 
 
 def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: float) -> LearningCurve:
@@ -36,34 +40,34 @@ def one_pass(problem: Problem, rates: FloatArray, times: FloatArray, batch: floa
             "not below 1; take more samples a step, or a smaller lr"
         )
 
-    def integrals(pieces: list[Piece]) -> FloatArray:
-        """L, F and K, (3, n_times)."""
-        found = np.zeros((3, len(times)))
-        for piece in pieces:
-            z, rho = piece.contour.z, 1 + piece.contour.z
-            root = np.sqrt(rho)
-            plus, minus = z / ((1 + root) * lr), np.negative(1 + root) / lr
-            g, h = problem.residual_and_noise(np.concatenate([plus, minus]))
-            forcing = root / (2 * lr) * _difference(g)
-            kernel = root * lr / (2 * batch) * _difference(h)
-            transforms = np.stack([forcing / (1 - kernel / rho), forcing, kernel])
-            weights = transforms / rho * piece.contour.dz
-            found[:, piece.where] = 2 * (weights @ piece.values.T).real
-        return found
+    thinned = thin(times, POWERS.smooth_from)
+    # rho = 1 + z
+    pieces = POWERS.pieces(thinned.times)
+    z = np.concatenate([piece.contour.z for piece in pieces])
+    rho = 1 + z
+    root = np.sqrt(rho)
+    plus, minus = z / ((1 + root) * lr), np.negative(1 + root) / lr
+    g, h = problem.residual_and_noise(np.concatenate([plus, minus]))
+    forcing = root / (2 * lr) * _difference(g)
+    kernel = root * lr / (2 * batch) * _difference(h)
+    transforms = np.stack([forcing / (1 - kernel / rho), forcing, kernel]) / rho
 
-    # rho = 1 + z, as the filter of descent with lr = 1 has it.
-    powers = Descent(1.0)
-    pieces = powers.pieces(times, 1.0)
-    others = powers.pieces(times, 1.0, again=True)
-    curves, errors = twice(integrals, pieces, others, problem.initial_loss)
-    loss, forcing, kernel = curves
+    evaluations = np.zeros((2, 3, len(thinned.times)))  # of L, F and K
+    first = 0
+    for piece in pieces:
+        last = first + len(piece.contour.z)
+        weights = transforms[:, first:last] * piece.contour.dz
+        evaluations[piece.turn, :, piece.where] = 2 * (piece.values @ weights.T).real
+        first = last
+    everywhere = thinned.everywhere(evaluations.reshape(6, -1)).reshape(2, 3, -1)
+    (loss, forcing, kernel), errors = judged(everywhere, problem.initial_loss)
     return LearningCurve(
         times,
         loss,
         loss,
         errors[0],
         errors[0],
-        "generating functions: " + described(pieces, times),
+        "generating functions: " + described(pieces, thinned.times),
         forcing=forcing,
         kernel=kernel,
     )

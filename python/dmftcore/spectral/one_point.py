@@ -16,6 +16,7 @@ from dmftcore.spectrum import AnySpectrum
 __all__ = [
     "DeterministicEquivalent",
     "deterministic_equivalent",
+    "in_upper_half",
     "one_point",
     "spectral_edge",
 ]
@@ -101,10 +102,19 @@ def one_point(core: Any, z: Any, population: Population, samples: float, feature
     place: Any = slice(None)
     if xp is np:
         upper, place = np.unique(upper, return_inverse=True)
-    at_zero = upper == 0
+    found = in_upper_half(core, upper, population, samples, features)[:, place]
+    return xp.where(lower, found.conj(), found).reshape(3, *z.shape)
+
+
+def in_upper_half(
+    core: Any, z: Any, population: Population, samples: float, features: float
+) -> Any:
+    """kappa, R1 and R3 of parameters (n,) with Im z >= 0, (3, n)."""
+    xp = _arrays.namespace(z)
+    at_zero = z == 0
     # Where z = 0, anything that has a solution stands in for it.
     kappa = core.spectral_kappa(
-        xp.where(at_zero, 1, upper),
+        xp.where(at_zero, 1, z),
         xp.asarray(population.values),
         xp.asarray(population.multiplicities),
         samples,
@@ -113,18 +123,17 @@ def one_point(core: Any, z: Any, population: Population, samples: float, feature
     missing = xp.isnan(kappa)
     if bool(missing.any()):
         raise ArithmeticError(
-            f"kappa(z) was not found at z = {upper[missing][0].item()}, samples = {samples:g}, "
+            f"kappa(z) was not found at z = {z[missing][0].item()}, samples = {samples:g}, "
             f"features = {features:g}: z is too close to the eigenvalues"
         )
     if bool(at_zero.any()):
         kappa = xp.where(at_zero, _kappa_at_zero(population, min(samples, features)), kappa)
     nothing = kappa == 0
-    R1, R3 = _responses(xp, upper / xp.where(nothing, 1, kappa), samples, features)
+    R1, R3 = _responses(xp, z / xp.where(nothing, 1, kappa), samples, features)
     # Fewer directions than samples and features: kappa vanishes with z, and z / kappa does not.
     R1 = xp.where(nothing, 1 - population.dimension / samples, R1)
     R3 = xp.where(nothing, 1 - population.dimension / features, R3)
-    found = xp.stack([kappa, R1, R3])[:, place]
-    return xp.where(lower, found.conj(), found).reshape(3, *z.shape)
+    return xp.stack([kappa, R1, R3])
 
 
 def _responses(xp: Any, ratio: Any, samples: float, features: float) -> tuple[Any, Any]:

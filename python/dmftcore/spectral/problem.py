@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from typing import Any
+
 import numpy as np
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray, Population
-from dmftcore.spectral.one_point import deterministic_equivalent, spectral_edge
-from dmftcore.spectral.two_point import two_point
+from dmftcore.spectral.one_point import in_upper_half, one_point, spectral_edge
+from dmftcore.spectral.two_point import on_grid
 from dmftcore.spectrum import AnySpectrum
 
 __all__ = ["Problem"]
@@ -30,12 +33,15 @@ class Problem:
         P and N, or inf.
     noise_variance : float
         sigma^2.
+    device : str or None
+        "cuda" puts sums over the modes, and over pairs of nodes, on the GPU.
     """
 
     spectrum: AnySpectrum
     samples: float
     features: float
     noise_variance: float
+    device: str | None = None
 
     @cached_property
     def population(self) -> Population:
@@ -52,21 +58,61 @@ class Problem:
         """L(0)."""
         return float(self.population.signal.sum()) + self.noise_variance
 
-    def two_point(self, z1: ComplexArray, z2: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
-        """Phi of the test and of the training loss, (*batch, n1, n2)."""
-        z1, z2 = np.ascontiguousarray(z1), np.ascontiguousarray(z2)
-        found = two_point(z1, z2, self.spectrum, self.samples, self.features, self.noise_variance)
-        return found.test, found.train
+    @property
+    def beyond(self) -> float:
+        """A spectral parameter so large that kappa is equal to it."""
+        population = self.population
+        trace = float(population.power.sum())
+        return 1e24 * (float(population.values.max()) + trace / min(self.samples, self.features))
 
-    def residual(self, z: ComplexArray) -> ComplexArray:
+    def put(self, array: Any) -> Any:
+        """A numpy array, where the computing is done."""
+        return _arrays.to_device(array) if self.device == "cuda" else array
+
+    def one_point(self, z: ComplexArray) -> Any:
+        """kappa, R1 and R3 of z with Im z >= 0, (3, n), where the computing is done."""
+        there = self.put(z)
+        core = _arrays.core_for(there)
+        return in_upper_half(core, there, self.population, self.samples, self.features)
+
+    def two_point(self, rows: Any, columns: Any) -> tuple[Any, Any]:
+        """Phi of the test and of the training loss, (batch, n1, n2), from `one_point` of both.
+
+        Parameters
+        ----------
+        rows, columns : (3, batch, n1), (3, batch, n2) arrays
+        """
+        xp = _arrays.namespace(rows)
+        test, train, _ = on_grid(
+            _arrays.core_for(rows),
+            xp.ascontiguousarray(rows),
+            xp.ascontiguousarray(columns),
+            self.population,
+            self.samples,
+            self.features,
+            self.noise_variance,
+        )
+        return test, train
+
+    def residual(self, z: ComplexArray, one: Any) -> ComplexArray:
         r"""g(z), whose integral with the squared filter is the training loss, (n,).
 
         .. math:: g = \frac{R_1}{z} \Big( \sigma^2 + \sum_k \frac{\lambda_k w_k^2 \kappa}{\lambda_k
                   + \kappa} \Big)
+
+        Parameters
+        ----------
+        z : (n,) array
+        one : (3, n) array
+            `one_point` of z.
+
+        Notes
+        -----
+        It is the two-point function of the training loss with the other parameter at infinity.
         """
-        one = deterministic_equivalent(z, self.spectrum, self.samples, self.features)
-        (unlearned,) = self._over_modes(one.kappa, self.population.signal)
-        return np.asarray(one.R1 / z * (self.noise_variance + one.kappa * unlearned), np.complex128)
+        infinity = self.put(np.array([self.beyond, 1, 1], np.complex128).reshape(3, 1, 1))
+        _, train = self.two_point(one[:, None], infinity)
+        return np.asarray(_arrays.to_host(train)[0, :, 0] / z, np.complex128)
 
     def residual_and_noise(self, z: ComplexArray) -> tuple[ComplexArray, ComplexArray]:
         r"""For infinitely many samples, g(z), and what SGD makes of its noise, (n,) each.
@@ -74,23 +120,19 @@ class Problem:
         .. math:: \operatorname{tr} S^2 (z + S)^{-1} = \sum_k \frac{\mu_k \lambda_k^2}{\lambda_k +
                   \kappa} + \frac{\kappa}{N} \mathrm{df}^2, \qquad S = F^\top \Lambda F
         """
-        population = self.population
-        kappa = deterministic_equivalent(z, self.spectrum, np.inf, self.features).kappa
+        population, there = self.population, self.put(z)
+        xp, core = _arrays.namespace(there), _arrays.core_for(there)
+        kappa, _, _ = one_point(core, there, population, np.inf, self.features)
         power = population.power
-        unlearned, df, squares = self._over_modes(
-            kappa, population.signal, power, power * population.values
-        )
-        residual = np.asarray((self.noise_variance + kappa * unlearned) / z, np.complex128)
-        return residual, np.asarray(squares + kappa * df**2 / self.features, np.complex128)
-
-    def _over_modes(self, kappa: ComplexArray, *weights: FloatArray) -> ComplexArray:
-        """sum_k weights_k / (lambda_k + kappa), (weights, n)."""
+        rows = np.stack([population.signal, power, power * population.values])
         # In real numbers: w / (lambda + kappa) = (w lambda + conj(kappa) w) / |lambda + kappa|^2.
-        values, rows = self.population.values, np.stack(weights)
-        rows = np.concatenate([rows * values, rows])
-        parts = np.array_split(kappa, 1 + kappa.size * len(values) // TABLE)
-        sums = np.concatenate(
+        values, rows = xp.asarray(population.values), xp.asarray(rows)
+        rows = xp.concatenate([rows * values, rows])
+        parts = xp.array_split(kappa, 1 + kappa.size * len(values) // TABLE)
+        sums = xp.concatenate(
             [rows @ (1 / ((values[:, None] + k.real) ** 2 + k.imag**2)) for k in parts], axis=1
         )
-        with_values, alone = np.split(sums, 2)
-        return np.asarray(with_values + kappa.conj() * alone, np.complex128)
+        unlearned, df, squares = sums[:3] + kappa.conj() * sums[3:]
+        residual = (self.noise_variance + kappa * unlearned) / there
+        noise = squares + kappa * df**2 / self.features
+        return _arrays.to_host(residual), _arrays.to_host(noise)

@@ -14,7 +14,7 @@ from dmftcore.spectral.arguments import ComplexArray, Population, nodes, size
 from dmftcore.spectral.one_point import one_point
 from dmftcore.spectrum import AnySpectrum
 
-__all__ = ["TwoPoint", "two_point"]
+__all__ = ["TwoPoint", "on_grid", "two_point"]
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,35 @@ def two_point(
         xp.ascontiguousarray(part).reshape(3, math.prod(batch), -1)
         for part in xp.split(one, [first.size], axis=1)
     )
-    lam, sums = xp.asarray(population.values), xp.asarray(_weights(population, weights))
-    test, train, value = core.spectral_two_point(rows, columns, lam, sums, P, N, variance)
-    _check_finite(test)
+    test, train, value = on_grid(core, rows, columns, population, P, N, variance, weights)
     shape = batch + first.shape[-1:] + second.shape[-1:]
     return TwoPoint(
         test.reshape(shape), train.reshape(shape), None if value is None else value.reshape(shape)
     )
+
+
+def on_grid(
+    core: Any,
+    rows: Any,
+    columns: Any,
+    population: Population,
+    samples: float,
+    features: float,
+    noise_variance: float,
+    observable: FloatArray | None = None,
+) -> Any:
+    """The functions of test and train, and of an observable or None, (batch, n1, n2) each.
+
+    Parameters
+    ----------
+    rows, columns : (3, batch, n1), (3, batch, n2) arrays
+        `one_point` of both parameters.
+    """
+    xp = _arrays.namespace(rows)
+    lam, sums = xp.asarray(population.values), xp.asarray(_weights(population, observable))
+    found = core.spectral_two_point(rows, columns, lam, sums, samples, features, noise_variance)
+    _check_finite(found[0])
+    return found
 
 
 def _weights(population: Population, observable: FloatArray | None) -> FloatArray:
