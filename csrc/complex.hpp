@@ -1,4 +1,5 @@
-// Complex numbers for the CPU and the GPU, where std::complex has no functions; its layout.
+// Complex numbers for the CPU and the GPU, where std::complex has no functions; its layout. With a
+// vector for T, one in each lane.
 #pragma once
 
 #include <cmath>
@@ -6,33 +7,46 @@
 #ifdef __CUDACC__
 #define DMFTCORE_EVERYWHERE __host__ __device__ __forceinline__
 #else
-#define DMFTCORE_EVERYWHERE inline
+#define DMFTCORE_EVERYWHERE inline __attribute__((always_inline))
 #endif
 
 namespace dmftcore {
 
-struct complex {
-  double re, im;
+template <class T> DMFTCORE_EVERYWHERE T magnitude(T x) { return x < 0.0 ? -x : x; }
+template <class T> DMFTCORE_EVERYWHERE T smaller(T a, T b) { return a < b ? a : b; }
+template <class T> DMFTCORE_EVERYWHERE T larger(T a, T b) { return a > b ? a : b; }
 
-  complex() = default;
-  DMFTCORE_EVERYWHERE complex(double real, double imaginary = 0) : re(real), im(imaginary) {}
+template <class T> struct complex_of {
+  T re, im;
+
+  complex_of() = default;
+  DMFTCORE_EVERYWHERE complex_of(T real, T imaginary = T{}) : re(real), im(imaginary) {}
+
+  DMFTCORE_EVERYWHERE friend complex_of operator+(complex_of a, complex_of b) {
+    return {a.re + b.re, a.im + b.im};
+  }
+  DMFTCORE_EVERYWHERE friend complex_of operator-(complex_of a, complex_of b) {
+    return {a.re - b.re, a.im - b.im};
+  }
+  DMFTCORE_EVERYWHERE friend complex_of operator*(T a, complex_of b) {
+    return {a * b.re, a * b.im};
+  }
+  DMFTCORE_EVERYWHERE friend complex_of operator*(complex_of a, complex_of b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+  }
+  // Without the squares, which overflow earlier.
+  DMFTCORE_EVERYWHERE friend complex_of operator/(complex_of a, complex_of b) {
+    const auto wide = magnitude(b.re) >= magnitude(b.im);
+    const T longer = wide ? b.re : b.im, shorter = wide ? b.im : b.re;
+    const T ratio = shorter / longer, inverse = 1.0 / (longer + shorter * ratio);
+    const T along = wide ? a.re : a.im, across = wide ? a.im : a.re;
+    const T im = (across - along * ratio) * inverse;
+    return {(along + across * ratio) * inverse, wide ? im : -im};
+  }
 };
 
-DMFTCORE_EVERYWHERE complex operator+(complex a, complex b) { return {a.re + b.re, a.im + b.im}; }
-DMFTCORE_EVERYWHERE complex operator-(complex a, complex b) { return {a.re - b.re, a.im - b.im}; }
-DMFTCORE_EVERYWHERE complex operator*(double a, complex b) { return {a * b.re, a * b.im}; }
-DMFTCORE_EVERYWHERE complex operator*(complex a, complex b) {
-  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
-}
-// Without the squares, which overflow earlier.
-DMFTCORE_EVERYWHERE complex operator/(complex a, complex b) {
-  if (std::fabs(b.re) >= std::fabs(b.im)) {
-    const double ratio = b.im / b.re, scale = b.re + b.im * ratio;
-    return {(a.re + a.im * ratio) / scale, (a.im - a.re * ratio) / scale};
-  }
-  const double ratio = b.re / b.im, scale = b.re * ratio + b.im;
-  return {(a.re * ratio + a.im) / scale, (a.im * ratio - a.re) / scale};
-}
+using complex = complex_of<double>;
+
 DMFTCORE_EVERYWHERE double abs(complex a) { return std::hypot(a.re, a.im); }
 DMFTCORE_EVERYWHERE double arg(complex a) { return std::atan2(a.im, a.re); }
 DMFTCORE_EVERYWHERE complex log(complex a) { return {std::log(abs(a)), arg(a)}; }

@@ -25,17 +25,30 @@ constexpr double SHORTEST = 1e-7;
 constexpr int MOST_SUMS = 1000;
 // Convergence is quadratic: after a relative step of this size the next would be none.
 constexpr double LAST_STEP = 1e-9;
+// What a step must be to first order to be worth a look.
+constexpr double NEARLY = 1e-7;
 // The angle by which rounding, and the last step, may leave h beyond the cut. Solutions on other
 // branches are beyond by pi and more.
 constexpr double BEYOND = 1e-8;
 
-// (e^x - 1) / x, from its series at x / 2^k and  g(2x) = g(x) (1 + x g(x) / 2).
+DMFTCORE_EVERYWHERE double norm(complex a) { return a.re * a.re + a.im * a.im; }
+
+// The logarithm without a root, where the square can be represented.
+DMFTCORE_EVERYWHERE complex log_of(complex a) {
+  const double squared = norm(a);
+  if (squared > 1e-200 && squared < 1e200) return {0.5 * std::log(squared), arg(a)};
+  return log(a);
+}
+
+// (e^x - 1) / x, from its series at x / 2^k and  g(2x) = g(x) (1 + x g(x) / 2), to 3e-7: steps need
+// no more, and where they are so short that the last one counts, x is that much smaller.
 DMFTCORE_EVERYWHERE complex growth(complex x) {
   int halvings = 0;
-  for (double size = abs(x); size > 0.5 && halvings < 1000; size /= 2) ++halvings;
-  x = std::ldexp(1.0, -halvings) * x;
+  double size = magnitude(x.re) + magnitude(x.im);
+  for (; size > 0.5 && halvings < 1000; size /= 2) ++halvings;
+  if (halvings > 0) x = std::ldexp(1.0, -halvings) * x;
   complex g = 1;
-  for (int i = 14; i > 1; --i) g = 1 + (1.0 / i) * x * g;
+  for (int i = size < 0.02 ? 4 : 8; i > 1; --i) g = 1 + (1.0 / i) * x * g;
   for (; halvings > 0; --halvings) {
     g = g * (1 + 0.5 * x * g);
     x = 2 * x;
@@ -48,6 +61,7 @@ struct Path {
   index place;
   complex z;
   complex start; // a positive number with positive R1 and R3
+  double turned; // arg z beyond INNER
 
   double longest, reach;     // steps in log h
   complex kappa;             // on the branch, and
@@ -56,7 +70,7 @@ struct Path {
 
   Path() = default;
   DMFTCORE_EVERYWHERE Path(index at, complex target, double from)
-      : place(at), z(target), start(from) {
+      : place(at), z(target), start(from), turned(arg(target) - INNER) {
     begin(LONGEST);
   }
 
@@ -72,7 +86,7 @@ struct Path {
   // Where to go from kappa, in log h. For z close to the cut not along it, but towards it.
   DMFTCORE_EVERYWHERE complex aim() const {
     const double across = std::fabs(rest.re);
-    const double inward = across < NEAR ? 0 : std::fmin(across / 2, arg(z) - INNER);
+    const double inward = across < NEAR ? 0 : std::fmin(across / 2, turned);
     return rest - complex(0, std::fmax(0.0, inward));
   }
 
@@ -106,8 +120,8 @@ DMFTCORE_EVERYWHERE State step(Path& path, complex sum, complex square, const Mo
   const complex rest = path.next * sum;
   const complex r1 = model.few ? 1 - p * d + p * rest : 1 - p * sum;
   const complex r3 = model.few ? 1 - n * d + n * rest : 1 - n * sum;
-  const complex distance = log(path.z / (path.next * r1 * r3));
-  const bool accepted = abs(distance) < abs(path.rest) && path.on_branch(r1, r3);
+  const complex distance = log_of(path.z / (path.next * r1 * r3));
+  const bool accepted = norm(distance) < norm(path.rest) && path.on_branch(r1, r3);
   if (accepted) {
     // - d df / d log kappa
     const complex slope = path.next * (model.few ? sum - path.next * square : square);
@@ -117,10 +131,12 @@ DMFTCORE_EVERYWHERE State step(Path& path, complex sum, complex square, const Mo
     path.slope = s;
     path.bend = (1 + a1 * a1 + a3 * a3) / (s * s);
     path.reach = std::fmin(path.longest, LONGER * path.reach);
-    const complex last = path.move(path.rest);
-    if (abs(last) < LAST_STEP) {
-      path.next = path.kappa * (1 + last);
-      return State::solved;
+    if (norm(path.rest) < NEARLY * NEARLY * norm(s)) {
+      const complex last = path.move(path.rest);
+      if (abs(last) < LAST_STEP) {
+        path.next = path.kappa * (1 + last);
+        return State::solved;
+      }
     }
   } else {
     path.reach *= SHORTER;
@@ -132,7 +148,7 @@ DMFTCORE_EVERYWHERE State step(Path& path, complex sum, complex square, const Mo
     }
   }
   const complex aim = path.aim();
-  const double length = abs(aim);
+  const double length = std::sqrt(norm(aim));
   path.next =
       path.kappa * (1 + path.move(length <= path.reach ? aim : (path.reach / length) * aim));
   return State::running;

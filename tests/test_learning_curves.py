@@ -8,9 +8,9 @@ import pytest
 import dmftcore as dc
 from dmftcore.spectral import learning_curve, spectral_edge, volterra
 from dmftcore.spectral.arguments import Population
-from dmftcore.spectral.contours import ellipse, hyperbola, ladder
+from dmftcore.spectral.contours import ellipses, hyperbola, ladder
 from dmftcore.spectral.filters import Descent
-from dmftcore.spectral.time_domain import gradient_responses, march
+from linear_march import gradient_responses, march
 
 INF = np.inf
 K = np.arange(1, 101)
@@ -171,9 +171,31 @@ def test_sgd_agrees_with_the_march(spectrum, features):
     np.testing.assert_allclose(curve.test, np.diag(losses.test), rtol=1e-12)
     some = [7, 0, 90]
     table = learning_curve(some, spectrum, INF, features, 0.3, "sgd", lr, batch=40, two_time=True)
-    np.testing.assert_array_equal(table.test_two_time, losses.test[np.ix_(some, some)])
-    scheduled = learning_curve(some, spectrum, INF, features, 0.3, "sgd", np.full(90, lr), batch=40)
-    np.testing.assert_allclose(scheduled.test, table.test, rtol=1e-12)
+    np.testing.assert_allclose(table.test_two_time, losses.test[np.ix_(some, some)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("features", [INF, 30])
+def test_sgd_with_rates_that_vary_agrees_with_the_march(features):
+    rates = 1.9 / spectral_edge(GROUPS, INF, features) * RNG.random(60)
+    some = [7, 0, 60, 59, 7]
+    curve = learning_curve(some, GROUPS, INF, features, 0.3, "sgd", rates, batch=40, two_time=True)
+    theta = gradient_responses(rates)
+    losses = march(theta, Population.of(GROUPS), INF, features, 0.3, 40.0).test
+    np.testing.assert_allclose(curve.test_two_time, losses[np.ix_(some, some)], rtol=1e-12)
+    np.testing.assert_allclose(curve.test, losses[some, some], rtol=1e-12)
+    assert (np.abs(curve.test - losses[some, some]) <= curve.error_estimate).all()
+
+
+def test_sgd_with_rates_that_decay_for_long():
+    """Each mode for itself: a recursion of as many numbers as there are modes."""
+    rates, batch = 0.5 * np.geomspace(1, 0.01, 5000), 20
+    signal, losses = POWER.values * POWER.target, []
+    for rate in rates:
+        losses.append(signal.sum() + NOISE)
+        signal = (1 - rate * POWER.values) ** 2 * signal
+        signal += rate**2 / batch * POWER.values**2 * losses[-1]
+    curve = learning_curve(np.arange(5000), POWER, INF, INF, NOISE, "sgd", rates, batch=batch)
+    np.testing.assert_allclose(curve.test, losses, rtol=1e-11)
 
 
 def test_a_march_with_rates_that_vary_is_gradient_descent_on_the_spectrum():
@@ -405,18 +427,6 @@ INVALID = [
         "momentum does not belong",
     ),
     (
-        {
-            "method": "sgd",
-            "samples": INF,
-            "lr": 0.1,
-            "batch": 9,
-            "two_time": True,
-            "times": [10_000],
-        },
-        ValueError,
-        "go up to 512 steps, but times go up to 10000",
-    ),
-    (
         {"method": "gradient_descent", "lr": 0.1, "momentum": 0.999, "times": [50_000]},
         ValueError,
         "momentum",
@@ -456,7 +466,7 @@ def test_an_ellipse_serves_polynomials(degree, edge):
     def powers(z):
         return (1 + 1.9 / edge * z) ** degree
 
-    contour = ellipse(edge, lambda z: np.abs(powers(z)).max())
+    contour, _ = ellipses(edge, lambda z: np.abs(powers(z)).max())
     # As many nodes as the square root of the degree, with room for a factor.
     assert len(contour.z) < 20 + 15 * np.sqrt(degree)
     eigenvalues = np.linspace(0, edge, 400)

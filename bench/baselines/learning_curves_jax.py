@@ -1,7 +1,7 @@
 """STRONG: learning curves of gradient flow by the contour method in JAX, as an expert writes it.
 
-* All octaves of times are one batch of hyperbolas, all nodes are solved for in lockstep, and the
-  whole curve is one compiled call.
+* All hyperbolas, each for as wide a range of times as it can serve, are one batch, all nodes are
+  solved for in lockstep, and the whole curve is one compiled call.
 * Sums over the modes are in real arithmetic, as products of small matrices that stay in cache.
 * Sums over two resolvents are divided differences: one pass over the modes for each node. Only the
   diagonal, where the difference vanishes, is summed directly.
@@ -37,16 +37,23 @@ class Model(NamedTuple):
     noise_variance: float
 
 
-class Octaves(NamedTuple):
-    """Hyperbolas (octaves, n) and filters (octaves, times, n) with the weights of the nodes."""
+class Contours(NamedTuple):
+    """Hyperbolas (rows, n) and filters (rows, times, n) with the weights of the nodes."""
 
     z: jax.Array
     filters: jax.Array
 
 
-def plan(times, hyperbola, octaves):
-    """Nodes and filters of a request, and the place of each time among (octaves, times)."""
-    groups = octaves(times)
+def plan(times, hyperbola, reach):
+    """Nodes and filters of a request, and the place of each time among (rows, times).
+
+    A hyperbola serves times up to `reach` times its first.
+    """
+    groups, left = [], np.argsort(times)
+    while left.size:
+        served = times[left] <= reach * times[left[0]]
+        groups.append(left[served])
+        left = left[~served]
     width = max(map(len, groups))
     contours = [hyperbola(times[group[0]]) for group in groups]
     nodes = len(contours[0].z)
@@ -57,7 +64,7 @@ def plan(times, hyperbola, octaves):
         filters[row, : len(group)] = decay * contour.dz / contour.z
         places[group] = row * width + np.arange(len(group))
     z = np.stack([contour.z for contour in contours])
-    return Octaves(z, filters), places
+    return Contours(z, filters), places
 
 
 def resolvent_sums(values, weights, kappa):
@@ -133,20 +140,20 @@ def kappas(model, z):
 
 
 @jax.jit
-def run(model, octaves):
-    """Test and training loss, (2, octaves, times)."""
-    kappa = kappas(model, octaves.z.ravel())
+def run(model, contours):
+    """Test and training loss, (2, rows, times)."""
+    kappa = kappas(model, contours.z.ravel())
     sums = resolvent_sums(model.values, weights_of(model), kappa)
-    return losses(jnp, model, octaves, kappa, *sums)
+    return losses(jnp, model, contours, kappa, *sums)
 
 
 def weights_of(model):
     return model.power, model.power * model.values, model.signal, model.signal * model.values
 
 
-def losses(xp, model, octaves, kappa, sums, squares):
+def losses(xp, model, contours, kappa, sums, squares):
     """Test and training loss, from sums over one resolvent and over its square."""
-    rows, nodes = octaves.z.shape
+    rows, nodes = contours.z.shape
     r1 = (1 - sums[0] / model.samples).reshape(rows, nodes)
     kappa = kappa.reshape(rows, nodes)
 
@@ -172,6 +179,6 @@ def losses(xp, model, octaves, kappa, sums, squares):
     )
     found = []
     for table in (phi, r1[:, :, None] * both(r1)[:, None, :] * phi):
-        half = octaves.filters @ table
-        found.append(2 * (half * both(octaves.filters)).sum(-1).real)
+        half = contours.filters @ table
+        found.append(2 * (half * both(contours.filters)).sum(-1).real)
     return xp.stack(found)

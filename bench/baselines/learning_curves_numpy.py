@@ -29,10 +29,10 @@ def resolvent_sums(values, weights, kappa):
     return first - 1j * kappa.imag * by, square - 2j * kappa.imag * cross
 
 
-def run(model, octaves):
-    """Test and training loss, (2, octaves, times)."""
+def run(model, contours):
+    """Test and training loss, (2, rows, times)."""
     kappa, _ = spectral_numpy.kappa(
-        octaves.z.ravel(), model.values, model.power, model.samples, model.features
+        contours.z.ravel(), model.values, model.power, model.samples, model.features
     )
     sums = resolvent_sums(model.values, weights_of(model), kappa)
-    return losses(np, model, octaves, kappa, *sums)
+    return losses(np, model, contours, kappa, *sums)

@@ -97,7 +97,19 @@ struct SpectralSweep {
 // What a number of kappa is padded to: the lanes of the widest vectors.
 constexpr index LANES_MOST = 8;
 
+// The two-point functions of one row of a grid and `count` columns (spectral_pair.hpp).
+struct SpectralRow {
+  const double* row;     // the real numbers of a node
+  const double* columns; // those of the columns, each for all of them, `stride` apart
+  index stride, count;   // columns are allocated up to a multiple of LANES_MOST
+  double p, n, noise;
+  bool observable;
+  double *test, *train, *value; // complex numbers
+  double* left;                 // of each column what has not cancelled, allocated as the columns
+};
+
 struct SpectralKernels {
+  void (*row)(const SpectralRow&);
   // Takes the modes begin <= k < end.
   using Sweep = void (*)(const SpectralSweep&, index begin, index end);
   // Fast: several modes share one division, for which |lam + kappa| must lie in 1e-37..1e37.

@@ -1,10 +1,13 @@
-// Sums over the modes of a spectrum, of 1 / (lam + kappa) and the like, for a kappa in each lane.
+// Sums over the modes of a spectrum, of 1 / (lam + kappa) and the like, for a kappa in each lane;
+// two-point functions for a pair in each lane.
 #include "cpu/lanes.hpp"
 #include "cpu/micro.hpp"
+#include "spectral_pair.hpp"
 
 namespace {
 
 using dmftcore::index;
+using dmftcore::cpu::SpectralRow;
 using dmftcore::cpu::SpectralSweep;
 
 using V = vec<double>;
@@ -123,6 +126,37 @@ template <class Kind, int N> void sweep(const SpectralSweep& s, index begin, ind
   }
 }
 
+using Lines = dmftcore::spectral::node_of<V>;
+constexpr int NODE = sizeof(Lines) / sizeof(V);
+
+inline V everywhere(double x) { return V{} + x; }
+
+inline void put(double* to, index count, dmftcore::complex_of<V> values) {
+  double re[WIDTH], im[WIDTH];
+  store(re, values.re);
+  store(im, values.im);
+  for (index l = 0; l < count; ++l) to[2 * l] = re[l], to[2 * l + 1] = im[l];
+}
+
+void row(const SpectralRow& r) {
+  V line[NODE], lines[NODE];
+  for (int i = 0; i < NODE; ++i) line[i] = everywhere(r.row[i]);
+  Lines a, b;
+  __builtin_memcpy(&a, line, sizeof a);
+  const V p = everywhere(r.p), n = everywhere(r.n), noise = everywhere(r.noise);
+  for (index at = 0; at < r.count; at += WIDTH) {
+    for (int i = 0; i < NODE; ++i) lines[i] = load(r.columns + i * r.stride + at);
+    __builtin_memcpy(&b, lines, sizeof b);
+    dmftcore::spectral::pair_sums_of<V> sums{};
+    store(r.left + at, differences(a, b, r.observable, sums));
+    const auto value = two_point(a, b, sums, p, n, noise, r.observable);
+    const index count = at + WIDTH < r.count ? WIDTH : r.count - at;
+    put(r.test + 2 * at, count, value.test);
+    put(r.train + 2 * at, count, value.train);
+    if (r.observable) put(r.value + 2 * at, count, value.observable);
+  }
+}
+
 } // namespace
 
 namespace dmftcore::cpu::DMFTCORE_ISA {
@@ -130,6 +164,7 @@ namespace dmftcore::cpu::DMFTCORE_ISA {
 extern const SpectralKernels spectral;
 
 const SpectralKernels spectral = {
+    row,
     {sweep<Slopes, SHARED>, sweep<Slopes, 1>},
     {sweep<Moments, SHARED>, sweep<Moments, 1>},
     {sweep<Pairs, 1>, sweep<Pairs, 1>},

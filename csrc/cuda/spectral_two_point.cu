@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(BLOCK<1>, 3) pair_functions(const Grid p) {
     const Node column =
         p.columns.node(pair / (p.n1 * p.n2) * p.n2 + pair % p.n2, p.observable != nullptr);
     PairSums sums{};
-    const bool close = !differences(row, column, p.observable != nullptr, sums);
+    const bool close = !(differences(row, column, p.observable != nullptr, sums) > CANCELLED);
     for (int q = 0; q < WARP; ++q) {
       if (!__shfl_sync(WHOLE_WARP, int(close && exists), q)) continue;
       const complex kappa = {__shfl_sync(WHOLE_WARP, row.kappa.re, q),

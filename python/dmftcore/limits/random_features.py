@@ -137,5 +137,5 @@ def _curve(
 
 
 def _relative(errors: FloatArray, losses: FloatArray) -> float:
-    """The largest error as a part of its loss; the march over all steps has none to estimate."""
-    return float(np.max(np.nan_to_num(errors) / np.maximum(losses, 1e-300), initial=0.0))
+    """The largest error as a part of its loss."""
+    return float(np.max(errors / np.maximum(losses, 1e-300), initial=0.0))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray
 
-__all__ = ["Contour", "Rung", "ellipse", "hyperbola", "infinity", "ladder"]
+__all__ = ["Contour", "Rung", "ellipses", "hyperbola", "infinity", "ladder"]
 
 #: The hyperbola z = mu (1 + sin(iu - alpha)), u = (j + 1/2) h, for times from 1 to 4, with n h and
 #: mu. Found by minimising the largest error of e^{-xt} over these times and all x >= 0, which is
@@ -38,6 +38,8 @@ DIGITS = 37.0
 #: Largest value of a filter on its ellipse, in units of that on the spectrum: rounding errors of a
 #: double integral grow with its square.
 GROWTH = 10.0
+#: How much narrower the second ellipse is.
+CLOSER = 1.2
 #: Between which widths the ellipse is searched for.
 NARROWEST, WIDEST = 1e-5, 3.0
 #: Of an ellipse, in the upper half plane; all pairs of them are evaluated, in a minute.
@@ -102,21 +104,25 @@ def ladder(times: FloatArray) -> list[Rung]:
     of a time, for an estimate of its error, is at the nodes of the first one of other times, and a
     filter and its square have their nodes in common.
     """
-    octave = np.frexp(times)[1].astype(np.intp) - 1  # 2^octave <= t < 2^(octave + 1)
-    rungs = []
-    for rung in np.union1d(octave, octave - 1).tolist():
-        where = np.flatnonzero((octave == rung) | (octave == rung + 1))
-        rungs.append(Rung(math.ldexp(1.0, rung), where, octave[where] - rung))
-    return rungs
+    octave = np.frexp(times)[1] - 1  # 2^octave <= t < 2^(octave + 1)
+    order = np.argsort(octave, kind="stable")
+    in_order = octave[order]
+    numbers = np.union1d(octave, octave - 1)
+    ends = [np.searchsorted(in_order, numbers + beyond).tolist() for beyond in (0, 2)]
+    return [
+        Rung(math.ldexp(1.0, number), order[begin:end], in_order[begin:end] - number)
+        for number, begin, end in zip(numbers.tolist(), *ends, strict=True)
+    ]
 
 
-def ellipse(edge: float, growth: Callable[[ComplexArray], float], again: bool = False) -> Contour:
-    r"""Ellipse around [-edge, 0], which are its foci, for polynomial filters.
+def ellipses(edge: float, growth: Callable[[ComplexArray], float]) -> tuple[Contour, Contour]:
+    r"""Ellipses around [-edge, 0], which are their foci, for polynomial filters.
 
     .. math:: z(\theta) = -\frac{x}{2} + \frac{x}{2} \cosh(\ell + i\theta), \quad x = edge
 
     The widest is taken on which the filter stays below 10 times what it is on the spectrum. The
-    error of n nodes falls as e^{-n \ell}, and n follows from it.
+    error of n nodes falls as e^{-n \ell}, and n follows from it. The other one, for an estimate of
+    the error, is closer to the spectrum.
 
     Parameters
     ----------
@@ -124,13 +130,11 @@ def ellipse(edge: float, growth: Callable[[ComplexArray], float], again: bool = 
         End of the spectrum.
     growth : callable
         Largest absolute value of the filter at given points, over points and times.
-    again : bool
-        Draw another one, closer to the spectrum, for an estimate of the error.
 
     Raises
     ------
     ValueError
-        If it takes more than 8192 nodes.
+        If one takes more than 8192 nodes.
     """
     angles = np.linspace(0, np.pi, 65)
 
@@ -146,16 +150,19 @@ def ellipse(edge: float, growth: Callable[[ComplexArray], float], again: bool = 
         with np.errstate(over="ignore", invalid="ignore"):
             fits = growth(at(middle, angles)) <= allowed
         low, high = (middle, high) if fits else (low, middle)
-    width = low / (1.2 if again else 1.0)
-    nodes = max(8, int(np.ceil(DIGITS / (2 * width))))
-    if nodes > MOST_ELLIPSE_NODES:
-        raise ValueError(
-            f"these times take a contour of {2 * nodes} nodes, more than {2 * MOST_ELLIPSE_NODES}: "
-            "ask for shorter times, or for less momentum"
-        )
-    theta = np.pi * (np.arange(nodes) + 0.5) / nodes
-    # dz / (2 pi i) = edge/2 sinh(w) i dtheta / (2 pi i)
-    return Contour(at(width, theta), edge / (4 * nodes) * np.sinh(width + 1j * theta))
+
+    def drawn(width: float) -> Contour:
+        nodes = max(8, int(np.ceil(DIGITS / (2 * width))))
+        if nodes > MOST_ELLIPSE_NODES:
+            raise ValueError(
+                f"these times take a contour of {2 * nodes} nodes, more than "
+                f"{2 * MOST_ELLIPSE_NODES}: ask for shorter times, or for less momentum"
+            )
+        theta = np.pi * (np.arange(nodes) + 0.5) / nodes
+        # dz / (2 pi i) = edge/2 sinh(w) i dtheta / (2 pi i)
+        return Contour(at(width, theta), edge / (4 * nodes) * np.sinh(width + 1j * theta))
+
+    return drawn(low), drawn(low / CLOSER)
 
 
 def infinity(beyond: float) -> Contour:

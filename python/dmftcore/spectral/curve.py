@@ -27,8 +27,7 @@ class LearningCurve:
         Loss on fresh data and on the training data; in one-pass SGD and with samples = inf the
         training data are fresh.
     error_estimate, train_error_estimate : (n_times,) arrays
-        Absolute errors of both, from a second evaluation on other contours; nan where the march
-        over all steps was used, which has rounding errors only.
+        Absolute errors of both, from a second evaluation on other contours.
     engine : str
         How the losses were computed, and why so.
     test_two_time, train_two_time : (n_times, n_times) arrays or None

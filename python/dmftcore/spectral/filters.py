@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray
-from dmftcore.spectral.contours import Contour, ellipse, hyperbola, infinity, ladder
+from dmftcore.spectral.contours import Contour, ellipses, hyperbola, infinity, ladder
 
 __all__ = ["Descent", "Filter", "Flow", "Piece", "Schedule", "described", "start"]
 
@@ -43,7 +43,7 @@ class Piece:
     ----------
     where : (m,) int array
         Which times.
-    turn : (m,) int array, or int
+    turn : (m,) int array
         0 or 1: each time is evaluated twice, on two contours, for an estimate of the error.
     contour : Contour
         n nodes.
@@ -54,7 +54,7 @@ class Piece:
     """
 
     where: npt.NDArray[np.intp]
-    turn: npt.NDArray[np.intp] | int
+    turn: npt.NDArray[np.intp]
     contour: Contour
     values: ComplexArray
     kind: str
@@ -93,10 +93,20 @@ class Flow:
     def pieces(self, times: FloatArray, power: int = 1) -> list[Piece]:
         """A hyperbola for each octave of times."""
         found = []
+        unit = hyperbola(1.0)
+        # On the hyperbola of its octave, and on the one before.
+        values = np.exp(2 * np.frexp(times)[0][:, None] * unit.z)
+        values = np.stack([values, values**2])
         for rung in ladder(power * times):
-            contour = hyperbola(rung.first)
-            values = np.exp(power * times[rung.where][:, None] * contour.z)
-            found.append(Piece(rung.where, rung.turn, contour, values, HYPERBOLA))
+            found.append(
+                Piece(
+                    rung.where,
+                    rung.turn,
+                    hyperbola(rung.first),
+                    values[rung.turn, rung.where],
+                    HYPERBOLA,
+                )
+            )
         return found
 
     @property
@@ -148,10 +158,9 @@ class Descent:
             def growth(z: ComplexArray) -> float:
                 return float(np.abs(self._at(self._log_root(z), steps, power)).max())
 
-            for turn in (0, 1):
-                contour = ellipse(self.edge, growth, again=turn == 1)
+            for turn, contour in enumerate(ellipses(self.edge, growth)):
                 values = self._at(self._log_root(contour.z), times[early], power)
-                found.append(Piece(early, turn, contour, values, ELLIPSE))
+                found.append(Piece(early, np.full(len(early), turn), contour, values, ELLIPSE))
         late = np.flatnonzero(times >= self.late)
         for rung in ladder(power * times[late]):
             where = late[rung.where]
@@ -280,11 +289,10 @@ class Schedule:
         def growth(z: ComplexArray) -> float:
             return float(np.abs(self._at(z, steps)).max() ** power)
 
-        found = []
-        for turn in (0, 1):
-            contour = ellipse(self.edge, growth, again=turn == 1)
+        found, where = [], np.arange(len(times))
+        for turn, contour in enumerate(ellipses(self.edge, growth)):
             values = self._at(contour.z, times) ** power
-            found.append(Piece(np.arange(len(times)), turn, contour, values, ELLIPSE))
+            found.append(Piece(where, np.full(len(times), turn), contour, values, ELLIPSE))
         return found
 
     @property

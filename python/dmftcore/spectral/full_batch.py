@@ -13,7 +13,7 @@ from dmftcore.spectral.curve import LearningCurve, judged
 from dmftcore.spectral.filters import Filter, Piece, described, start
 from dmftcore.spectral.interpolation import thin
 from dmftcore.spectral.problem import Problem
-from dmftcore.spectral.transform import transform, transform_diagonal
+from dmftcore.spectral.transform import transform
 
 __all__ = ["full_batch"]
 
@@ -46,7 +46,9 @@ def full_batch(
 def _pieces(problem: Problem, filter_: Filter, times: FloatArray, power: int = 1) -> list[Piece]:
     """The pieces of a filter, time 0 apart."""
     zero, later = np.flatnonzero(times == 0), np.flatnonzero(times > 0)
-    found = [start(zero, problem.beyond)] if zero.size else []
+    if not zero.size:
+        return filter_.pieces(times, power)
+    found = [start(zero, problem.beyond)]
     if later.size:
         for piece in filter_.pieces(times[later], power):
             there = later[piece.where]
@@ -86,17 +88,29 @@ def _double(problem: Problem, pieces: list[Piece], ones: list[Any], count: int) 
     xp = _arrays.namespace(ones[0])
     for nodes in {len(piece.contour.z) for piece in pieces}:
         alike = [i for i, piece in enumerate(pieces) if len(piece.contour.z) == nodes]
+        here = [pieces[i] for i in alike]
         one = xp.stack([ones[i] for i in alike], axis=1)
         closed = _closed(one)
+        weights = problem.put(
+            np.concatenate([piece.values * (piece.contour.dz / piece.contour.z) for piece in here])
+        )
+        ends = np.cumsum([0, *(len(piece.where) for piece in here)]).tolist()
+        where = np.concatenate([piece.where for piece in here])
+        turn = np.concatenate([piece.turn for piece in here])
         # Lines of the grids by parts: an ellipse may have thousands of nodes.
         parts = 1 + 2 * len(alike) * nodes**2 // GRID
-        for first, last in pairwise(np.linspace(0, nodes, parts + 1).astype(int).tolist()):
+        for first, last in pairwise([nodes * part // parts for part in range(parts + 1)]):
             grids, _ = problem.two_point(one[..., first:last], closed)
-            for i, phi in zip(alike, grids, strict=True):
-                piece = pieces[i]
-                weights = problem.put(piece.values * (piece.contour.dz / piece.contour.z))
-                found = transform_diagonal(2 * weights[:, first:last], phi, _closed(weights))
-                curves[piece.turn, piece.where] += _arrays.to_host(found)
+            lines = 2 * weights[:, first:last]
+            half = xp.concatenate(
+                [
+                    lines[begin:end] @ phi
+                    for (begin, end), phi in zip(pairwise(ends), grids, strict=True)
+                ]
+            )
+            other = _closed(weights)
+            found = (half.real * other.real - half.imag * other.imag).sum(axis=-1)
+            curves[turn, where] += _arrays.to_host(found)
     return curves
 
 
@@ -109,13 +123,13 @@ def _tables(
     problem: Problem, pieces: list[Piece], times: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Test and training loss between all pairs of times: all nodes with all nodes."""
-    firsts = [piece for piece in pieces if not np.all(piece.turn)]
+    firsts = [piece for piece in pieces if not piece.turn.all()]
     z = np.concatenate([piece.contour.z for piece in firsts])
     weights = np.zeros((len(times), len(z)), np.complex128)
     first = 0
     for piece in firsts:
         last = first + len(piece.contour.z)
-        here = np.broadcast_to(piece.turn, piece.where.shape) == 0
+        here = piece.turn == 0
         filter_ = piece.values[here] * (piece.contour.dz / piece.contour.z)
         weights[piece.where[here], first:last] = filter_
         first = last

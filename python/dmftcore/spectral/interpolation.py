@@ -1,8 +1,9 @@
-r"""Curves at many times from few of them.
+"""Curves at many times from few of them.
 
 A mixture of decays e^{-yt} with y >= 0 is, as a function of s = log t, analytic and bounded where
-\|Im s\| < pi/2. On an octave this strip contains the Bernstein ellipse of parameter 9.2, so that the
-error of a polynomial in s through n Chebyshev points falls as 9.2^{-n}: 18 of them suffice.
+the imaginary part of s is within pi/2. For an octave this strip contains the Bernstein ellipse of
+parameter 9.2, so that the error of a polynomial in s through n Chebyshev points falls as 9.2^{-n}:
+18 of them suffice.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ infinitely many samples the test loss, follow from a function of one parameter,
           \kappa} \Big).
 
 One-pass SGD, whose noise feeds on the loss itself, is a division of generating functions; its loss
-is an integral of their quotient (`one_pass`).
+is an integral of their quotient (`one_pass`). With learning rates that vary the noise makes no
+convolution, and all steps are gone through, at the nodes of a contour (`any_rates`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ import numpy as np
 
 from dmftcore._validate import FloatArray, non_negative, one_of, positive, real_array
 from dmftcore.errors import AccuracyWarning
+from dmftcore.spectral.any_rates import any_rates, two_time_losses
 from dmftcore.spectral.arguments import size
 from dmftcore.spectral.curve import LearningCurve
 from dmftcore.spectral.filters import Descent, Flow, Schedule
 from dmftcore.spectral.full_batch import full_batch
-from dmftcore.spectral.one_pass import one_pass, scheduled, two_time_losses
+from dmftcore.spectral.one_pass import one_pass
 from dmftcore.spectral.problem import Problem
 from dmftcore.spectrum import AnySpectrum
 
@@ -58,11 +60,12 @@ def learning_curve(
     sees the input through N random features (inf: through all of it) and starts from 0, by
 
     * ``"gradient_flow"`` on the mean squared error halved,
-    * ``"gradient_descent"``, full batch, with momentum (heavy ball) or with a schedule of rates,
-    * ``"sgd"``, one pass: each step takes a batch of B fresh samples.
+    * ``"gradient_descent"``, full batch, with momentum (heavy ball) and with a schedule of rates,
+    * ``"sgd"``, one pass: each step takes a batch of B fresh samples, with a schedule of rates.
 
     No cost grows with time, except where learning rates change from step to step: as the steps
-    then, and with momentum at first, up to about 70 / (1 - m) steps.
+    then, and with momentum at first, up to about 70 / (1 - m) steps. Nor does it grow with the
+    number of times, once there are dozens in an octave, from which others are interpolated.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ def learning_curve(
     lr : float, or (steps,) array
         Learning rate of descent and SGD, or one for each step, at least up to the last time.
     momentum : float
-        0 <= m < 1, of gradient descent: ``v(t+1) = v(t) - lr grad + m (v(t) - v(t-1))``.
+        0 <= m < 1, of gradient descent: ``v(t+1) = v(t) - lr(t) grad + m (v(t) - v(t-1))``.
     batch : float
         B > 0, of SGD.
     two_time : bool
@@ -98,8 +101,8 @@ def learning_curve(
         Times, sizes or variances are negative; a learning rate is so large that training diverges,
         ``lr edge >= 2 (1 + m)`` with the `spectral_edge`, or SGD with so small a batch that its
         noise grows, ``sum K >= 1``; parameters that the method does not have; times for which no
-        contour is known (momentum close to 1, schedules of more than a million steps); tables of
-        SGD, or its schedules, of more than 512 steps.
+        contour is known (momentum close to 1, schedules and tables of SGD of more than a million
+        steps or so).
 
     Warns
     -----
@@ -151,10 +154,11 @@ def learning_curve(
         rates = _checked_rates(lr, when, method)
         _check_stability(problem, rates, 0.0)
         b = positive("batch", batch)
-        by_rate = scheduled if np.ndim(lr) else one_pass
+        by_rate = any_rates if np.ndim(lr) else one_pass
         curve = by_rate(problem, rates, when, b)
         if two_time:
-            table = two_time_losses(problem, rates, when, b)
+            each = np.broadcast_to(rates, int(when.max())) if np.ndim(lr) == 0 else rates
+            table = two_time_losses(problem, each, when, b)
             curve = replace(curve, test_two_time=table, train_two_time=table)
     _warn_of_noise(curve)
     return curve

@@ -10,9 +10,8 @@ from dmftcore.spectral.curve import LearningCurve, judged
 from dmftcore.spectral.filters import Descent, described
 from dmftcore.spectral.interpolation import thin
 from dmftcore.spectral.problem import Problem
-from dmftcore.spectral.time_domain import LONGEST_MARCH, gradient_responses, march
 
-__all__ = ["one_pass", "scheduled", "two_time_losses"]
+__all__ = ["one_pass"]
 
 #: rho^t for 0 <= rho <= 1.
 POWERS = Descent(1.0, edge=1.0)
@@ -86,43 +85,3 @@ def _noise_gain(problem: Problem, lr: float, batch: float) -> float:
     # At z = 0 it is tr S.
     gain = problem.population.power.sum() - noise[0].real
     return float(lr / (2 * batch) * gain)
-
-
-def two_time_losses(
-    problem: Problem, rates: FloatArray, times: FloatArray, batch: float
-) -> FloatArray:
-    """Losses between pairs of steps from the march over all of them, (n_times, n_times).
-
-    Parameters
-    ----------
-    rates : (1,) or (steps,) array
-        One learning rate, or one for each step.
-
-    Raises
-    ------
-    ValueError
-        For more than 512 steps.
-    """
-    last = int(times.max())
-    if last > LONGEST_MARCH:
-        raise ValueError(
-            f"two_time tables of SGD, and SGD with a schedule of lr, go up to {LONGEST_MARCH} "
-            f"steps, but times go up to {last}"
-        )
-    steps = np.full(last, rates[0]) if len(rates) == 1 else rates[:last]
-    theta = gradient_responses(steps)
-    losses = march(
-        theta, problem.population, np.inf, problem.features, problem.noise_variance, batch
-    )
-    where = times.astype(np.intp)
-    return losses.test[np.ix_(where, where)]
-
-
-def scheduled(
-    problem: Problem, rates: FloatArray, times: FloatArray, batch: float
-) -> LearningCurve:
-    """SGD with a learning rate of its own for each step, (steps,)."""
-    loss = np.diag(two_time_losses(problem, rates, times, batch)).copy()
-    unknown = np.full(len(times), np.nan)
-    engine = "march over all steps: learning rates that vary make the noise no convolution"
-    return LearningCurve(times, loss, loss, unknown, unknown, engine)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-
 from typing import Any
 
 import numpy as np
 
 from dmftcore import _arrays
-from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import ComplexArray, Population
 from dmftcore.spectral.one_point import in_upper_half, one_point, spectral_edge
 from dmftcore.spectral.two_point import on_grid

@@ -15,8 +15,8 @@ t, h_k = (1 + lambda_k Theta R3 R1)^{-1} and v_k = (1 + lambda_k R1 Theta R3)^{-
 
 C_0(t, t') is the test loss, and C_1 the training loss. With fresh samples in each step R1 = 1, and
 C_1/P is the diagonal diag(C_0(t, t)) / B. Theta is strictly causal, so that all of it is one march
-over the rows. Nothing here knows of resolvents or contours: any learning rates will do, and both
-engines are each other's referee.
+over the rows. Nothing here knows of resolvents or contours: any learning rates will do, and it is
+the referee of the learning curves.
 
 Source: Bordelon, Atanasov & Pehlevan, "A dynamical model of neural scaling laws" (2024).
 """
@@ -31,10 +31,7 @@ from dmftcore import twotime
 from dmftcore._validate import FloatArray
 from dmftcore.spectral.arguments import Population
 
-__all__ = ["LONGEST_MARCH", "TwoTimeLosses", "gradient_responses", "march"]
-
-#: Two T x T kernels are kept for each mode.
-LONGEST_MARCH = 512
+__all__ = ["TwoTimeLosses", "gradient_responses", "march"]
 
 
 @dataclass(frozen=True)
