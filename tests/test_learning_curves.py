@@ -304,6 +304,25 @@ def test_infinitely_many_samples_and_features():
     np.testing.assert_allclose(curve.test, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_many_times_are_interpolated(order):
+    """Against each mode for itself, and against the same times one by one."""
+    times = np.linspace(0, 300, 20_001)
+    if order == "shuffled":
+        times = RNG.permutation(times)
+    curve = learning_curve(times, POWER, INF, INF, NOISE)
+    expected = np.exp(-2 * times[:, None] * POWER.values) @ (POWER.values * POWER.target) + NOISE
+    np.testing.assert_allclose(curve.test, expected, rtol=1e-12)
+    assert (np.abs(curve.test - expected) <= curve.error_estimate).all()
+    for lr in (0.3, 1.2):  # the latter with negative roots
+        steps = np.arange(2000)
+        many = learning_curve(steps, POWER, 80, 60, NOISE, "gradient_descent", lr)
+        few = learning_curve(steps[7::211], POWER, 80, 60, NOISE, "gradient_descent", lr)
+        for name in ("test", "train"):
+            found, wanted = getattr(many, name)[7::211], getattr(few, name)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * many.test[0])
+
+
 def wishart(ratio, filter_values, signal, noise):
     """Test and training loss on white inputs from the Marchenko-Pastur law; ratio = D / P."""
     low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2

@@ -217,7 +217,8 @@ PLAIN = dc.PrecisionLaw(1.0, 1.0, 1.0, 1.0, 1.0, (1.0, 1.0, 1.0))
         (lambda: PLAIN.loss(1e9, 1e9, P_post=4), "no rounding after training"),
         (lambda: PLAIN.loss(0, 1e9), "N must be > 0"),
         (lambda: PLAIN.loss(1e9, INF), "D must be > 0 and finite"),
-        (lambda: PLAIN.loss(1e9, 1e9, P_w=[4, -1]), "P_w must be > 0"),
+        (lambda: PLAIN.loss(1e9, 1e9, P_w=[4, -1]), r"P_w must be > 0, found -1 at \(1,\)"),
+        (lambda: PLAIN.optimum([1e20, 1e22], N=[1, 2, 3]), "budget and N do not fit"),
         (lambda: PLAIN.optimum(-1.0), "budget must be > 0"),
         (lambda: PLAIN.optimum(1.0, quantised=()), "quantised must name some"),
         (lambda: PLAIN.optimum(1.0, quantised=("x",)), "quantised must be one of"),
@@ -230,3 +231,10 @@ PLAIN = dc.PrecisionLaw(1.0, 1.0, 1.0, 1.0, 1.0, (1.0, 1.0, 1.0))
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_integers_of_any_size_and_single_names():
+    assert PLAIN.loss(10**25, 10**24) == PLAIN.loss(1e25, 1e24)
+    with pytest.raises(TypeError, match="N must hold real numbers"):
+        PLAIN.loss([None], 1e24)
+    assert PLAIN.optimum(1e20, quantised="kv") == PLAIN.optimum(1e20, quantised=("kv",))

@@ -299,7 +299,6 @@ def test_it_is_said_where_a_run_is():
     for limit, training in (
         (dc.FeatureLearning(9, 1.0), DESCENT),
         (dc.FeatureLearning(INF, 1.0), dc.GradientFlow([1.0])),
-        (dc.RandomFeatures(9, INF), DESCENT),
     ):
         told = dc.solve(limit, SPECTRUM, training, device="cuda").diagnostics
         assert told["device"] == "cpu"

@@ -148,6 +148,7 @@ def test_budgets_are_independent_of_each_other():
         (0.0, "budget must be > 0"),
         ([1e5, -1.0], "budget must be > 0"),
         (1e-6, "has no minimum at an N between"),
+        (1e9, "features decays to nothing, below its accuracy .* a spectrum of more modes"),
     ],
 )
 def test_bad_budgets(budget, message):

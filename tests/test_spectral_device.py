@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+import dmftcore as dc
 import emulated
 import fake_cupy
 import gpu
@@ -211,6 +212,39 @@ def test_transform_on_the_device(cupy):
     for function in (spectral.transform, spectral.transform_diagonal):
         found = function(*map(cupy.asarray, arrays))
         np.testing.assert_allclose(cupy.asnumpy(found), function(*arrays), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "how"),
+    [
+        ((80, 60), {}),
+        ((INF, 60), {"method": "gradient_descent", "lr": 0.2, "momentum": 0.5}),
+        ((INF, 60), {"method": "sgd", "lr": 0.2, "batch": 30}),
+    ],
+    ids=["flow", "heavy ball", "sgd"],
+)
+def test_learning_curves_on_the_device(cupy, monkeypatch, sizes, how):
+    times = [0, 2, 3, 30_000]
+    here = spectral.learning_curve(times, MODES, *sizes, NOISE, two_time=not how, **how)
+    with monkeypatch.context() as patch:
+        # What is summed over modes is not summed on the host.
+        patch.setattr(_core, "spectral_kappa", None)
+        patch.setattr(_core, "spectral_two_point", None)
+        there = spectral.learning_curve(
+            times, MODES, *sizes, NOISE, two_time=not how, device="cuda", **how
+        )
+    for name in ("test", "train", "test_two_time", "train_two_time", "forcing"):
+        found, expected = getattr(there, name), getattr(here, name)
+        if expected is not None:
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * here.test[0])
+
+
+def test_random_features_are_solved_where_they_are_told(cupy):
+    limit, training = dc.RandomFeatures(80, 60, NOISE), dc.GradientDescent(0.2, 100)
+    here, there = (dc.solve(limit, MODES, training, device=device) for device in ("cpu", "cuda"))
+    assert (here.diagnostics["device"], there.diagnostics["device"]) == ("cpu", "cuda")
+    np.testing.assert_allclose(there.test_loss, here.test_loss, rtol=1e-11)
 
 
 def test_errors_on_the_device(cupy):

@@ -7,7 +7,7 @@ the solution of a model.
 
 from __future__ import annotations
 
-import itertools
+import numbers
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -17,27 +17,15 @@ import numpy.typing as npt
 import scipy.optimize
 
 from dmftcore._validate import FloatArray, one_of, positive, real_array
+from dmftcore.limits.precision_fit import PARAMETERS, Fit
 
 __all__ = ["FittedPrecisionLaw", "Optimum", "PrecisionLaw"]
 
 #: What is quantised in training: weights, activations, and the keys and values of attention.
 QUANTISED = ("w", "a", "kv")
-#: Parameters of a fit, in the order of its covariance.
-PARAMETERS = ("A", "alpha", "B", "beta", "E", "gamma_w", "gamma_a", "gamma_kv")
 
 #: Bits of the arithmetic whose cost is 6 N D.
 FULL_BITS = 16.0
-#: Residuals of log L beyond this count linearly in a fit (Huber 1964).
-HUBER = 1e-3
-#: Starts of a fit, all combinations, and how many of the best are followed to their end.
-EXPONENT_STARTS = (0.2, 0.5, 1.0, 1.5)
-GAMMA_STARTS = (0.5, 1.0, 2.0, 4.0)
-FOLLOWED = 8
-#: Logarithms of gamma_x stay within plus and minus this.
-LARGEST_LOG_GAMMA = 20.0
-#: Ratio of singular values of the scaled Jacobian below which a combination of parameters counts
-#: as undetermined.
-RANK_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -205,7 +193,7 @@ class PrecisionLaw:
         budget: npt.ArrayLike,
         *,
         N: npt.ArrayLike | None = None,
-        quantised: tuple[str, ...] = QUANTISED,
+        quantised: str | tuple[str, ...] = QUANTISED,
         lowest: float = 1.0,
     ) -> Optimum:
         r"""Bits, size and data of the lowest loss at the cost :math:`C = (P / 16) \, 6 N D`.
@@ -224,7 +212,7 @@ class PrecisionLaw:
             Cost C > 0 in operations.
         N : array, optional
             Size > 0 that is not to be chosen; of one shape with `budget`, up to broadcasting.
-        quantised : tuple of {"w", "a", "kv"}
+        quantised : {"w", "a", "kv"}, or tuple of these
             What is trained in P bits, the others in full precision. With a single one and N free
             there is no optimum, fewer bits are always better, and P is `lowest`.
         lowest : float
@@ -241,7 +229,8 @@ class PrecisionLaw:
         """
         cost = _above_zero("budget", budget)
         lowest = positive("lowest", lowest)
-        chosen = [one_of("quantised", name, QUANTISED) for name in quantised]
+        names = (quantised,) if isinstance(quantised, str) else quantised
+        chosen = [one_of("quantised", name, QUANTISED) for name in names]
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(f"quantised must name some of {QUANTISED} once, found {quantised!r}")
         gammas = np.array([self.gamma[QUANTISED.index(name)] for name in chosen])
@@ -253,7 +242,11 @@ class PrecisionLaw:
             ratio = self.alpha * self.A * kept**-self.alpha / (self.beta * self.B)
             size = (ratio * operations**self.beta) ** (1 / (self.alpha + self.beta))
         else:
-            cost, size = np.broadcast_arrays(cost, _above_zero("N", N))
+            size = _above_zero("N", N)
+            try:
+                cost, size = np.broadcast_arrays(cost, size)
+            except ValueError as error:
+                raise ValueError(f"budget and N do not fit: {error}") from None
             bits = np.vectorize(self._bits_at_size, signature="(),(),(n),()->()")(
                 cost, size, gammas, lowest
             )
@@ -350,7 +343,18 @@ class PrecisionLaw:
                     "at 1",
                     stacklevel=2,
                 )
-        return _Fit(np.log(sizes), np.log(tokens), np.array(bits), np.log(losses), free).result()
+        found = Fit(np.log(sizes), np.log(tokens), np.array(bits), np.log(losses), free).result()
+        A, alpha, B, beta, E, *gamma = found.constants.tolist()
+        return FittedPrecisionLaw(
+            A=A,
+            alpha=alpha,
+            B=B,
+            beta=beta,
+            E=E,
+            gamma=tuple(gamma),
+            residuals=found.residuals,
+            covariance=found.covariance,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,168 +378,6 @@ class FittedPrecisionLaw(PrecisionLaw):
     def errors(self) -> dict[str, float]:
         """Standard errors of the parameters by name."""
         return dict(zip(PARAMETERS, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
-
-
-class _Fit:
-    """Least squares in theta = (log a, alpha, log b, beta, log E, log gamma_x).
-
-    a and b are the terms of size and data at the mean of log N and log D, which makes their
-    correlation with the exponents small.
-
-    Parameters
-    ----------
-    log_sizes, log_tokens, log_losses : (n,) arrays
-    bits : (3, n) array
-    free : (8,) array of bool
-        Which parameters are fitted.
-    """
-
-    def __init__(
-        self,
-        log_sizes: FloatArray,
-        log_tokens: FloatArray,
-        bits: FloatArray,
-        log_losses: FloatArray,
-        free: npt.NDArray[np.bool_],
-    ) -> None:
-        self._mean_size, self._mean_tokens = log_sizes.mean(), log_tokens.mean()
-        self._sizes = log_sizes - self._mean_size
-        self._tokens = log_tokens - self._mean_tokens
-        self._bits, self._losses, self._free = bits, log_losses, free
-
-    def result(self) -> FittedPrecisionLaw:
-        starts = sorted(self._starts(), key=lambda start: start[0])[:FOLLOWED]
-        fits = [self._descend(theta) for _, theta in starts]
-        theta = self._whole(min(fits, key=lambda found: float(found.cost)).x)
-        residuals = -self._residuals(theta)
-        a, alpha, b, beta, e, *gamma = theta
-        return FittedPrecisionLaw(
-            A=float(np.exp(a + alpha * self._mean_size)),
-            alpha=float(alpha),
-            B=float(np.exp(b + beta * self._mean_tokens)),
-            beta=float(beta),
-            E=float(np.exp(e)),
-            gamma=tuple(np.exp(gamma).tolist()),
-            residuals=residuals,
-            covariance=self._covariance(theta, residuals),
-        )
-
-    def _starts(self) -> Any:
-        """(cost, theta) on a grid of exponents and gammas, A, B and E by linear least squares."""
-        losses = np.exp(self._losses)
-        for alpha, beta, gamma in itertools.product(EXPONENT_STARTS, EXPONENT_STARTS, GAMMA_STARTS):
-            log_gammas = np.where(self._free[5:], np.log(gamma), 0.0)
-            terms = np.stack(
-                [
-                    np.exp(-alpha * (self._sizes + self._log_kept(log_gammas).sum(0))),
-                    np.exp(-beta * self._tokens),
-                    np.ones_like(losses),
-                ],
-                axis=1,
-            )
-            found, cost = scipy.optimize.nnls(terms / losses[:, None], np.ones_like(losses))
-            # A term that is left out starts small.
-            a, b, e = np.log(np.maximum(found, 1e-3 * losses.min()))
-            yield float(cost), np.array([a, alpha, b, beta, e, *log_gammas])
-
-    def _descend(self, theta: FloatArray) -> Any:
-        bounds = np.where(np.arange(len(PARAMETERS)) < 5, np.inf, LARGEST_LOG_GAMMA)[self._free]
-        return scipy.optimize.least_squares(
-            lambda x: self._residuals(self._whole(x)),
-            theta[self._free],
-            jac=lambda x: self._jacobian(self._whole(x))[:, self._free],
-            loss="huber",
-            f_scale=HUBER,
-            x_scale="jac",
-            xtol=1e-14,
-            ftol=1e-14,
-            gtol=1e-14,
-            max_nfev=400,
-            bounds=(-bounds, bounds),
-        )
-
-    def _whole(self, x: FloatArray) -> FloatArray:
-        theta = np.zeros(len(PARAMETERS))
-        theta[self._free] = x
-        return theta
-
-    def _log_kept(self, log_gammas: FloatArray) -> FloatArray:
-        """log(1 - exp(-P/gamma)) of every precision, (3, n)."""
-        kept: FloatArray = np.log(-np.expm1(-self._bits / np.exp(log_gammas)[:, None]))
-        return kept
-
-    def _terms(self, theta: FloatArray) -> FloatArray:
-        """Logarithms of the three terms of the law, (3, n)."""
-        a, alpha, b, beta, e = theta[:5]
-        effective = self._sizes + self._log_kept(theta[5:]).sum(0)
-        return np.stack(
-            [a - alpha * effective, b - beta * self._tokens, np.full_like(effective, e)]
-        )
-
-    def _residuals(self, theta: FloatArray) -> FloatArray:
-        found: FloatArray = np.logaddexp.reduce(self._terms(theta)) - self._losses
-        return found
-
-    def _jacobian(self, theta: FloatArray) -> FloatArray:
-        """Derivatives of `_residuals`, (n, 8)."""
-        terms = self._terms(theta)
-        of_size, of_data, of_rest = np.exp(terms - np.logaddexp.reduce(terms))
-        log_kept = self._log_kept(theta[5:])
-        scaled = self._bits / np.exp(theta[5:])[:, None]
-        # d log(1 - e^-x) / d log gamma = -x / (e^x - 1).
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope = np.where(np.isinf(scaled), 0.0, -scaled / np.expm1(scaled))
-        columns = [
-            of_size,
-            -of_size * (self._sizes + log_kept.sum(0)),
-            of_data,
-            -of_data * self._tokens,
-            of_rest,
-            *(-theta[1] * of_size * slope),
-        ]
-        return np.stack(columns, axis=1)
-
-    def _covariance(self, theta: FloatArray, residuals: FloatArray) -> FloatArray:
-        jacobian = self._jacobian(theta)[:, self._free]
-        scale = np.linalg.norm(jacobian, axis=0)
-        scale[scale == 0] = 1
-        _, singular, right = np.linalg.svd(jacobian / scale, full_matrices=False)
-        if singular[-1] < RANK_TOLERANCE * singular[0]:
-            weights = dict(zip(np.array(PARAMETERS)[self._free], np.abs(right[-1]), strict=True))
-            names = sorted(weights, key=lambda name: -weights[name])[:2]
-            warnings.warn(
-                f"the runs do not determine all parameters: {' and '.join(names)} can be traded "
-                "for each other; vary N, D and the bits more",
-                stacklevel=4,
-            )
-        inverse = (right.T / np.maximum(singular, np.finfo(float).tiny)) / scale[:, None]
-        runs, fitted = jacobian.shape
-        variance = residuals @ residuals / (runs - fitted) if runs > fitted else np.nan
-        of_theta = np.zeros((len(theta), len(theta)))
-        of_theta[np.ix_(self._free, self._free)] = variance * inverse @ inverse.T
-        np.fill_diagonal(of_theta, np.where(self._free, np.diag(of_theta), np.inf))
-        return self._in_constants(theta, of_theta)
-
-    def _in_constants(self, theta: FloatArray, of_theta: FloatArray) -> FloatArray:
-        """The covariance of the constants themselves, to first order."""
-        a, alpha, b, beta, e, *log_gammas = theta
-        to_logs = np.eye(len(theta))
-        to_logs[0, 1], to_logs[2, 3] = self._mean_size, self._mean_tokens
-        constants = [
-            np.exp(a + alpha * self._mean_size),
-            1.0,
-            np.exp(b + beta * self._mean_tokens),
-            1.0,
-            np.exp(e),
-            *np.exp(log_gammas),
-        ]
-        # Infinite variances stand alone; the rest is a congruence.
-        fixed = ~self._free
-        finite = np.where(np.isinf(of_theta), 0.0, of_theta)
-        step = np.array(constants)[:, None] * to_logs
-        covariance: FloatArray = step @ finite @ step.T
-        covariance[fixed, fixed] = np.inf
-        return covariance
 
 
 def _kept(bits: Any, gammas: FloatArray) -> Any:
@@ -571,10 +413,16 @@ def _triple(name: str, values: Any) -> tuple[float, float, float]:
 
 def _above_zero(name: str, value: npt.ArrayLike, *, finite: bool = True) -> FloatArray:
     found = np.asarray(value)
-    if found.dtype.kind not in "fiu":
+    # Integers beyond 64 bits are objects.
+    whole = found.dtype.kind == "O" and all(isinstance(x, numbers.Integral) for x in found.flat)
+    if found.dtype.kind not in "fiu" and not whole:
         raise TypeError(f"{name} must hold real numbers, not {value!r}")
     array = found.astype(np.float64)
-    if not np.all(array > 0) or (finite and np.isinf(array).any()):
+    wrong = ~(array > 0) | (np.isinf(array) & finite)
+    if wrong.any():
         wanted = "> 0 and finite" if finite else "> 0"
-        raise ValueError(f"{name} must be {wanted}, found {value!r}")
+        index = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(
+            f"{name} must be {wanted}, found {found[index]}" + (f" at {index}" if index else "")
+        )
     return array

@@ -40,7 +40,7 @@ def solve_random_features(
     watch = Stopwatch()
     if options.tol is not None:
         raise ValueError("tol: the contours of method 'spectral' have one accuracy; leave it out")
-    curve = _curve(limit, spectrum, training)
+    curve = _curve(limit, spectrum, training, options.device)
     times, slots = options.schedule.times, options.schedule.kernel_times
     counts = {"curves": 8 * (len(times) + len(slots)), "kernels": 4 * len(slots) ** 2}
     plan = Plan({part: 8 * count for part, count in counts.items()})
@@ -65,9 +65,6 @@ def solve_random_features(
     test, train = found.test[at] / 2, found.train[at] / 2
     if options.progress is not None and len(times):
         options.progress(options.schedule.steps, float(train[-1]))
-    reason = found.engine
-    if options.device == "cuda":
-        reason += "; it runs on the CPU"
     return Solution(
         times,
         slots,
@@ -77,8 +74,8 @@ def solve_random_features(
         two_time=two,
         diagnostics={
             "engine": "spectral",
-            "reason": reason,
-            "device": "cpu",
+            "reason": found.engine,
+            "device": options.device,
             "memory": plan.total,
             "error_estimate": {
                 "test_loss": _relative(found.error_estimate[at] / 2, test),
@@ -110,7 +107,7 @@ def check_training(limit: RandomFeatures, training: Training) -> None:
 
 
 def _curve(
-    limit: RandomFeatures, spectrum: AnySpectrum, training: Training
+    limit: RandomFeatures, spectrum: AnySpectrum, training: Training, device: str
 ) -> Callable[[FloatArray, bool], spectral.LearningCurve]:
     """The learning curve of a limit at times still to be named, and whether with its tables."""
     check_training(limit, training)
@@ -130,6 +127,7 @@ def _curve(
             limit.features,
             limit.noise_variance,
             two_time=two_time,
+            device=device,
             **how,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import scipy.optimize
 
 from dmftcore._validate import FloatArray, real_array
+from dmftcore.errors import AccuracyWarning
 from dmftcore.spectral.arguments import Population
 from dmftcore.spectral.learning import learning_curve
 from dmftcore.spectrum import AnySpectrum
@@ -74,7 +76,8 @@ def compute_optimal(budget: npt.ArrayLike, spectrum: AnySpectrum) -> ComputeOpti
     ------
     TypeError, ValueError
         For budgets that are no positive numbers; if the loss has no minimum at an N between 1/100
-        and 100 lambda_max C: the budget is too small for a choice, or the spectrum too short.
+        and 100 lambda_max C, or falls below its accuracy, about 1e-13 of the first: the budget is
+        too small for a choice, or the spectrum too short.
 
     Notes
     -----
@@ -130,8 +133,23 @@ def _scan(
         within = log_size <= largest + 1e-9
         if within.any():
             size = math.exp(log_size)
-            row[within] = learning_curve(budgets[within] / size, spectrum, np.inf, size).test
+            row[within] = _losses(budgets[within], spectrum, size)
     return grid, table
+
+
+def _losses(budgets: FloatArray, spectrum: AnySpectrum, size: float) -> FloatArray:
+    """L(budget / size, size)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AccuracyWarning)
+        curve = learning_curve(budgets / size, spectrum, np.inf, size)
+    lost = np.flatnonzero(curve.test <= curve.error_estimate)
+    if lost.size:
+        raise ValueError(
+            f"budget = {budgets[lost[0]]:g}: the loss of {size:g} features decays to nothing, "
+            f"below its accuracy of {curve.error_estimate[lost[0]]:.1g}; pass a smaller budget, or "
+            "a spectrum of more modes"
+        )
+    return curve.test
 
 
 def _refine(budget: float, spectrum: AnySpectrum, low: float, high: float) -> tuple[float, float]:
@@ -139,7 +157,7 @@ def _refine(budget: float, spectrum: AnySpectrum, low: float, high: float) -> tu
 
     def log_loss(log_size: float) -> float:
         size = math.exp(log_size)
-        return math.log(learning_curve([budget / size], spectrum, np.inf, size).test[0])
+        return math.log(_losses(np.array([budget]), spectrum, size)[0])
 
     found = scipy.optimize.minimize_scalar(
         log_loss, bounds=(low, high), method="bounded", options={"xatol": LOG_ACCURACY}

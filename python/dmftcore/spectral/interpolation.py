@@ -22,6 +22,8 @@ __all__ = ["Thinned", "thin"]
 POINTS = 18
 #: Octaves of more times are interpolated.
 MANY = 2 * POINTS
+#: The octave of time 0.
+NEVER = -10_000
 #: Times that are interpolated together: their polynomials stay in the cache.
 BLOCK = 4096
 
@@ -79,14 +81,14 @@ def thin(times: FloatArray, smooth_from: float) -> Thinned:
         The time from which on curves are mixtures of decays.
     """
     octave = _octave(times)
-    numbers, counts = np.unique(octave[times >= max(smooth_from, 5e-324)], return_counts=True)
+    numbers, counts = np.unique(octave[octave > NEVER], return_counts=True)
     dense = numbers[(counts > MANY) & (2.0**numbers >= smooth_from)]
-    kept = np.flatnonzero(~np.isin(octave, dense) | (times == 0))
+    kept = np.flatnonzero(~np.isin(octave, dense))
     points = np.ldexp(2 ** ((1 + _PLACES) / 2), dense[:, None])
     anchors = np.concatenate([times[kept], points.ravel()])
     return Thinned(anchors, kept, tuple(dense.tolist()), times)
 
 
-def _octave(times: FloatArray) -> npt.NDArray[np.intc]:
-    """The exponents of 2 in the times."""
-    return np.asarray(np.frexp(times)[1] - 1, np.intc)
+def _octave(times: FloatArray) -> npt.NDArray[np.intp]:
+    """The exponents of 2 in the times, and `NEVER` for 0."""
+    return np.where(times > 0, np.frexp(times)[1] - 1, NEVER)

@@ -53,6 +53,7 @@ def learning_curve(
     momentum: float = 0.0,
     batch: float | None = None,
     two_time: bool = False,
+    device: str | None = None,
 ) -> LearningCurve:
     r"""Learning curves of linear regression, and of linear random features.
 
@@ -88,6 +89,8 @@ def learning_curve(
         B > 0, of SGD.
     two_time : bool
         Also the tables of all pairs of times.
+    device : {"cpu", "cuda"}, optional
+        Where sums over the modes, and over pairs of nodes, are done; the losses are numpy arrays.
 
     Returns
     -------
@@ -123,6 +126,7 @@ def learning_curve(
         size("samples", samples),
         size("features", features),
         non_negative("noise_variance", noise_variance),
+        device if device is None else one_of("device", device, ("cpu", "cuda")),
     )
     one_of("method", method, METHODS)
     when = _checked_times(times, whole=method != "gradient_flow")
