@@ -51,12 +51,12 @@ class TwoTimeLosses:
 def gradient_responses(rates: FloatArray, momentum: float = 0.0) -> FloatArray:
     r"""Theta(t, s), what the gradient of step s < t has moved by step t, (T, T) for T - 1 rates.
 
-    .. math:: \Theta(t, s) = \eta_s \frac{1 - m^{t-s}}{1 - m}
+    .. math:: \Theta(t, s) = \sum_{r=s}^{t-1} \eta_r m^{r-s}
     """
     steps = np.arange(len(rates) + 1)
-    lag = np.maximum(steps[:, None] - steps, 0)
-    moved = (1 - momentum**lag) / (1 - momentum)
-    return np.asarray(moved * np.append(rates, 0.0))
+    lag = steps[:, None] - steps
+    moves = np.append(rates, 0.0)[:, None] * np.where(lag >= 0, float(momentum) ** np.abs(lag), 0.0)
+    return np.concatenate([np.zeros((1, len(steps))), np.cumsum(moves, axis=0)[:-1]])
 
 
 def march(

@@ -67,6 +67,11 @@ def test_a_schedule_of_rates():
         (dc.RandomFeatures(50, 75, 0.1), dc.GradientDescent(0.2, 30)),
         (dc.RandomFeatures(120, INF, 0.1), dc.GradientDescent(0.2, 20, momentum=0.5)),
         (dc.RandomFeatures(INF, 60), dc.GradientDescent(0.2, 30)),
+        # What a rate multiplies, the velocity or the gradient, is a matter of a tenth here.
+        (
+            dc.RandomFeatures(120, INF, 0.1),
+            dc.GradientDescent(np.tile([0.3, 0.03], 10), 20, momentum=0.5),
+        ),
     ],
 )
 def test_random_features(limit, training):

@@ -266,7 +266,7 @@ def _powers(logs: ComplexArray, times: FloatArray) -> ComplexArray:
 class Schedule:
     r"""Gradient descent with a learning rate of its own for each step, and with a heavy ball.
 
-    .. math:: p_{t+1} = (1 + m + \eta_t z) p_t - m p_{t-1}, \qquad p_{-1} = p_0 = 1
+    .. math:: u_t = m u_{t-1} + z p_t, \qquad p_{t+1} = p_t + \eta_t u_t, \qquad u_{-1} = 0, p_0 = 1
 
     Parameters
     ----------
@@ -310,12 +310,12 @@ class Schedule:
                 values[:, j] = np.exp(np.append(0, np.cumsum(np.log1p(rates * node)))[steps])
             return values
         order = np.argsort(times, kind="stable")
-        before = now = np.ones(len(z), np.complex128)
+        now, velocity = np.ones(len(z), np.complex128), np.zeros(len(z), np.complex128)
         step = 0
         for place in order:
             for rate in self.rates[step : int(times[place])].tolist():
-                # In this order the change is small where z is.
-                before, now = now, now + rate * (z * now) + self.momentum * (now - before)
+                velocity = self.momentum * velocity + z * now
+                now = now + rate * velocity
             step = int(times[place])
             values[place] = now
         return values

@@ -84,7 +84,8 @@ def learning_curve(
     lr : float, or (steps,) array
         Learning rate of descent and SGD, or one for each step, at least up to the last time.
     momentum : float
-        0 <= m < 1, of gradient descent: ``v(t+1) = v(t) - lr(t) grad + m (v(t) - v(t-1))``.
+        0 <= m < 1, of gradient descent: with a velocity ``u <- m u - grad`` the parameters move by
+        ``lr(t) u``.
     batch : float
         B > 0, of SGD.
     two_time : bool
