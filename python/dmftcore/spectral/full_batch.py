@@ -17,8 +17,9 @@ from dmftcore.spectral.transform import transform
 
 __all__ = ["full_batch"]
 
-#: Largest number of pairs of nodes that are evaluated at a time.
-GRID = 1 << 22
+#: Largest number of pairs of nodes that are evaluated at a time, and that of pairs of several
+#: contours, whose functions then stay in the cache.
+GRID, GRIDS = 1 << 22, 1 << 13
 
 
 def full_batch(
@@ -86,8 +87,8 @@ def _double(problem: Problem, pieces: list[Piece], ones: list[Any], count: int) 
     """The test loss at equal times, both evaluations (2, count)."""
     curves = np.zeros((2, count))
     xp = _arrays.namespace(ones[0])
-    for nodes in {len(piece.contour.z) for piece in pieces}:
-        alike = [i for i, piece in enumerate(pieces) if len(piece.contour.z) == nodes]
+    for alike in _alike(pieces):
+        nodes = len(pieces[alike[0]].contour.z)
         here = [pieces[i] for i in alike]
         one = xp.stack([ones[i] for i in alike], axis=1)
         closed = _closed(one)
@@ -112,6 +113,16 @@ def _double(problem: Problem, pieces: list[Piece], ones: list[Any], count: int) 
             found = (half.real * other.real - half.imag * other.imag).sum(axis=-1)
             curves[turn, where] += _arrays.to_host(found)
     return curves
+
+
+def _alike(pieces: list[Piece]) -> list[list[int]]:
+    """Which pieces are evaluated together, as contours of as many nodes."""
+    found = []
+    for nodes in {len(piece.contour.z) for piece in pieces}:
+        places = [i for i, piece in enumerate(pieces) if len(piece.contour.z) == nodes]
+        most = max(1, GRIDS // (2 * nodes**2))
+        found += [places[first : first + most] for first in range(0, len(places), most)]
+    return found
 
 
 def _closed(nodes: Any) -> Any:
