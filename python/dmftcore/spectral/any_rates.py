@@ -31,9 +31,15 @@ def any_rates(
 ) -> LearningCurve:
     """SGD with a learning rate of its own for each step, (steps,), without tables."""
     contours = _contours(problem, rates, times)
-    evaluations = np.stack(
-        [_march(problem, contour, rates, times, batch, False)[0] for contour in contours]
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        evaluations = np.stack(
+            [_march(problem, contour, rates, times, batch, False)[0] for contour in contours]
+        )
+    if not np.isfinite(evaluations).all():
+        raise ValueError(
+            f"batch = {batch:g} makes the noise of SGD grow without bound; take more samples a "
+            "step, or smaller rates"
+        )
     loss, error = judged(evaluations, problem.initial_loss)
     nodes = sum(len(contour.z) for contour in contours)
     engine = f"all steps, each with its rate, at {nodes} nodes of ellipses"

@@ -195,9 +195,6 @@ class Descent:
         s, ds = curve.z, curve.dz
         if np.abs(s.imag).max() > 3:
             raise ValueError(f"t = {first:g} is too early for a contour in log rho")
-        if self.momentum:
-            outside = s.real > np.log(self.momentum) / 2
-            s, ds = s[outside], ds[outside]
         logs, steps, signs = s, ds, np.ones(len(s))
         if self._has_negative_roots:
             lowest = self._log_root(np.array([-self.edge + 0j]))[0].real
@@ -205,6 +202,9 @@ class Descent:
                 # -e^s has the upper half plane where s has the lower one.
                 logs, steps = np.append(s, lowest + s.conj()), np.append(ds, ds.conj())
                 signs = np.append(signs, -signs)
+        if self.momentum:
+            outside = logs.real > np.log(self.momentum) / 2
+            logs, steps, signs = logs[outside], steps[outside], signs[outside]
         rho = signs * np.exp(logs)
         # rho - 1, without cancellation at rho = 1
         beyond = np.where(signs > 0, np.expm1(logs), rho - 1)
