@@ -7,9 +7,10 @@ twice, for its error estimate, and the training loss on contours of its own; bot
 time, as is the plan of contours of everyone's. The error of each is its largest difference,
 relative to the largest loss, from ours in other units of time, so that all contours are others.
 
-One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself. The
-competitor solves the Volterra equation by fast Fourier transforms, and so computes all steps; its
-forcing and kernel come from matrix products over the modes.
+One-pass SGD at all of its first 10^6 steps, or at 121 of them: ours takes each time by itself, or
+interpolates from 18 in each octave. The competitor solves the Volterra equation by fast Fourier
+transforms, and so computes all steps; its forcing and kernel come from matrix products over the
+modes.
 
 The compilation of the JAX program is recorded and not counted.
 """
