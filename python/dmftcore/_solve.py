@@ -125,7 +125,7 @@ def solve(
         for none. For a flow some of its times tau: by default all of them up to 256, 64 spread
         ones beyond.
     save : str or sequence of str
-        Two-time fields to keep, at `kernel_times`; "all" for every one that the theory has.
+        Two-time fields to keep, at `kernel_times`; "all" for every one that there is.
 
         - `DeepLinear`: kernels "H", "G", responses "A" of features, "B" of gradients, and products
           of responses with the noise they answer to, "AG" (A^l G^{l+1}) and "BPhi" (B^l H^l). A
@@ -135,10 +135,12 @@ def solve(
         - `RandomFeatures`: "C0", the population error v(t).Lambda v(s) with the noise, and "CD",
           that on the training samples; `FeatureLearning`: "C0" and, per neuron, "C_w" and "C_u" of
           readout and gradient.
-        - `AttentionCore`: none; its order parameters say all.
+        - `AttentionCore`: patterns "S_heads" and scores "A_heads" of every head, for their
+          distribution; they go to the order parameters.
         - `Transformer`: kernels "H", "G", "O" (outputs of attention), "P_k", "P_q", "P_v"
           (gradients by keys, queries, values) and, by the chain, responses "Rh", "Rg" (of the
-          stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among all tokens.
+          stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among all tokens; "S_heads" and
+          "A_heads" as before. With "all" the other methods keep what they know.
     samples : int, optional
         Size of a sample, where a theory is an average over one. `MLP`, `Residual`: particles that
         stand for the neurons of a layer, by default 2000, in each replica; the error falls as
@@ -243,6 +245,7 @@ def solve(
         `RandomFeatures` has decayed below its accuracy.
     """
     check_nouns("solve", limit, data, training)
+    save = (save,) if isinstance(save, str) else tuple(save)
     sampling: dict[str, Any] = {
         "samples": samples,
         "replicas": replicas,
@@ -270,6 +273,7 @@ def solve(
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.fields),
+        save_all="all" in save,
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, theory.methods),
         device=device_of(data, device),

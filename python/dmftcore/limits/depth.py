@@ -91,6 +91,7 @@ def solve_infinite_depth(
         As `dmftcore.solve`.
     """
     watch = Stopwatch()
+    options = options.known(depths.kernels)
     unknown = [name for name in options.save if name not in depths.kernels]
     if unknown:
         raise ValueError(
