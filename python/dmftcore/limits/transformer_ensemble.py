@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.heads import token_rows
@@ -74,20 +75,25 @@ def solve_on_particles(
     )
     options = replace(options, schedule=schedule)
     plan = memory_plan(limit, data, training, options, sampling)
-    check_memory(plan, _REMEDIES, nested=options.nested)
+    xp: Any = np
     if options.device == "cuda":
-        reason += "; it runs on the CPU"
+        xp = _arrays.device_library()
+        there = plan.of(_ON_DEVICE)
+        check_memory(there, _REMEDIES, _arrays.device_memory(xp), nested=options.nested)
+        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
+    else:
+        check_memory(plan, _REMEDIES, nested=options.nested)
     report = {
         "engine": options.method,
         "reason": reason,
-        "device": "cpu",
+        "device": options.device,
         "memory": plan.total,
     }
     if not exact:
         report |= {"samples": samples, "replicas": sampling.runs}
     heads = 1 if limit.key_dim == INFINITE else samples
     system = TransformerEnsemble(
-        limit, data, training, sampling, heads, save=options.save, exact=exact
+        limit, data, training, sampling, heads, save=options.save, exact=exact, xp=xp
     )
     result = solved(
         system,
@@ -213,6 +219,8 @@ class TransformerEnsemble:
         Two-time kernels that will be asked for.
     exact : bool
         Whether nothing is sampled.
+    xp : module
+        Array library of the march.
     """
 
     def __init__(
@@ -225,6 +233,7 @@ class TransformerEnsemble:
         *,
         save: tuple[str, ...] = (),
         exact: bool = False,
+        xp: Any = np,
     ) -> None:
         self._limit, self._data, self._exact = limit, data, exact
         self._save = tuple(name for name in save if name in KERNELS)
@@ -232,7 +241,9 @@ class TransformerEnsemble:
         self._heads: dict[str, list[FloatArray]] = {name: [] for name in HEADS if name in save}
         targets = data.targets.reshape(data.n_train, -1)
         network = residual_attention(limit, data, heads)
-        self.march = SampledTransformer(network, token_rows(data), targets, training, sampling)
+        self.march = SampledTransformer(
+            network, token_rows(data), targets, training, sampling, xp=xp
+        )
         #: By name, for every stored step: mean and standard error over the runs.
         self._stored: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
         #: By name and layer: coordinates of every stored step.
@@ -261,11 +272,11 @@ class TransformerEnsemble:
             # (runs, depth, heads, sequences, S, S)
             by_head = np.stack(
                 [
-                    np.asarray(block.attention if name == "S" else block.logits, np.float64)
+                    _arrays.to_host(block.attention if name == "S" else block.logits)
                     for block in self.march.attentions
                 ],
                 axis=1,
-            )
+            ).astype(np.float64)
             heads = by_head.shape[2]
             found[f"{name}_mean"] = by_head.mean(axis=2)
             # Among all the heads of the limit, of which these are a sample.
@@ -395,6 +406,9 @@ def memory_plan(
     }
     return Plan(counts)
 
+
+#: The parts of the plan that are on the device, if there is one.
+_ON_DEVICE = {"bases", "fields", "matrices"}
 
 #: Directions that the fields of a token take in all in a long run, about.
 RANK_OF_A_TOKEN = 20
