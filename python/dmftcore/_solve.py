@@ -162,8 +162,9 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-        For a `Transformer` of infinite depth the wanted error of the outputs, relative to the
-        largest target, by default 1e-2; its estimate is in ``diagnostics["depth_error"]``.
+        For a `Transformer` of infinite depth that is not sampled the wanted error of the outputs,
+        relative to the largest target, by default 1e-2; its estimate is in
+        ``diagnostics["depth_error"]``.
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
         For a `Residual` of infinite depth at gamma = 0 the wanted error of the outputs, relative to
         the largest target: by default 1e-6. An estimate is in ``diagnostics["depth_error"]``.
