@@ -690,7 +690,7 @@ class TestFiles:
 
         for limit in (
             dc.AttentionCore(gamma=2, attention="exp", initial_correlations=[0.1, -0.4]),
-            dc.AttentionCore(key_dim=4, attention_exponent=0.5),
+            dc.AttentionCore(key_dim=4, attention_exponent=0.5, mask="causal"),
             dc.AttentionCore(parameters=random_parameters(2, 3, 3)),
         ):
             config = Config(limit, DATA, dc.GradientDescent(0.1, 3), solve={"kernel_times": [0]})
