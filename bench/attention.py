@@ -55,7 +55,7 @@ def baseline(limit, data):
     """The problem and the heads at the start, as the other programs take them."""
     known = attention_problem(limit, data)
     heads = heads_at_start(limit, known, groups=1, size=limit.heads, seed=0)
-    parts = heads.query, heads.key, heads.value, heads.readout
+    parts = heads.query, heads.key, heads.value, heads.readout[:, :, 0]
     module = importlib.import_module(MODULE)
     given = module.Problem(known.rows, data.targets, limit.gamma, known.scale)
     return given, module.State(*(part[0] for part in parts))

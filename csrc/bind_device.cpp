@@ -96,9 +96,11 @@ cuda::AttentionOnDevice attention_of(const py::dict& fields) {
     return reinterpret_cast<double*>(fields[name].cast<std::uintptr_t>());
   };
   return {fields["attention"].cast<int>(),
+          fields["causal"].cast<bool>(),
           number("sequences"),
           number("train"),
           number("length"),
+          number("outputs"),
           number("rank"),
           number("groups"),
           number("heads"),

@@ -257,7 +257,8 @@ void spectral_two_point(Stream stream, index batch, index n1, index n2, index m,
 // transposed (rank, train * length) of those that train.
 struct AttentionOnDevice {
   int attention; // softmax, linear, exp, relu; or none: scores are the patterns
-  index sequences, train, length, rank, groups, heads, keys, values;
+  int causal;    // whether a token attends to itself and those before it alone
+  index sequences, train, length, outputs, rank, groups, heads, keys, values;
   double gamma, scale;
   const double *kernel, *tokens, *transposed, *targets, *weight, *centre;
   double *query, *key, *score, *value, *readout;
@@ -266,7 +267,7 @@ struct AttentionOnDevice {
 constexpr int ATTENTION_NONE = 4;
 
 // Makes an update with each of `count` rates, which are on the host, and writes all outputs
-// (count + 1, groups, sequences), whatever the loss.
+// (count + 1, groups, sequences, outputs), whatever the loss.
 void attention_run(Stream stream, const AttentionOnDevice& problem, const double* rates,
                    index count, double* outputs);
 

@@ -27,20 +27,21 @@ DATA = dc.Dataset(inputs=sequences(3, 3, 3, 2.0, 1.3), targets=[1, -1, 0.5])
 PAIR = dc.Dataset(inputs=sequences(3, 2, 3, 2.0, 1.3), targets=[1, -1])
 
 
-def random_data(seed=0, *, train=3, test=2, length=4, dimension=5):
+def random_data(seed=0, *, train=3, test=2, length=4, dimension=5, outputs=None):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(train + test, length, dimension))
-    y = rng.normal(size=train + test)
+    y = rng.normal(size=train + test if outputs is None else (train + test, outputs))
     return dc.Dataset(
         inputs=x[:train], targets=y[:train],
         test_inputs=x[train:] if test else None, test_targets=y[train:] if test else None,
     )  # fmt: skip
 
 
-def random_parameters(heads, keys, dimension, seed=1):
+def random_parameters(heads, keys, dimension, seed=1, outputs=None):
     rng = np.random.default_rng(seed)
     weights = {name: rng.normal(size=(heads, keys, dimension)) for name in ("W_Q", "W_K", "W_V")}
-    return weights | {"w": rng.normal(size=(heads, keys))}
+    shape = (heads, keys) if outputs is None else (heads, keys, outputs)
+    return weights | {"w": rng.normal(size=shape)}
 
 
 def assert_printed(found, text):
@@ -144,8 +145,9 @@ class TestOverlaps:
         centre = reference.outputs() if centred else 0.0
         for t in range(steps + 1):
             f = reference.outputs() - centre
-            np.testing.assert_allclose(solution.outputs[t], f[:train], rtol=0, atol=tolerance)
-            np.testing.assert_allclose(solution.test_outputs[t], f[train:], rtol=0, atol=tolerance)
+            for found, part in ((solution.outputs, f[:train]), (solution.test_outputs, f[train:])):
+                wanted = part.reshape(found[t].shape)
+                np.testing.assert_allclose(found[t], wanted, rtol=0, atol=tolerance)
             heads, weights = reference.heads, reference.weights
             scores = np.array([[head["A"][b, b] for b in reference.blocks] for head in heads])
             patterns = np.array([reference.patterns(head) for head in heads])
@@ -162,7 +164,8 @@ class TestOverlaps:
             np.testing.assert_allclose(
                 order["V_mean"], values, rtol=0, atol=tolerance * np.abs(values).max()
             )
-            readout = weights @ [head["Z"] for head in heads]
+            readout = np.tensordot(weights, [head["Z"] for head in heads], 1)
+            readout = readout.reshape(order["Z_mean"].shape)
             np.testing.assert_allclose(order["Z_mean"], readout, rtol=0, atol=tolerance * 10)
             if t < steps:
                 reference.update(lr, centre)
@@ -204,6 +207,47 @@ class TestOverlaps:
         solution = dc.solve(limit, data, training)
         self.compare(solution, reference, 15, 0.02, centred=True)
 
+    @pytest.mark.parametrize("attention", ATTENTIONS)
+    @pytest.mark.parametrize(("mask", "outputs"), [("causal", None), (None, 3), ("causal", 2)])
+    def test_masks_and_outputs(self, attention, mask, outputs):
+        """One chunk of heads and more; the two forms of the product with C; scores as a state."""
+        # Scores that are exponentials are stable at low rates alone.
+        lr, k = 0.002 if attention == "exp" else 0.02, outputs or 1
+        training, fields = dc.GradientDescent(lr, 12), {"attention": attention, "mask": mask}
+        for heads, keys, exponent in ((1, 3, 0.75), (LANES + 1, 2, 1.0)):
+            data = random_data(outputs=outputs)
+            weights = random_parameters(heads, keys, 5, outputs=outputs)
+            by_name = {name.lower(): array for name, array in weights.items()}
+            reference = Overlaps(
+                data.kernel, data.targets, 4, attention, 1.5, keys ** (2 * (exponent - 1)),
+                of_weights(data.points, exponent, **by_name), np.ones(heads), mask,
+            )  # fmt: skip
+            limit = dc.AttentionCore(
+                gamma=1.5, attention_exponent=exponent, parameters=weights, **fields
+            )
+            solution = dc.solve(limit, data, training)
+            self.compare(solution, reference, 12, lr, centred=False)
+            # And in the space of weights, where all moments are the same.
+            networks = dc.simulate(limit, data, training)
+            for name, values in solution.order_parameters.items():
+                scale = max(1.0, np.abs(values).max())
+                np.testing.assert_allclose(
+                    networks.order_parameters[name], values, rtol=0, atol=1e-12 * scale
+                )
+            np.testing.assert_allclose(networks.test_outputs, solution.test_outputs, atol=1e-12)
+            np.testing.assert_allclose(networks.ntk, solution.ntk, rtol=1e-10, atol=1e-11)
+        nodes = 0.1 * np.array([-0.9, 0.4, 1.0])
+        for exponent, dimension in ((1.0, 2), (0.5, 2), (0.5, 40)):
+            data = random_data(dimension=dimension, outputs=outputs)
+            reference = Overlaps(
+                data.kernel, data.targets, 4, attention, 1.5, float(exponent == 1),
+                infinite(data.kernel, [rho * data.kernel for rho in nodes], k), np.ones(3), mask,
+            )  # fmt: skip
+            limit = dc.AttentionCore(
+                gamma=1.5, attention_exponent=exponent, initial_correlations=nodes, **fields
+            )
+            self.compare(dc.solve(limit, data, training), reference, 12, lr, centred=True)
+
     def test_a_gram_matrix_is_enough(self):
         data, training = random_data(dimension=3), dc.GradientDescent(0.05, 10)
         y = {"targets": data.targets, "test_targets": data.test_targets}
@@ -222,6 +266,64 @@ class TestOverlaps:
             rows = token_rows(data)
             np.testing.assert_allclose(rows @ rows.T, data.kernel, atol=1e-13)
             assert rows.shape[1] == min(20, data.inputs.shape[2])
+
+
+class TestSingleHeads:
+    """Patterns and scores of every head, of which the moments are means."""
+
+    @pytest.mark.parametrize(
+        ("fields", "samples", "shape"),
+        [
+            ({"initial_correlations": [0.3, -0.7, 0.9], "head_weights": [1, 2, 1]}, None, (1, 3)),
+            ({"key_dim": 3}, 32, (8, 4)),
+            ({"key_dim": 3, "attention_exponent": 0.5, "heads": 2, "mask": "causal"}, 5, (5, 2)),
+            ({"attention_exponent": 0.5}, 16 * (LANES + 1), (8, 2 * (LANES + 1))),
+        ],
+    )
+    def test_of_a_theory(self, tmp_path, fields, samples, shape):
+        limit, data = dc.AttentionCore(gamma=1.5, **fields), random_data()
+        options = {"samples": samples, "save": "all", "kernel_times": [0, 2, 5]}
+        path = tmp_path / "run.npz"
+        solution = dc.solve(limit, data, dc.GradientDescent(0.05, 5), **options)
+        options |= {"kernel_times": [0, 2], "checkpoint": path}
+        dc.solve(limit, data, dc.GradientDescent(0.05, 3), **options)
+        options["kernel_times"] = [0, 2, 5]
+        resumed = dc.solve(limit, data, dc.GradientDescent(0.05, 5), **options)
+        weight = np.array(fields.get("head_weights", np.ones(shape[1])))
+        weight = weight / weight.sum()
+        order = solution.order_parameters
+        for name in ("S", "A"):
+            heads = order[f"{name}_heads"]
+            assert heads.shape == (3, *shape, 5, 4, 4)
+            np.testing.assert_array_equal(resumed.order_parameters[f"{name}_heads"], heads)
+            by_group = np.einsum("h,tgh...->tg...", weight, heads)
+            np.testing.assert_allclose(by_group.mean(axis=1), order[f"{name}_mean"], atol=1e-12)
+            # Of an average over heads the variance is that among all of them.
+            centre = by_group if limit.is_network else by_group.mean(axis=1, keepdims=True)
+            squares = (heads - centre[:, :, None]) ** 2
+            variance = np.einsum("h,tgh...->tg...", weight, squares).mean(axis=1)
+            np.testing.assert_allclose(variance, order[f"{name}_var"], rtol=1e-9, atol=1e-12)
+        seen = np.tri(4) if limit.mask else np.ones((4, 4))
+        np.testing.assert_array_equal(order["S_heads"] > 0, np.broadcast_to(seen > 0, heads.shape))
+
+    def test_of_networks(self, tmp_path):
+        limit, data = dc.AttentionCore(heads=2, key_dim=3), random_data()
+        training = dc.GradientDescent(0.05, 4)
+        options = {"seeds": 3, "save": ("S_heads",), "kernel_times": [0, 4]}
+        found = dc.simulate(limit, data, training, **options)
+        assert "A_heads" not in found.order_parameters
+        heads = found.order_parameters["S_heads"]
+        assert heads.shape == (2, 3, 2, 5, 4, 4)
+        mean, variance = heads.mean(axis=2), heads.var(axis=2)
+        np.testing.assert_allclose(mean.mean(axis=1), found.order_parameters["S_mean"], atol=1e-14)
+        np.testing.assert_allclose(
+            variance.mean(axis=1), found.order_parameters["S_var"], atol=1e-14
+        )
+        error = mean.std(axis=1, ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(found.stderr("S_mean"), error, atol=1e-14)
+        found.save(tmp_path / "run.npz")
+        again = dc.Solution.load(tmp_path / "run.npz")
+        np.testing.assert_array_equal(again.order_parameters["S_heads"], heads)
 
 
 class TestExactStatements:
@@ -256,6 +358,24 @@ class TestExactStatements:
         # The next order in lr, and the rounding of the outputs over lr.
         np.testing.assert_allclose(change, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
         largest = np.linalg.eigvalsh(solution.ntk[-2])[-1] / 3
+        assert solution.sharpness[-2] == pytest.approx(largest, rel=1e-12)
+
+    @pytest.mark.parametrize("verb", [dc.solve, dc.simulate])
+    @pytest.mark.parametrize("keys", [1, 3])
+    def test_tangent_kernel_of_several_outputs(self, verb, keys):
+        """With fewer components than outputs, and with more."""
+        data, lr = random_data(test=False, outputs=2), 1e-6
+        limit = dc.AttentionCore(
+            mask="causal", parameters=random_parameters(2, keys, 5, outputs=2), gamma=1.5
+        )
+        training = dc.GradientDescent([0.02] * 3 + [lr], 4)
+        solution = verb(limit, data, training)
+        change = (solution.outputs[-1] - solution.outputs[-2]) / lr
+        error = data.targets - solution.outputs[-2]
+        assert solution.ntk.shape == (5, 3, 2, 3, 2)
+        expected = np.einsum("ajbk,bk->aj", solution.ntk[-2], error) / 3
+        np.testing.assert_allclose(change, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        largest = np.linalg.eigvalsh(solution.ntk[-2].reshape(6, 6))[-1] / 3
         assert solution.sharpness[-2] == pytest.approx(largest, rel=1e-12)
 
     def test_the_edge_of_stability_is_noticed(self):
@@ -391,10 +511,11 @@ class TestCore:
             pytest.skip(f"no {level} here")
         try:
             scores, found = _core.attention_patterns(
-                attention="exp", sequences=1, length=1, kernel=np.eye(1), tokens=None,
-                targets=np.ones(1), gamma=1.0, scale=0.0, query=None, key=None, score=score,
-                value=np.zeros((chunks, 1, 1, lanes)), readout=np.zeros((chunks, 1, lanes)),
-                weight=np.ones((chunks, lanes)), centre=np.zeros((1, 1)),
+                attention="exp", causal=False, sequences=1, length=1, kernel=np.eye(1),
+                tokens=None, targets=np.ones((1, 1)), gamma=1.0, scale=0.0, query=None, key=None,
+                score=score, value=np.zeros((chunks, 1, 1, lanes)),
+                readout=np.zeros((chunks, 1, 1, lanes)), weight=np.ones((chunks, lanes)),
+                centre=np.zeros((1, 1, 1)),
             )  # fmt: skip
         finally:
             _core.set_isa(best)
@@ -406,11 +527,11 @@ class TestCore:
 
     def test_the_core_refuses_what_does_not_fit(self):
         arguments = {
-            "attention": "softmax", "sequences": 2, "length": 1, "kernel": np.eye(2),
-            "tokens": None, "targets": np.ones(2), "gamma": 1.0, "scale": 1.0,
-            "query": np.zeros((1, 2, 2, 1)), "key": np.zeros((1, 2, 2, 1)), "score": None,
-            "value": np.zeros((1, 2, 3, 1)), "readout": np.zeros((1, 3, 1)),
-            "weight": np.ones((1, 1)), "centre": np.zeros((1, 2)),
+            "attention": "softmax", "causal": False, "sequences": 2, "length": 1,
+            "kernel": np.eye(2), "tokens": None, "targets": np.ones((2, 1)), "gamma": 1.0,
+            "scale": 1.0, "query": np.zeros((1, 2, 2, 1)), "key": np.zeros((1, 2, 2, 1)),
+            "score": None, "value": np.zeros((1, 2, 3, 1)), "readout": np.zeros((1, 1, 3, 1)),
+            "weight": np.ones((1, 1)), "centre": np.zeros((1, 2, 1)),
         }  # fmt: skip
         _core.attention_patterns(**arguments)
         for name, value in {
@@ -420,10 +541,10 @@ class TestCore:
             "scale": 0.0,
             "key": np.zeros((1, 2, 3, 1)),
             "value": np.zeros((1, 2, 3, 2)),
-            "readout": np.zeros((1, 2, 1)),
+            "readout": np.zeros((1, 2, 3, 1)),
             "weight": np.ones((2, 1)),
-            "centre": np.zeros((2, 2)),
-            "targets": np.ones(3),
+            "centre": np.zeros((2, 2, 1)),
+            "targets": np.ones((3, 1)),
         }.items():
             with pytest.raises(ValueError, match=r"\w"):
                 _core.attention_patterns(**arguments | {name: value})
@@ -487,12 +608,14 @@ class TestErrors:
             ({}, {"seed": 1}, "seed: nothing is random"),
             ({}, {"tol": 1e-6}, "tol: attention truncates nothing"),
             ({}, {"method": "ensemble"}, "all heads are equal; use method='quadrature'"),
-            ({}, {"save": "H"}, "save must be one of 'all'"),
+            ({}, {"save": "H"}, "save must be one of 'S_heads', 'A_heads', 'all'"),
+            ({"parameters": random_parameters(2, 3, 3, outputs=2)}, {},
+             r"w'\] of shape \(2, 3, 2\) has 2 outputs, but targets of shape \(3,\) have 1"),
             ({"key_dim": 4}, {"samples": 24}, "samples must be a multiple of 16"),
             ({"key_dim": 4}, {"method": "quadrature"}, "a head of 4 keys are random"),
             ({"parameters": random_parameters(2, 3, 4)}, {}, "dimension 4, but data holds inputs"),
         ],
-    )
+    )  # fmt: skip
     def test_solve(self, limit, options, text):
         with pytest.raises(ValueError, match=text):
             dc.solve(dc.AttentionCore(**limit), DATA, dc.GradientDescent(0.1, 2), **options)
@@ -503,8 +626,6 @@ class TestErrors:
             (DATA, dc.GradientDescent(0.1, 2, momentum=0.5), ValueError, "neither momentum nor"),
             (DATA, dc.GradientDescent(0.1, 2, weight_decay=0.5), ValueError, "nor weight_decay"),
             (DATA, dc.GradientFlow([1.0]), TypeError, "AttentionCore|not by a GradientFlow"),
-            (dc.Dataset(inputs=DATA.inputs, targets=np.ones((3, 2))), dc.GradientDescent(0.1, 2),
-             ValueError, r"targets must have shape \(P,\)"),
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("verb", [dc.solve, dc.simulate])
@@ -569,7 +690,7 @@ class TestFiles:
 
         for limit in (
             dc.AttentionCore(gamma=2, attention="exp", initial_correlations=[0.1, -0.4]),
-            dc.AttentionCore(key_dim=4, attention_exponent=0.5),
+            dc.AttentionCore(key_dim=4, attention_exponent=0.5, mask="causal"),
             dc.AttentionCore(parameters=random_parameters(2, 3, 3)),
         ):
             config = Config(limit, DATA, dc.GradientDescent(0.1, 3), solve={"kernel_times": [0]})

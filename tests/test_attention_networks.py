@@ -18,42 +18,57 @@ DATA = dc.Dataset(
 )  # fmt: skip
 
 
-def network(weights, inputs, gamma, exponent, attention):
-    """f of all sequences, from its definition: weights W_Q, W_K, W_V (H, N, D) and w (H, N)."""
+def network(weights, inputs, gamma, exponent, attention, mask=None):
+    """f of all sequences, from its definition: weights W_Q, W_K, W_V (H, N, D) and w (H, N, K)."""
     w_q, w_k, w_v, w = (weights[name] for name in ("W_Q", "W_K", "W_V", "w"))
-    heads, keys = w.shape
+    heads, keys, _ = w.shape
     outputs = []
     for x in inputs:
         f = 0
         for h in range(heads):
             q, k, v = (x @ matrix[h].T / np.sqrt(x.shape[1]) for matrix in (w_q, w_k, w_v))
-            patterns = attend(attention, q @ k.T / keys**exponent)
-            f += w[h] @ (patterns @ v).mean(axis=0)
+            patterns = attend(attention, q @ k.T / keys**exponent, mask)
+            f += w[h].T @ (patterns @ v).mean(axis=0)
         outputs.append(f / (gamma * keys * heads))
     return np.array(outputs)
 
 
-@pytest.mark.parametrize("attention", ["softmax", "linear", "exp", "relu"])
-@pytest.mark.parametrize("exponent", [0.5, 0.8, 1.0])
-def test_training_is_gradient_descent(attention, exponent):
+@pytest.mark.parametrize(
+    ("attention", "exponent", "mask", "outputs"),
+    [
+        ("softmax", 0.5, None, 1),
+        ("softmax", 0.8, "causal", 2),
+        ("linear", 0.8, None, 1),
+        ("linear", 1.0, "causal", 2),
+        ("exp", 0.5, "causal", 1),
+        ("exp", 1.0, None, 2),
+        ("relu", 0.8, "causal", 2),
+        ("relu", 1.0, None, 1),
+    ],
+)
+def test_training_is_gradient_descent(attention, exponent, mask, outputs):
     """Against central differences of the loss, with the learning rates of the definition."""
     heads, keys, gamma, lr, steps, h = 2, 3, 1.4, 0.05, 3, 1e-6
     generator = np.random.default_rng(0)
     weights = {k: generator.normal(size=(heads, keys, DIMENSION)) for k in ("W_Q", "W_K", "W_V")}
-    weights["w"] = generator.normal(size=(heads, keys))
+    weights["w"] = generator.normal(size=(heads, keys, outputs))
     limit = dc.AttentionCore(
-        gamma=gamma, attention_exponent=exponent, attention=attention, parameters=weights
+        gamma=gamma, attention_exponent=exponent, attention=attention, parameters=weights, mask=mask
     )
-    experiment = dc.simulate(limit, DATA, dc.GradientDescent(lr, steps))
+    factors = np.array([1.0, -0.4])[:outputs]
+    data = dc.Dataset(
+        inputs=DATA.inputs, targets=np.outer(DATA.targets, factors), test_inputs=DATA.test_inputs
+    )
+    experiment = dc.simulate(limit, data, dc.GradientDescent(lr, steps))
 
     def loss(parameters):
-        f = network(parameters, DATA.inputs, gamma, exponent, attention)
-        return np.sum((DATA.targets - f) ** 2) / (2 * len(f))
+        f = network(parameters, DATA.inputs, gamma, exponent, attention, mask)
+        return np.sum((data.targets - f) ** 2) / (2 * len(f))
 
     weights = {name: array.copy() for name, array in weights.items()}
     for step in range(steps + 1):
         inputs = np.concatenate([DATA.inputs, DATA.test_inputs])
-        f = network(weights, inputs, gamma, exponent, attention)
+        f = network(weights, inputs, gamma, exponent, attention, mask)
         np.testing.assert_allclose(experiment.outputs[step], f[:2], rtol=0, atol=1e-7)
         np.testing.assert_allclose(experiment.test_outputs[step], f[2:], rtol=0, atol=1e-7)
         moves = {}
@@ -193,7 +208,19 @@ APPROACHES = {
         dc.AttentionCore(key_dim=4, gamma=1.5, attention_exponent=0.5), 4, (2, 64), 200,
     ),
     "infinite heads, alpha = 1": (dc.AttentionCore(key_dim=4, gamma=1.5), 4, (2, 64), 200),
+    "two outputs, masked, infinite keys": (
+        dc.AttentionCore(heads=2, gamma=1.5, mask="causal"), 2, (8, 64), 200,
+    ),
+    "two outputs, masked, infinite heads": (
+        dc.AttentionCore(key_dim=4, gamma=1.5, attention_exponent=0.5, mask="causal"),
+        4, (2, 64), 200,
+    ),
 }  # fmt: skip
+#: The same sequences, with a second target for each.
+TWO = dc.Dataset(
+    inputs=DATA.inputs, targets=[[1.0, 0.5], [-1.0, 0.2]],
+    test_inputs=DATA.test_inputs, test_targets=[[0.3, 0.1]],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", APPROACHES)
@@ -203,12 +230,12 @@ def test_networks_approach_the_limit(name):
     It is of order 1/width in the end, but saturates at small widths.
     """
     limit, unit, widths, seeds = APPROACHES[name]
-    samples = {}
+    samples, data = {}, TWO if "two outputs" in name else DATA
     if not limit.is_deterministic:
         samples = {"samples": 800 if limit.heads != dc.INFINITE else 16384}
-    theory = dc.solve(limit, DATA, TRAINING, **samples, **OPTIONS)
+    theory = dc.solve(limit, data, TRAINING, **samples, **OPTIONS)
     small, large = (
-        dc.simulate(limit, DATA, TRAINING, width=unit * width, seeds=seeds, **OPTIONS)
+        dc.simulate(limit, data, TRAINING, width=unit * width, seeds=seeds, **OPTIONS)
         for width in widths
     )
     ratio = np.sqrt(widths[0] / widths[1])

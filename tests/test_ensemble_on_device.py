@@ -55,6 +55,8 @@ CASES = {
 def differences(found, expected, tolerance):
     for name in ("outputs", "train_loss", "ntk", "sharpness"):
         wanted = getattr(expected, name)
+        if wanted is None:
+            continue
         np.testing.assert_allclose(
             getattr(found, name), wanted, rtol=0, atol=tolerance * np.abs(wanted).max()
         )
@@ -78,6 +80,40 @@ def test_the_ensemble_on_a_device_is_that_on_the_host(library, name):
     assert found.diagnostics["ranks"] == expected.diagnostics["ranks"]
     # Rounding of sums over 60 particles, amplified by dropping all that is below 1e-4.
     differences(found, expected, 1e-4 if options.get("dtype") == "float32" else 1e-9)
+
+
+SEQUENCES = {"inputs": RNG.normal(size=(2, 3, 4)), "test_inputs": RNG.normal(size=(1, 3, 4))}
+
+#: limit, outputs, training, options
+TRANSFORMERS = {
+    "heads": ({"depth": 2, "key_dim": 2, "mask": "causal"}, 1, {}, {"samples": 10, "replicas": 2}),
+    "neurons": (
+        {"key_dim": 2, "attention": "relu", "mlp_activation": "tanh"}, 2,
+        {"momentum": 0.5, "weight_decay": 0.1}, {"samples": 10, "replicas": 2},
+    ),
+    "exact": ({"attention": "linear", "mlp_activation": "linear"}, 1, {}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:attention='relu'")
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_transformer_on_a_device_is_that_on_the_host(library, tmp_path, name):
+    fields, outputs, changes, options = TRANSFORMERS[name]
+    limit = dc.Transformer(gamma=1.5, **{"depth": 1, **fields})
+    targets = TARGETS[:2, 0] if outputs == 1 else TARGETS[:2]
+    data = dc.Dataset(**SEQUENCES, targets=targets)
+    short, long = (dc.GradientDescent(0.1, steps, **changes) for steps in (2, 3))
+    options = options | {"save": "all"}
+    expected = dc.solve(limit, data, long, kernel_times=[0, 3], **options)
+    options |= {"device": "cuda", "checkpoint": tmp_path / "march"}
+    dc.solve(limit, data, short, kernel_times=[0], **options)
+    found = dc.solve(limit, data, long, kernel_times=[0, 3], **options)
+    assert found.diagnostics["resumed_from"] == [2]
+    assert (expected.diagnostics["device"], found.diagnostics["device"]) == ("cpu", "cuda")
+    assert found.diagnostics["ranks"] == expected.diagnostics["ranks"]
+    differences(found, expected, 1e-9)
+    for name, wanted in expected.order_parameters.items():
+        np.testing.assert_allclose(found.order_parameters[name], wanted, rtol=0, atol=1e-9)
 
 
 def test_a_device_is_chosen_by_name_and_gone_on_with(library, tmp_path):

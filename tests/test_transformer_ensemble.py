@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -257,6 +259,103 @@ class TestManyHeads:
         assert (difference < 4 * error + 0.8 / 96).all()
 
 
+class TestInfiniteDepth:
+    TRAINING = dc.GradientDescent(0.05, 3)
+
+    def test_exact_sources_are_the_chain(self):
+        limit, options = dc.Transformer(dc.INFINITE, gamma=2), {"kernel_times": [0, 3]}
+        chain = dc.solve(limit, PAIR, self.TRAINING, save="all", **options)
+        found = dc.solve(limit, PAIR, self.TRAINING, save="all", method="growing", **options)
+        assert found.diagnostics["engine"] == "growing"
+        assert sorted(chain.two_time) == sorted(found.two_time) == ["G", "H", "O"]
+        # 1e-11 at a finite depth; the weights of the extrapolation add up to 5.
+        near = {"rtol": 1e-8, "atol": 1e-9}
+        np.testing.assert_allclose(found.outputs, chain.outputs, **near)
+        for name, layers in chain.two_time.items():
+            for node, values in layers.items():
+                np.testing.assert_allclose(found.two_time[name][node], values, **near)
+
+    def test_linear_blocks(self):
+        """Finite depths are c / L away, of the order that is left after the extrapolation."""
+        limit = dc.Transformer(dc.INFINITE, gamma=1, mlp_activation="linear", branch_scale=0.5)
+        half, whole, infinite = (
+            dc.solve(replace(limit, depth=depth), PAIR, self.TRAINING, tol=tol, kernel_times=[])
+            for depth, tol in ((16, None), (32, None), (dc.INFINITE, 1e-4))
+        )
+        assert infinite.diagnostics["depth_error"] < 1e-4
+        ratio = (half.outputs - infinite.outputs)[1:] / (whole.outputs - infinite.outputs)[1:]
+        np.testing.assert_allclose(ratio, 2, atol=0.1)
+
+    def test_sampled_heads(self, tmp_path):
+        """2 f(16) - f(8) is the limit to the next order, a part of the first one, and samples."""
+        options = {"samples": 40, "kernel_times": [0, 3]}
+        limit = dc.Transformer(dc.INFINITE, key_dim=2, gamma=2)
+        found = dc.solve(limit, PAIR, self.TRAINING, save="H", **options)
+        at = {
+            depth: dc.solve(replace(limit, depth=depth), PAIR, self.TRAINING, seed=5, **options)
+            for depth in (8, 16)
+        }
+        assert found.diagnostics["engine"] == "ensemble"
+        assert found.per_seed["outputs"].shape == (8, 4, 2)
+
+        def compare(field, error):
+            first = field(at[8]) - field(found)
+            difference = 2 * field(at[16]) - field(at[8]) - field(found)
+            scatter = np.sqrt(error(found) ** 2 + 4 * error(at[16]) ** 2 + error(at[8]) ** 2)
+            assert (np.abs(difference) < 4.5 * scatter + np.abs(first).max() / 4).all()
+            # An error that hides everything would show nothing.
+            assert scatter.max() < np.abs(first).max()
+
+        compare(lambda s: s.outputs[1:], lambda s: s.stderr("outputs")[1:])
+
+        def at_the_end(s, values, axis):
+            return np.take(values, -1 if s is found else len(s.equal_time["H"]) - 1, axis=axis)
+
+        compare(
+            lambda s: at_the_end(s, np.stack(list(s.equal_time["H"].values())), 0),
+            lambda s: at_the_end(s, s.stderr("H"), 0),
+        )
+        found.save(tmp_path / "run.nc")
+        again = dc.Solution.load(tmp_path / "run.nc")
+        np.testing.assert_array_equal(again.stderr("S_mean"), found.stderr("S_mean"))
+        assert found.stderr("S_mean").shape == found.order_parameters["S_mean"].shape
+        with pytest.raises(KeyError):
+            found.stderr("P_k")
+
+
+class TestSingleHeads:
+    """Patterns and scores of every head: (n, depth, runs, heads, P + Q, S, S)."""
+
+    @pytest.mark.parametrize(
+        ("verb", "fields", "options", "shape"),
+        [
+            (dc.solve, {"key_dim": 2}, {"samples": 5, "replicas": 3}, (3, 5)),
+            (dc.solve, {"mask": "causal"}, {"method": "growing"}, (1, 1)),
+            (dc.solve, {}, {"method": "chain"}, (1, 1)),
+            (dc.simulate, {"key_dim": 2, "heads": 4}, {"seeds": 3}, (3, 4)),
+        ],
+    )
+    def test_moments_are_theirs(self, tmp_path, verb, fields, options, shape):
+        limit = dc.Transformer(2, gamma=2, **fields)
+        options = options | {"kernel_times": [0, 3, 6]}
+        whole = verb(limit, DATA, dc.GradientDescent(0.05, 6), save="all", **options)
+        short = options | {"kernel_times": [0, 3], "save": "all", "checkpoint": tmp_path / "run"}
+        verb(limit, DATA, dc.GradientDescent(0.05, 4), **short)
+        resumed = verb(
+            limit, DATA, dc.GradientDescent(0.05, 6), **short | {"kernel_times": [0, 3, 6]}
+        )
+        for name in ("S", "A"):
+            heads, order = whole.order_parameters[f"{name}_heads"], whole.order_parameters
+            assert heads.shape == (3, 2, *shape, 3, 3, 3)
+            np.testing.assert_array_equal(resumed.order_parameters[f"{name}_heads"], heads)
+            np.testing.assert_allclose(heads.mean(axis=(2, 3)), order[f"{name}_mean"], atol=1e-12)
+            # Of sampled heads the variance among all that there are.
+            freedom = 1 if verb is dc.solve and shape[1] > 1 else 0
+            variance = heads.var(axis=3, ddof=freedom).mean(axis=2)
+            np.testing.assert_allclose(variance, order[f"{name}_var"], atol=1e-12)
+        assert set(KERNELS) == set(whole.two_time)
+
+
 class TestRuns:
     TRAINING = dc.GradientDescent(0.05, 4, momentum=0.5, weight_decay=0.1)
 
@@ -339,7 +438,11 @@ class TestRuns:
             ({}, {"method": "ensemble"}, "attention is deterministic, there is nothing to sample"),
             ({"key_dim": 2}, {"save": "Ro"}, "save='Ro': .* does not know single responses"),
             ({"key_dim": 2, "responses": "none"}, {}, "responses = 'none'"),
-            ({"key_dim": 2, "depth": dc.INFINITE}, {}, "extrapolated by the chain alone"),
+            (
+                {"key_dim": 2, "depth": dc.INFINITE},
+                {"save": "S_heads"},
+                "only H, G, O have a limit",
+            ),
             ({}, {"method": "growing", "samples": 3}, "samples: method='growing' samples nothing"),
             ({}, {"method": "growing", "dtype": "float32"}, "solved in float64"),
             ({"key_dim": 2}, {"dtype": "float32", "tol": 1e-8}, "below the rounding noise"),

@@ -2,7 +2,7 @@
 // outputs of the new state. Chunks are tasks; what they add to the outputs of their group is summed
 // in their order.
 //
-// A step of a head costs M^2 (2 n + 1) multiply-adds for the product with C, or 2 M r (2 n + 1) in
+// A step of a head costs M^2 (2 n + K) multiply-adds for the product with C, or 2 M r (2 n + K) in
 // coordinates of rank r, and 3 M S n for the attention of its sequences. Where the scores are the
 // state it is 2 M^2 S, or 2 M r (S + r).
 #include "cpu/attention.hpp"
@@ -23,24 +23,27 @@ public:
   Run(const AttentionProblem& problem, const AttentionHeads& heads)
       : p_(problem), h_(heads), kernels_(attention_kernels(heads.lanes)),
         tokens_(p_.sequences * p_.length), train_(p_.train * p_.length),
-        square_(p_.length * p_.length * h_.lanes),
+        square_(p_.length * p_.length * h_.lanes), outputs_(p_.sequences * p_.outputs),
         patterns_(size(h_.chunks * p_.sequences * square_)),
-        c_(size(h_.chunks * tokens_ * h_.lanes)), f_(c_.size()),
-        parts_(size(h_.chunks * p_.sequences)), errors_(size(h_.groups * p_.sequences)) {}
+        c_(size(h_.chunks * tokens_ * h_.lanes)), f_(c_.size() * size(p_.outputs)),
+        parts_(size(h_.chunks * outputs_)), errors_(size(h_.groups * outputs_)) {}
 
   void forward(index chunk) {
-    Scratch<double> scores(p_.scale == 0 ? 0 : square_), output(h_.lanes);
+    Scratch<double> scores(p_.scale == 0 ? 0 : square_), output(p_.outputs * h_.lanes);
     for (index mu = 0; mu < p_.sequences; ++mu) {
       double* const pattern = patterns(chunk) + mu * square_;
-      kernels_.patterns(p_.attention, p_.length, scores_of(chunk, mu, scores.data()), pattern);
-      kernels_.read(p_.length, h_.values, pattern,
+      kernels_.patterns(p_.attention, p_.causal, p_.length, scores_of(chunk, mu, scores.data()),
+                        pattern);
+      kernels_.read(p_.length, h_.values, p_.outputs, pattern,
                     values(chunk) + mu * p_.length * h_.values * h_.lanes, readout(chunk),
-                    c(chunk) + mu * p_.length * h_.lanes, f(chunk) + mu * p_.length * h_.lanes,
-                    output.data());
-      double sum = 0;
-      for (index l = 0; l < h_.lanes; ++l)
-        sum += h_.weight[chunk * h_.lanes + l] * output.data()[l];
-      parts_[size(chunk * p_.sequences + mu)] = sum;
+                    c(chunk) + mu * p_.length * h_.lanes,
+                    f(chunk) + mu * p_.length * p_.outputs * h_.lanes, output.data());
+      for (index k = 0; k < p_.outputs; ++k) {
+        double sum = 0;
+        for (index l = 0; l < h_.lanes; ++l)
+          sum += h_.weight[chunk * h_.lanes + l] * output.data()[k * h_.lanes + l];
+        parts_[size(chunk * outputs_ + mu * p_.outputs + k)] = sum;
+      }
     }
   }
 
@@ -50,14 +53,14 @@ public:
     bool below = true;
     for (index g = 0; g < h_.groups; ++g) {
       double loss = 0;
-      for (index mu = 0; mu < p_.sequences; ++mu) {
+      for (index j = 0; j < outputs_; ++j) {
         double sum = 0;
         for (index chunk = g * each; chunk < (g + 1) * each; ++chunk)
-          sum += parts_[size(chunk * p_.sequences + mu)];
-        const index i = g * p_.sequences + mu;
+          sum += parts_[size(chunk * outputs_ + j)];
+        const index i = g * outputs_ + j;
         out[i] = sum / p_.gamma - h_.centre[i];
-        if (mu < p_.train) {
-          const double error = errors_[size(i)] = p_.targets[mu] - out[i];
+        if (j < p_.train * p_.outputs) {
+          const double error = errors_[size(i)] = p_.targets[j] - out[i];
           loss += error * error / (2 * static_cast<double>(p_.train));
         }
       }
@@ -67,23 +70,26 @@ public:
   }
 
   void update(index chunk, double rate) {
-    const index moving = p_.scale == 0 ? 0 : h_.keys, parts = 2 * moving + 1;
-    const index pitch = parts * h_.lanes;
-    const double* const error = errors_.data() + chunk / (h_.chunks / h_.groups) * p_.sequences;
+    const index moving = p_.scale == 0 ? 0 : h_.keys, parts = 2 * moving + p_.outputs;
+    const index pitch = parts * h_.lanes, last = 2 * moving * h_.lanes;
+    const double* const errors = errors_.data() + chunk / (h_.chunks / h_.groups) * outputs_;
     Scratch<double> slopes(p_.train * square_), drive(train_ * pitch), move(tokens_ * pitch);
+    Scratch<double> demand(p_.length * h_.lanes), moves(p_.outputs * h_.values * h_.lanes);
     for (index mu = 0; mu < p_.train; ++mu) {
+      const double* const error = errors + mu * p_.outputs;
       double* const slope = slopes.data() + mu * square_;
       double* const to = drive.data() + mu * p_.length * pitch;
       const index first = mu * p_.length * h_.lanes;
-      kernels_.slopes(p_.attention, p_.length, error[mu], patterns(chunk) + mu * square_,
-                      f(chunk) + first, slope);
+      kernels_.demand(p_.length, p_.outputs, error, f(chunk) + first * p_.outputs, demand.data());
+      kernels_.slopes(p_.attention, p_.causal, p_.length, patterns(chunk) + mu * square_,
+                      demand.data(), slope);
       if (moving > 0)
         kernels_.drives(p_.length, moving, p_.scale, slope, queries(chunk) + first * moving,
                         keys(chunk) + first * moving, pitch, to, to + moving * h_.lanes);
       for (index i = 0; i < p_.length; ++i)
-        for (index l = 0; l < h_.lanes; ++l)
-          to[(i * parts + parts - 1) * h_.lanes + l] =
-              error[mu] * c(chunk)[first + i * h_.lanes + l];
+        for (index k = 0; k < p_.outputs; ++k)
+          for (index l = 0; l < h_.lanes; ++l)
+            to[i * pitch + last + k * h_.lanes + l] = error[k] * c(chunk)[first + i * h_.lanes + l];
     }
     times_kernel(pitch, drive.data(), move.data());
     for (index a = 0; a < tokens_; ++a)
@@ -93,9 +99,8 @@ public:
             rate * move.data()[a * pitch + moving * h_.lanes + i];
       }
     if (moving == 0) move_scores(chunk, rate, slopes.data());
-    const index last = 2 * moving * h_.lanes;
-    kernels_.learn(tokens_, train_, h_.values, rate, move.data() + last, drive.data() + last, pitch,
-                   values(chunk), readout(chunk));
+    kernels_.learn(tokens_, train_, h_.values, p_.outputs, rate, move.data() + last,
+                   drive.data() + last, pitch, values(chunk), readout(chunk), moves.data());
   }
 
   // The scores of a sequence: the state, or made in `space`.
@@ -117,10 +122,12 @@ private:
   double* queries(index chunk) const { return h_.query + chunk * tokens_ * h_.keys * h_.lanes; }
   double* keys(index chunk) const { return h_.key + chunk * tokens_ * h_.keys * h_.lanes; }
   double* values(index chunk) const { return h_.value + chunk * tokens_ * h_.values * h_.lanes; }
-  double* readout(index chunk) const { return h_.readout + chunk * h_.values * h_.lanes; }
+  double* readout(index chunk) const {
+    return h_.readout + chunk * p_.outputs * h_.values * h_.lanes;
+  }
   double* patterns(index chunk) { return patterns_.data() + chunk * p_.sequences * square_; }
   double* c(index chunk) { return c_.data() + chunk * tokens_ * h_.lanes; }
-  double* f(index chunk) { return f_.data() + chunk * tokens_ * h_.lanes; }
+  double* f(index chunk) { return f_.data() + chunk * tokens_ * p_.outputs * h_.lanes; }
 
   // move = C drive, in `columns` columns
   void times_kernel(index columns, const double* drive, double* move) const {
@@ -175,6 +182,7 @@ private:
   const AttentionHeads& h_;
   const AttentionKernels& kernels_;
   const index tokens_, train_, square_; // M, those that train, numbers of a pattern
+  const index outputs_;                 // numbers that a group puts out
   std::vector<double> patterns_, c_, f_, parts_, errors_;
 };
 
@@ -184,7 +192,7 @@ AttentionReached attention_run(const AttentionProblem& problem, const AttentionH
                                const double* rates, index count, double loss_limit,
                                double* outputs) {
   Run run(problem, heads);
-  const index row = heads.groups * problem.sequences;
+  const index row = heads.groups * problem.sequences * problem.outputs;
   parallel_for(heads.chunks, [&](index chunk) { run.forward(chunk); });
   bool below = run.outputs(loss_limit, outputs);
   index t = 0;

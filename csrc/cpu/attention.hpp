@@ -12,14 +12,16 @@ namespace dmftcore::cpu {
 struct AttentionProblem {
   index sequences; // all of them; the first `train` of them train
   index train;
-  index length; // tokens of a sequence; M = sequences * length
+  index length;  // tokens of a sequence; M = sequences * length
+  index outputs; // K
   Attention attention;
+  bool causal; // whether a token attends to itself and those before it alone
   // C between all tokens and those that train, (M, train * length); or null, and C = tokens
   // tokens^T for tokens (M, rank).
   const double* kernel;
   const double* tokens;
   index rank;
-  const double* targets; // (train)
+  const double* targets; // (train, K)
   double gamma;
   // N^(alpha - 1): scores are queries times keys over it, and it slows their motion. 0 where the
   // scores themselves are the state.
@@ -36,13 +38,13 @@ struct AttentionHeads {
   double* key;          // the same
   double* score;        // (chunks, sequences, length, length, lanes) where scale is 0
   double* value;        // (chunks, M, m, lanes)
-  double* readout;      // (chunks, m, lanes)
+  double* readout;      // (chunks, K, m, lanes)
   const double* weight; // (chunks, lanes): of a head in the mean over its group
-  const double* centre; // (groups, sequences): output that is subtracted
+  const double* centre; // (groups, sequences, K): output that is subtracted
 };
 
-// Writes the outputs (groups, sequences) of the present state and makes an update with each of the
-// rates, writing the outputs after it. Stops at outputs whose training loss in any group is not
+// Writes the outputs (groups, sequences, K) of the present state and makes an update with each of
+// the rates, writing the outputs after it. Stops at outputs whose training loss in any group is not
 // below `loss_limit`. Returns the number of updates made, to which the last outputs belong, and
 // whether it came to the end.
 struct AttentionReached {

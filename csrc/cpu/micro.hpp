@@ -174,13 +174,17 @@ struct AttentionKernels {
   // scores[s][t] = scale queries[s] . keys[t] for tokens of `keys` components
   void (*scores)(index length, index keys, double scale, const double* query, const double* key,
                  double* scores);
-  // patterns = sigma(scores)
-  void (*patterns)(Attention, index length, const double* scores, double* patterns);
-  // c[t] = mean over s of patterns[s][t];  F[t] = value[t] . readout;  output = c . F
-  void (*read)(index length, index values, const double* patterns, const double* value,
-               const double* readout, double* c, double* f, double* output);
-  // slopes = error vjp(patterns) of the read-out by the scores
-  void (*slopes)(Attention, index length, double error, const double* patterns, const double* f,
+  // patterns = sigma(scores); with `causal` token s sees t <= s alone, and the rest is zero
+  void (*patterns)(Attention, bool causal, index length, const double* scores, double* patterns);
+  // c[t] = mean over s of patterns[s][t];  F[t][k] = value[t] . readout[k];
+  // output[k] = sum_t c[t] F[t][k]
+  void (*read)(index length, index values, index outputs, const double* patterns,
+               const double* value, const double* readout, double* c, double* f, double* output);
+  // demand[t] = sum_k errors[k] F[t][k] / length: how much attention to t would lower the loss
+  void (*demand)(index length, index outputs, const double* errors, const double* f,
+                 double* demand);
+  // slopes = vjp(patterns, demand), by the scores
+  void (*slopes)(Attention, bool causal, index length, const double* patterns, const double* demand,
                  double* slopes);
   // For each token of `keys` components, in rows `pitch` doubles apart:
   // to_query[s] = scale sum_t slopes[s][t] key[t];  to_key[t] = scale sum_s slopes[s][t] query[s]
@@ -192,11 +196,12 @@ struct AttentionKernels {
   // y[i][j] += factor sum_k z[i][k] x(j, k)
   void (*right)(index rows, index depth, index columns, double factor, const double* x, index row,
                 index column, const double* z, double* y);
-  // value[i] += rate e[i] readout for all tokens, e in rows `pitch` doubles apart;
-  // readout += rate sum_i cv[i] value[i] over the first `train` tokens, cv in rows alike. Both with
-  // what the other was before.
-  void (*learn)(index tokens, index train, index values, double rate, const double* e,
-                const double* cv, index pitch, double* value, double* readout);
+  // value[i] += rate sum_k e[i][k] readout[k] for all tokens, e in rows `pitch` doubles apart;
+  // readout[k] += rate sum_i cv[i][k] value[i] over the first `train` tokens, cv in rows alike.
+  // Both with what the other was before; `moves` has room for one more readout.
+  void (*learn)(index tokens, index train, index values, index outputs, double rate,
+                const double* e, const double* cv, index pitch, double* value, double* readout,
+                double* moves);
 };
 
 // The tables of the level in use (isa.hpp).

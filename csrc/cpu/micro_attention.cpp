@@ -69,63 +69,75 @@ void scores(index length, index keys, double scale, const double* query, const d
 }
 
 template <class V>
-void patterns(Attention attention, index length, const double* from, double* to) {
+void patterns(Attention attention, bool causal, index length, const double* from, double* to) {
   const double share = 1 / static_cast<double>(length);
-  if (attention != Attention::softmax) {
-    for (index i = 0; i < length * length; ++i) {
-      const V a = get<V>(from, i);
-      const V s = attention == Attention::linear ? a + 1.0
-                  : attention == Attention::exp  ? exponential<V>(a)
-                                                 : (a < V{} ? V{} : a);
-      put<V>(to, i, s * share);
-    }
-    return;
-  }
   for (index s = 0; s < length; ++s, from += length * LANES_OF<V>, to += length * LANES_OF<V>) {
+    const index seen = causal ? s + 1 : length;
+    for (index t = seen; t < length; ++t) put<V>(to, t, V{});
+    if (attention != Attention::softmax) {
+      for (index t = 0; t < seen; ++t) {
+        const V a = get<V>(from, t);
+        const V p = attention == Attention::linear ? a + 1.0
+                    : attention == Attention::exp  ? exponential<V>(a)
+                                                   : (a < V{} ? V{} : a);
+        put<V>(to, t, p * share);
+      }
+      continue;
+    }
     V top = get<V>(from, 0), sum = V{};
-    for (index t = 1; t < length; ++t) top = larger<V>(top, get<V>(from, t));
-    for (index t = 0; t < length; ++t) {
+    for (index t = 1; t < seen; ++t) top = larger<V>(top, get<V>(from, t));
+    for (index t = 0; t < seen; ++t) {
       const V e = exponential<V>(get<V>(from, t) - top);
       put<V>(to, t, e);
       sum += e;
     }
-    for (index t = 0; t < length; ++t) put<V>(to, t, get<V>(to, t) / sum);
+    for (index t = 0; t < seen; ++t) put<V>(to, t, get<V>(to, t) / sum);
   }
 }
 
 template <class V>
-void read(index length, index values, const double* pattern, const double* value,
+void read(index length, index values, index outputs, const double* pattern, const double* value,
           const double* readout, double* c, double* f, double* output) {
-  V sum = V{};
+  for (index k = 0; k < outputs; ++k) put<V>(output, k, V{});
   for (index t = 0; t < length; ++t) {
-    V column = V{}, overlap = V{};
+    V column = V{};
     for (index s = 0; s < length; ++s) column += get<V>(pattern, s * length + t);
-    for (index d = 0; d < values; ++d)
-      overlap += get<V>(value, t * values + d) * get<V>(readout, d);
     column = column / static_cast<double>(length);
     put<V>(c, t, column);
-    put<V>(f, t, overlap);
-    sum += column * overlap;
+    for (index k = 0; k < outputs; ++k) {
+      V overlap = V{};
+      for (index d = 0; d < values; ++d)
+        overlap += get<V>(value, t * values + d) * get<V>(readout, k * values + d);
+      put<V>(f, t * outputs + k, overlap);
+      put<V>(output, k, get<V>(output, k) + column * overlap);
+    }
   }
-  put<V>(output, 0, sum);
 }
 
 template <class V>
-void slopes(Attention attention, index length, double error, const double* pattern, const double* f,
-            double* out) {
-  // d output / d pattern[s][t] = f[t] / length
-  const double each = error / static_cast<double>(length);
+void demand(index length, index outputs, const double* errors, const double* f, double* to) {
+  for (index t = 0; t < length; ++t) {
+    V sum = V{};
+    for (index k = 0; k < outputs; ++k) sum += errors[k] * get<V>(f, t * outputs + k);
+    put<V>(to, t, sum / static_cast<double>(length));
+  }
+}
+
+template <class V>
+void slopes(Attention attention, bool causal, index length, const double* pattern,
+            const double* demands, double* out) {
   for (index s = 0; s < length; ++s) {
-    const index row = s * length;
+    const index row = s * length, seen = causal ? s + 1 : length;
+    for (index t = seen; t < length; ++t) put<V>(out, row + t, V{});
     V mean = V{};
     if (attention == Attention::softmax)
-      for (index t = 0; t < length; ++t) mean += get<V>(pattern, row + t) * get<V>(f, t);
-    for (index t = 0; t < length; ++t) {
-      const V p = get<V>(pattern, row + t), b = get<V>(f, t) * each;
+      for (index t = 0; t < seen; ++t) mean += get<V>(pattern, row + t) * get<V>(demands, t);
+    for (index t = 0; t < seen; ++t) {
+      const V p = get<V>(pattern, row + t), b = get<V>(demands, t);
       V slope;
       switch (attention) {
       case Attention::softmax:
-        slope = p * (b - mean * each);
+        slope = p * (b - mean);
         break;
       case Attention::linear:
         slope = b / static_cast<double>(length);
@@ -210,22 +222,28 @@ void right(index rows, index depth, index columns, double factor, const double* 
 }
 
 template <class V>
-void learn(index tokens, index train, index values, double rate, const double* e, const double* cv,
-           index pitch, double* value, double* readout) {
-  for (index d = 0; d < values; ++d) {
-    const V w = get<V>(readout, d);
-    V sum = V{};
-    for (index i = 0; i < tokens; ++i) {
-      const V v = get<V>(value, i * values + d);
-      if (i < train) sum += get<V>(cv + i * pitch, 0) * v;
-      put<V>(value, i * values + d, v + rate * get<V>(e + i * pitch, 0) * w);
+void learn(index tokens, index train, index values, index outputs, double rate, const double* e,
+           const double* cv, index pitch, double* value, double* readout, double* moves) {
+  for (index i = 0; i < outputs * values; ++i) put<V>(moves, i, V{});
+  for (index i = 0; i < tokens; ++i) {
+    double* const v = value + i * values * LANES_OF<V>;
+    for (index k = 0; i < train && k < outputs; ++k) {
+      const V drive = get<V>(cv + i * pitch, k);
+      for (index d = k * values; d < (k + 1) * values; ++d)
+        put<V>(moves, d, get<V>(moves, d) + drive * get<V>(v, d - k * values));
     }
-    put<V>(readout, d, w + rate * sum);
+    for (index k = 0; k < outputs; ++k) {
+      const V move = rate * get<V>(e + i * pitch, k);
+      for (index d = 0; d < values; ++d)
+        put<V>(v, d, get<V>(v, d) + move * get<V>(readout, k * values + d));
+    }
   }
+  for (index i = 0; i < outputs * values; ++i)
+    put<V>(readout, i, get<V>(readout, i) + rate * get<V>(moves, i));
 }
 
 template <class V>
-constexpr AttentionKernels kernels = {scores<V>, patterns<V>, read<V>,  slopes<V>,
+constexpr AttentionKernels kernels = {scores<V>, patterns<V>, read<V>,  demand<V>, slopes<V>,
                                       drives<V>, left<V>,     right<V>, learn<V>};
 
 } // namespace

@@ -14,11 +14,13 @@ class Run {
 public:
   Run(Stream stream, const AttentionOnDevice& p)
       : stream_(stream), tokens_(p.sequences * p.length), train_(p.train * p.length),
-        columns_(p.scale == 0 ? 1 : 2 * p.keys + 1),
+        columns_((p.scale == 0 ? 0 : 2 * p.keys) + p.outputs),
         patterns_(stream, p.heads * tokens_ * p.length),
         slopes_(stream, p.heads * train_ * p.length), c_(stream, p.heads * tokens_),
-        f_(stream, p.heads * tokens_), parts_(stream, p.heads * p.sequences),
-        drive_(stream, p.heads * train_ * columns_), move_(stream, p.heads * tokens_ * columns_),
+        f_(stream, p.heads * tokens_ * p.outputs),
+        parts_(stream, p.heads * p.sequences * p.outputs), demand_(stream, p.heads * train_),
+        gain_(stream, p.heads * p.outputs * p.values), drive_(stream, p.heads * train_ * columns_),
+        move_(stream, p.heads * tokens_ * columns_),
         inside_(stream, p.kernel ? 0 : p.heads * p.rank * columns_),
         state_{p,
                static_cast<int>(tokens_),
@@ -29,6 +31,8 @@ public:
                c_.data(),
                f_.data(),
                parts_.data(),
+               demand_.data(),
+               gain_.data(),
                drive_.data(),
                move_.data()} {}
 
@@ -39,7 +43,8 @@ public:
 
   void outputs(bool drives, double* to) {
     launch(attention_drive, dim3(blocks(state_.p.heads)), dim3(ATTENTION_THREADS),
-           static_cast<std::size_t>(state_.p.train) * sizeof(double), stream_, state_, drives, to);
+           static_cast<std::size_t>(state_.p.train * state_.p.outputs) * sizeof(double), stream_,
+           state_, drives, to);
   }
 
   // move = C drive, and the scores that are a state.
@@ -68,7 +73,7 @@ public:
 private:
   Stream stream_;
   index tokens_, train_, columns_;
-  Scratch<double> patterns_, slopes_, c_, f_, parts_, drive_, move_, inside_;
+  Scratch<double> patterns_, slopes_, c_, f_, parts_, demand_, gain_, drive_, move_, inside_;
   AttentionState state_;
 };
 
@@ -77,7 +82,7 @@ private:
 void attention_run(Stream stream, const AttentionOnDevice& problem, const double* rates,
                    index count, double* outputs) {
   Run run(stream, problem);
-  const index row = problem.groups * problem.sequences;
+  const index row = problem.groups * problem.sequences * problem.outputs;
   run.attend(false, 0);
   for (index t = 0; t < count; ++t) {
     const double rate = rates[t] * problem.gamma / static_cast<double>(problem.train);

@@ -1,6 +1,6 @@
 // Heads of attention (cpu/attention.hpp): one block of threads for each head.
 //
-// Per head and step the products with C take M^2 (2 n + 1) multiply-adds on tensor cores
+// Per head and step the products with C take M^2 (2 n + K) multiply-adds on tensor cores
 // (product.cuh). The kernels here add 3 M S n and go through the 2 M n numbers of a head twice:
 // with M = 256, n = 32 that is 0.13 MB, and 1000 heads take 55 us at 4.8 TB/s.
 #pragma once
@@ -19,9 +19,11 @@ struct AttentionState {
   AttentionOnDevice p;
   int tokens, train_tokens, columns; // M, those that train, columns of drives
   double *patterns, *slopes;         // (heads, sequences or train, length, length)
-  double *c, *f;                     // (heads, M)
-  double* parts;                     // (heads, sequences): outputs of a head
-  double *drive, *move;              // (heads, M or those that train, columns)
+  double *c, *f;                     // (heads, M), (heads, M, K)
+  double* parts;                     // (heads, sequences, K): outputs of a head
+  double* demand;       // (heads, those that train): how much attention would lower the loss
+  double* gain;         // (heads, K, m): of the read-out
+  double *drive, *move; // (heads, M or those that train, columns)
 };
 
 __device__ __forceinline__ double attention_weight(int attention, double score, double length) {
@@ -44,35 +46,41 @@ inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
   const AttentionOnDevice& p = a.p;
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
   const int length = int(p.length), keys = int(p.keys), values = int(p.values);
-  const int moving = p.scale == 0 ? 0 : keys, last = 2 * moving;
+  const int moving = p.scale == 0 ? 0 : keys, last = 2 * moving, outputs = int(p.outputs);
+  const bool masked = p.causal && p.attention != ATTENTION_NONE;
   for (index head = blockIdx.x; head < p.heads; head += gridDim.x) {
     double* const query = p.query + head * a.tokens * moving;
     double* const key = p.key + head * a.tokens * moving;
     double* const value = p.value + head * a.tokens * values;
-    double* const readout = p.readout + head * values;
+    double* const readout = p.readout + head * outputs * values;
     double* const patterns = a.patterns + head * p.sequences * length * length;
     const double* const scores = p.score + (moving ? 0 : head * p.sequences * length * length);
     double* const c = a.c + head * a.tokens;
-    double* const f = a.f + head * a.tokens;
+    double* const f = a.f + head * a.tokens * outputs;
     if (learns) {
       const double* const move = a.move + head * a.tokens * a.columns;
       const double* const drive = a.drive + head * a.train_tokens * a.columns;
+      double* const gain = a.gain + head * outputs * values;
       for (int i = thread; i < a.tokens * moving; i += threads) {
         query[i] += rate * move[i / moving * a.columns + i % moving];
         key[i] += rate * move[i / moving * a.columns + moving + i % moving];
       }
-      for (int d = thread; d < values; d += threads) {
-        const double w = readout[d];
+      for (int i = thread; i < outputs * values; i += threads) {
         double sum = 0;
-        for (int i = 0; i < a.tokens; ++i) {
-          const double v = value[i * values + d];
-          if (i < a.train_tokens) sum += drive[i * a.columns + last] * v;
-          value[i * values + d] = v + rate * move[i * a.columns + last] * w;
-        }
-        readout[d] = w + rate * sum;
+        for (int t = 0; t < a.train_tokens; ++t)
+          sum += drive[t * a.columns + last + i / values] * value[t * values + i % values];
+        gain[i] = sum;
       }
+      __syncthreads(); // the values of the old state have been read
+      for (int i = thread; i < a.tokens * values; i += threads) {
+        double sum = 0;
+        for (int k = 0; k < outputs; ++k)
+          sum += move[i / values * a.columns + last + k] * readout[k * values + i % values];
+        value[i] += rate * sum;
+      }
+      __syncthreads(); // the read-out of the old state has been read, and new queries are there
+      for (int i = thread; i < outputs * values; i += threads) readout[i] += rate * gain[i];
     }
-    __syncthreads(); // the new state is there
     for (int i = thread; i < a.tokens * length; i += threads) {
       const int s = i / length, t = s / length * length + i % length;
       double score = 0;
@@ -81,80 +89,96 @@ inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
       else
         for (int d = 0; d < keys; ++d) score += query[s * keys + d] * key[t * keys + d];
       if (moving) score /= p.scale;
-      patterns[i] = p.attention == 0 ? score : attention_weight(p.attention, score, length);
+      const bool seen = !masked || t <= s;
+      patterns[i] = p.attention == 0 ? score
+                    : seen           ? attention_weight(p.attention, score, length)
+                                     : 0;
     }
     if (p.attention == 0) {
       __syncthreads(); // all scores are there
       for (int s = thread; s < a.tokens; s += threads) {
         double* const row = patterns + s * length;
+        const int seen = masked ? s % length + 1 : length;
         double top = row[0], sum = 0;
-        for (int t = 1; t < length; ++t) top = row[t] > top ? row[t] : top;
-        for (int t = 0; t < length; ++t) sum += row[t] = exp(row[t] - top);
-        for (int t = 0; t < length; ++t) row[t] /= sum;
+        for (int t = 1; t < seen; ++t) top = row[t] > top ? row[t] : top;
+        for (int t = 0; t < seen; ++t) sum += row[t] = exp(row[t] - top);
+        for (int t = 0; t < seen; ++t) row[t] /= sum;
+        for (int t = seen; t < length; ++t) row[t] = 0;
       }
     }
     __syncthreads(); // all patterns are there
     for (int t = thread; t < a.tokens; t += threads) {
       const double* const column = patterns + t / length * length * length + t % length;
-      double attended = 0, overlap = 0;
+      double attended = 0;
       for (int s = 0; s < length; ++s) attended += column[s * length];
-      for (int d = 0; d < values; ++d) overlap += value[t * values + d] * readout[d];
       c[t] = attended / length;
-      f[t] = overlap;
+    }
+    for (int i = thread; i < a.tokens * outputs; i += threads) {
+      const int t = i / outputs, k = i % outputs;
+      double overlap = 0;
+      for (int d = 0; d < values; ++d) overlap += value[t * values + d] * readout[k * values + d];
+      f[i] = overlap;
     }
     __syncthreads(); // what is read of all tokens is there
-    for (int mu = thread; mu < p.sequences; mu += threads) {
+    for (int i = thread; i < int(p.sequences) * outputs; i += threads) {
+      const int first = i / outputs * length;
       double sum = 0;
-      for (int t = mu * length; t < (mu + 1) * length; ++t) sum += c[t] * f[t];
-      a.parts[head * p.sequences + mu] = sum;
+      for (int t = first; t < first + length; ++t) sum += c[t] * f[t * outputs + i % outputs];
+      a.parts[head * p.sequences * outputs + i] = sum;
     }
   }
 }
 
 // The outputs of the groups; with `drives` the slopes of each head, and what drives its tokens.
-// Shared memory: an error for each sequence that trains.
+// Shared memory: the errors of the sequences that train.
 inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
-    attention_drive(const AttentionState a, const bool drives, double* const outputs) {
+    attention_drive(const AttentionState a, const bool drives, double* const to) {
   const AttentionOnDevice& p = a.p;
   double* const errors = shared_memory<double>();
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
   const int length = int(p.length), moving = p.scale == 0 ? 0 : int(p.keys);
+  const int outputs = int(p.outputs), numbers = int(p.sequences) * outputs;
   const index each = p.heads / p.groups;
   for (index head = blockIdx.x; head < p.heads; head += gridDim.x) {
     const index group = head / each;
     __syncthreads(); // the errors of the head before have been read
-    for (int mu = thread; mu < p.sequences; mu += threads) {
+    for (int i = thread; i < numbers; i += threads) {
       double sum = 0;
       for (index other = group * each; other < (group + 1) * each; ++other)
-        sum += p.weight[other] * a.parts[other * p.sequences + mu];
-      sum = sum / p.gamma - p.centre[group * p.sequences + mu];
-      if (head == group * each) outputs[group * p.sequences + mu] = sum;
-      if (mu < p.train) errors[mu] = p.targets[mu] - sum;
+        sum += p.weight[other] * a.parts[other * numbers + i];
+      sum = sum / p.gamma - p.centre[group * numbers + i];
+      if (head == group * each) to[group * numbers + i] = sum;
+      if (i < int(p.train) * outputs) errors[i] = p.targets[i] - sum;
     }
     if (!drives) continue;
     __syncthreads(); // all errors are there
     const double* const patterns = a.patterns + head * p.sequences * length * length;
     const double* const c = a.c + head * a.tokens;
-    const double* const f = a.f + head * a.tokens;
+    const double* const f = a.f + head * a.tokens * outputs;
+    double* const demand = a.demand + head * a.train_tokens;
+    for (int t = thread; t < a.train_tokens; t += threads) {
+      double sum = 0;
+      for (int k = 0; k < outputs; ++k)
+        sum += errors[t / length * outputs + k] * f[t * outputs + k];
+      demand[t] = sum / length;
+    }
+    __syncthreads(); // the demand of all tokens is there
     double* const slopes = a.slopes + head * a.train_tokens * length;
     for (int s = thread; s < a.train_tokens; s += threads) {
-      const int mu = s / length;
-      const double scale = errors[mu] / length;
+      const double* const pattern = patterns + s * length;
+      const double* const of = demand + s / length * length;
       double mean = 0;
       if (p.attention == 0)
-        for (int t = 0; t < length; ++t) mean += patterns[s * length + t] * f[mu * length + t];
+        for (int t = 0; t < length; ++t) mean += pattern[t] * of[t];
       for (int t = 0; t < length; ++t) {
-        const double pattern = patterns[s * length + t], overlap = f[mu * length + t];
         double slope = 0;
         if (p.attention == 0)
-          slope = pattern * (overlap - mean);
-        else if (p.attention == 1)
-          slope = overlap / length;
+          slope = pattern[t] * (of[t] - mean);
         else if (p.attention == 2)
-          slope = overlap * pattern;
-        else if (pattern > 0)
-          slope = overlap / length;
-        slopes[s * length + t] = scale * slope;
+          slope = pattern[t] * of[t];
+        else if (p.attention == 1 ? !p.causal || t <= s % length : pattern[t] > 0)
+          slope = of[t] / length;
+        slopes[s * length + t] = slope;
       }
     }
     __syncthreads(); // all slopes are there
@@ -164,8 +188,8 @@ inline __global__ void __launch_bounds__(ATTENTION_THREADS, ATTENTION_BLOCKS)
     for (int i = thread; i < a.train_tokens * a.columns; i += threads) {
       const int s = i / a.columns, column = i % a.columns, mu = s / length;
       double sum = 0;
-      if (column == 2 * moving) {
-        sum = errors[mu] * c[s];
+      if (column >= 2 * moving) {
+        sum = errors[mu * outputs + column - 2 * moving] * c[s];
       } else if (column < moving) {
         for (int t = 0; t < length; ++t)
           sum += slopes[s * length + t] * key[(mu * length + t) * moving + column];

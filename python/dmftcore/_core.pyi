@@ -179,6 +179,7 @@ def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int
 def attention_run(
     *,
     attention: str,
+    causal: bool,
     sequences: int,
     length: int,
     kernel: NDArray[float64] | None,
@@ -199,6 +200,7 @@ def attention_run(
 def attention_patterns(
     *,
     attention: str,
+    causal: bool,
     sequences: int,
     length: int,
     kernel: NDArray[float64] | None,

@@ -122,7 +122,7 @@ class DeviceCore:
 
     def attention_run(self, *, rates: Any, loss_limit: float, **problem: Any) -> tuple[Any, bool]:
         # Whether the loss stays below the limit is seen from the outputs, once they are there.
-        outputs = self.empty((len(rates) + 1, len(problem["centre"]), problem["sequences"]))
+        outputs = self.empty((len(rates) + 1, *problem["centre"].shape))
         self._run_attention("attention_run", problem, list(rates), self.address(outputs))
         return outputs, True
 
@@ -140,7 +140,8 @@ class DeviceCore:
         """Call a function of the core for heads of attention, one in a chunk."""
         tokens, query = problem["tokens"], problem["query"]
         fields = {
-            "train": len(problem["targets"]),
+            "train": problem["targets"].shape[0],
+            "outputs": problem["targets"].shape[1],
             "rank": 0 if tokens is None else tokens.shape[1],
             "groups": len(problem["centre"]),
             "heads": len(problem["value"]),

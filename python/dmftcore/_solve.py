@@ -125,7 +125,7 @@ def solve(
         for none. For a flow some of its times tau: by default all of them up to 256, 64 spread
         ones beyond.
     save : str or sequence of str
-        Two-time fields to keep, at `kernel_times`; "all" for every one that the theory has.
+        Two-time fields to keep, at `kernel_times`; "all" for every one that there is.
 
         - `DeepLinear`: kernels "H", "G", responses "A" of features, "B" of gradients, and products
           of responses with the noise they answer to, "AG" (A^l G^{l+1}) and "BPhi" (B^l H^l). A
@@ -135,10 +135,12 @@ def solve(
         - `RandomFeatures`: "C0", the population error v(t).Lambda v(s) with the noise, and "CD",
           that on the training samples; `FeatureLearning`: "C0" and, per neuron, "C_w" and "C_u" of
           readout and gradient.
-        - `AttentionCore`: none; its order parameters say all.
+        - `AttentionCore`: patterns "S_heads" and scores "A_heads" of every head, for their
+          distribution; they go to the order parameters.
         - `Transformer`: kernels "H", "G", "O" (outputs of attention), "P_k", "P_q", "P_v"
           (gradients by keys, queries, values) and, by the chain, responses "Rh", "Rg" (of the
-          stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among all tokens.
+          stream), "Ro", "Rp_k", "Rp_q", "Rp_v" (of the heads), among all tokens; "S_heads" and
+          "A_heads" as before. With "all" the other methods keep what they know.
     samples : int, optional
         Size of a sample, where a theory is an average over one. `MLP`, `Residual`: particles that
         stand for the neurons of a layer, by default 2000, in each replica; the error falls as
@@ -160,8 +162,9 @@ def solve(
         tol * sqrt(train_loss test_loss).
         For a flow the wanted error of the outputs, relative to the largest error y - f at the
         same time: by default 1e-6. An estimate of it is in ``diagnostics["error_estimate"]``.
-        For a `Transformer` of infinite depth the wanted error of the outputs, relative to the
-        largest target, by default 1e-2; its estimate is in ``diagnostics["depth_error"]``.
+        For a `Transformer` of infinite depth that is not sampled the wanted error of the outputs,
+        relative to the largest target, by default 1e-2; its estimate is in
+        ``diagnostics["depth_error"]``.
         For particles the part of the mean square of a field that may be dropped: by default 1e-4.
         For a `Residual` of infinite depth at gamma = 0 the wanted error of the outputs, relative to
         the largest target: by default 1e-6. An estimate is in ``diagnostics["depth_error"]``.
@@ -243,6 +246,7 @@ def solve(
         `RandomFeatures` has decayed below its accuracy.
     """
     check_nouns("solve", limit, data, training)
+    save = (save,) if isinstance(save, str) else tuple(save)
     sampling: dict[str, Any] = {
         "samples": samples,
         "replicas": replicas,
@@ -270,6 +274,7 @@ def solve(
     options = SolveOptions(
         schedule=schedule,
         save=fields_to_save(save, theory.fields),
+        save_all="all" in save,
         tol=None if tol is None else positive("tol", tol),
         method=None if method is None else one_of("method", method, theory.methods),
         device=device_of(data, device),

@@ -3,13 +3,14 @@
 All that training makes of a head is in the overlaps of the queries, keys and values of the tokens
 with each other. Their Gram matrices have a finite rank, and so a head with any number N of
 components, infinitely many included, is a head with few: 2 r components of queries and keys and
-r + 1 of values, where r is the rank of the Gram matrix C of the tokens. With the patterns
-``S = sigma(A)``, ``J`` their vector-Jacobian product and ``Delta = y - f`` one step is ::
+r + K of values, where r is the rank of the Gram matrix C of the tokens and K the number of outputs.
+With the patterns ``S = sigma(A)``, ``c`` their means over queries, ``J`` their vector-Jacobian
+product for ``sum_k Delta_k v.w_k`` and ``Delta = y - f`` one step is ::
 
-    q <- q + eps s C J~ k      k <- k + eps s C J~^T q       A = q k^T / s,   s = N^(alpha - 1)
-    v <- v + eps C (Delta c) w^T       w <- w + eps v^T (Delta c)
+    q <- q + eps s C J k      k <- k + eps s C J^T q       A = q k^T / s,   s = N^(alpha - 1)
+    v <- v + eps sum_k C (Delta_k c) w_k^T       w_k <- w_k + eps v^T (Delta_k c)
 
-or, where queries and keys are too many to move (s = 0), ``A <- A + 2 eps C J~ C``.
+or, where queries and keys are too many to move (s = 0), ``A <- A + 2 eps C J C``.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import numpy.typing as npt
 
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
+from dmftcore.attention_maps import AttentionMap
 from dmftcore.attention_tangent import tangent_kernel
 from dmftcore.data import Dataset
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.observables import collapse, sharpness
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
@@ -69,8 +72,8 @@ class AttentionProblem:
         On the host; with sequences.
     rows : (M, r) array
         Rows of all tokens, as `token_rows` gives them.
-    attention : {"softmax", "linear", "exp", "relu"}
-        The map sigma from scores to patterns.
+    attention_map : AttentionMap
+        sigma, from scores to patterns.
     gamma : float
     scale : float
         ``s = N^(alpha - 1)``; 0 for scores that are a state of their own.
@@ -78,7 +81,7 @@ class AttentionProblem:
 
     data: Dataset
     rows: FloatArray
-    attention: str
+    attention_map: AttentionMap
     gamma: float
     scale: float
 
@@ -109,8 +112,18 @@ class AttentionProblem:
 
     @property
     def values(self) -> int:
-        """Components that values and read-out of an infinite head need."""
-        return self.rank + 1
+        """Components that values and read-outs of an infinite head need."""
+        return self.rank + self.outputs
+
+    @property
+    def outputs(self) -> int:
+        """Number K of outputs."""
+        return self.data.n_outputs
+
+    @property
+    def targets(self) -> FloatArray:
+        """Targets (P, K)."""
+        return np.ascontiguousarray(self.data.targets.reshape(self.data.n_train, -1))
 
     @cached_property
     def train_kernel(self) -> FloatArray:
@@ -127,12 +140,13 @@ class AttentionProblem:
         low_rank = self.rank * (self.tokens + train) < self.tokens * train
         kernel = None if low_rank else np.ascontiguousarray(self.rows @ self.rows[:train].T)
         return {
-            "attention": self.attention,
+            "attention": self.attention_map.kind,
+            "causal": self.attention_map.causal,
             "sequences": self.sequences,
             "length": self.length,
             "kernel": kernel,
             "tokens": self.rows if low_rank else None,
-            "targets": self.data.targets.reshape(-1),
+            "targets": self.targets,
             "gamma": self.gamma,
             "scale": self.scale,
         }
@@ -162,8 +176,8 @@ class Heads:
     score : (G, n, P + Q, S, S) array or None
         Instead of the two before, where the scale of the problem is 0.
     value : (G, n, M, values) array
-    readout : (G, n, values) array
-        ``w / sqrt(N)``.
+    readout : (G, n, K, values) array
+        ``w_k / sqrt(N)``.
     weight : (n,) array
         Of every head in the mean over its group; their sum is 1.
     """
@@ -205,8 +219,8 @@ class Moments:
     Attributes
     ----------
     mean : dict
-        S_mean, S_var, A_mean, A_var (P + Q, S, S), V_mean (M, M), Z_mean () and ntk (P, P), the
-        tangent kernel.
+        S_mean, S_var, A_mean, A_var (P + Q, S, S), V_mean (M, M), Z_mean (K, K) and ntk
+        (P, K, P, K), the tangent kernel.
     error : dict
         The same of standard errors; empty for a single group.
     """
@@ -242,7 +256,7 @@ class Moments:
 class AttentionMarch:
     """The march of the heads of a layer; see `dmftcore.march.March`.
 
-    Outputs are (len(stops), G, P + Q), one row for every group of heads.
+    Outputs are (len(stops), G, P + Q, K), for every group of heads.
 
     Parameters
     ----------
@@ -254,6 +268,8 @@ class AttentionMarch:
         Whether f - f(0) is trained instead of f.
     pooled : bool
         See `Moments.over_groups`.
+    save : tuple of str
+        "S_heads" and "A_heads" for patterns and scores of every head.
     xp : module, optional
         Array library of the place where the heads are; what is handed out is on the host.
     """
@@ -266,17 +282,20 @@ class AttentionMarch:
         *,
         centred: bool,
         pooled: bool,
+        save: tuple[str, ...] = (),
         xp: Any = np,
     ) -> None:
         self.step = 0
         self.moments: list[Moments] = []
+        #: By name, for every stored step: (G, n, P + Q, S, S) numbers of every head.
+        self._heads: dict[str, list[FloatArray]] = {name: [] for name in save}
         self._problem, self._pooled, self._xp = problem, pooled, xp
         self._rates = np.ascontiguousarray(training.rates)
         self._state = heads.chunks(xp)
         self._core, _ = _arrays.arguments(value=self._state["value"])
         self._fixed = problem.for_core if xp is np else problem.for_device(xp)
-        self._groups = len(heads.readout)
-        self._centre = xp.zeros((self._groups, problem.sequences))
+        self._groups, self._size = heads.readout.shape[:2]
+        self._centre = xp.zeros(self.shape)
         self._loss_limit = np.inf
         first = self._run(self._rates[:0])[0][0]
         if centred:
@@ -284,8 +303,13 @@ class AttentionMarch:
             first = np.zeros_like(first)
         self._loss_limit = DIVERGENCE_FACTOR * max(float(self._losses(first).max()), 1e-300)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the outputs of a step, (G, P + Q, K)."""
+        return self._groups, self._problem.sequences, self._problem.outputs
+
     def advance(self, stops: IntArray) -> FloatArray:
-        """Outputs (len(stops), G, P + Q); fewer if the loss of a group diverges."""
+        """Outputs (len(stops), G, P + Q, K); fewer if the loss of a group diverges."""
         begin = self.step
         last = int(stops[-1]) if len(stops) else begin
         outputs, finished = self._run(self._rates[begin:last])
@@ -304,15 +328,36 @@ class AttentionMarch:
             for g in range(self._groups)
         ]
         by_group = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        for name, stored in self._heads.items():
+            stored.append(by_group.pop(name))
         self.moments.append(Moments.over_groups(by_group, pooled=self._pooled))
 
-    def means(self) -> dict[str, FloatArray]:
-        """The means at the stored steps, which are their first axis."""
-        return self._stacked([moments.mean for moments in self.moments])
+    def fields(self, save: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What is stored, as fields of a `Solution`."""
+        means, errors = (
+            self._stacked([getattr(moments, kind) for moments in self.moments])
+            for kind in ("mean", "error")
+        )
+        largest = [sharpness(kernel) for kernel in means.get("ntk", ())]
+        targets = self._problem.data.targets.shape
+        for of in (means, errors):
+            for name, sides in (("ntk", targets), ("Z_mean", targets[1:])):
+                if name in of:
+                    of[name] = of[name].reshape(-1, *sides, *sides)
+        ntk = means.pop("ntk", None)
+        heads = {name: np.stack(self._heads[name]) for name in save if self._heads[name]}
+        return {
+            "ntk": ntk,
+            "sharpness": None if ntk is None else np.array(largest),
+            "order_parameters": means | heads,
+            "standard_errors": errors,
+        }
 
-    def standard_errors(self) -> dict[str, FloatArray]:
-        """Their standard errors; empty for a single group."""
-        return self._stacked([moments.error for moments in self.moments])
+    def diagnostics(self) -> dict[str, Any]:
+        """What the answer is about."""
+        order = self._stacked([moments.mean for moments in self.moments])
+        heads = [self._groups, self._size]
+        return {"heads": heads, "rank": self._problem.rank, **collapse(order)}
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
@@ -320,8 +365,12 @@ class AttentionMarch:
         return {
             "step": np.array(self.step),
             **{name: np.array(_arrays.to_host(array)) for name, array in arrays.items()},
-            **{f"mean.{name}": values for name, values in self.means().items()},
-            **{f"error.{name}": values for name, values in self.standard_errors().items()},
+            **{
+                f"{kind}.{name}": values
+                for kind in ("mean", "error")
+                for name, values in self._stacked([getattr(m, kind) for m in self.moments]).items()
+            },
+            **{f"heads.{name}": np.stack(kept) for name, kept in self._heads.items() if kept},
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -337,6 +386,7 @@ class AttentionMarch:
 
         stored = len(state["mean.Z_mean"]) if "mean.Z_mean" in state else 0
         self.moments = [Moments(at("mean.", slot), at("error.", slot)) for slot in range(stored)]
+        self._heads = {name: list(state.get(f"heads.{name}", ())) for name in self._heads}
 
     def _run(self, rates: FloatArray) -> tuple[FloatArray, bool]:
         """Outputs before and after each update, and whether none of their losses diverged."""
@@ -355,11 +405,9 @@ class AttentionMarch:
         return outputs, finished
 
     def _losses(self, outputs: FloatArray) -> FloatArray:
-        """Training losses of outputs (..., G, P + Q)."""
-        targets = self._problem.data.targets.reshape(-1, 1)
-        losses: FloatArray = loss_function("square").mean(
-            outputs[..., : len(targets), None], targets
-        )
+        """Training losses of outputs (..., G, P + Q, K)."""
+        targets = self._problem.targets
+        losses: FloatArray = loss_function("square").mean(outputs[..., : len(targets), :], targets)
         return losses
 
     def _group_moments(self, state: dict[str, Any], group: int) -> dict[str, FloatArray]:
@@ -372,11 +420,16 @@ class AttentionMarch:
         weight, value, readout = (
             _one_by_one(state[name]) for name in ("weight", "value", "readout")
         )
-        found: dict[str, Any] = {"Z_mean": weight @ (readout**2).sum(axis=1)}
+        found: dict[str, Any] = {
+            "Z_mean": xp.tensordot(weight, readout @ readout.swapaxes(1, 2), 1)
+        }
         for name, array in (("S", patterns), ("A", scores)):
             mean = xp.tensordot(weight, array, 1)
             found[f"{name}_mean"] = mean
             found[f"{name}_var"] = xp.tensordot(weight, (array - mean) ** 2, 1)
+            if f"{name}_heads" in self._heads:
+                # Without those that fill the last chunk.
+                found[f"{name}_heads"] = array[: self._size]
         root = xp.sqrt(weight)[:, None, None]
         rows = (root * value).swapaxes(0, 1).reshape(problem.tokens, -1)
         found["V_mean"] = rows @ rows.T
@@ -387,7 +440,7 @@ class AttentionMarch:
             query = key = xp.asarray(problem.rows)[None]
         found["ntk"] = tangent_kernel(
             xp.asarray(problem.train_kernel),
-            problem.attention,
+            problem.attention_map,
             weight,
             patterns[:, : problem.data.n_train],
             query,

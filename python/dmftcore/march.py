@@ -294,9 +294,17 @@ class SolveOptions:
     device: str
     progress: Progress | None
     checkpoint: Checkpoint | None = None
+    #: Whether `save` is all that the theory has, of which an engine may know a part.
+    save_all: bool = False
     estimate_error: bool = False
     nested: bool = False
     samples: int | None = None
     replicas: int | None = None
     seed: int = 0
     dtype: str = "float64"
+
+    def known(self, names: tuple[str, ...]) -> SolveOptions:
+        """Of everything the part among `names`; what was asked for by name stays."""
+        if not self.save_all:
+            return self
+        return replace(self, save=tuple(name for name in self.save if name in names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from dmftcore.losses import loss_function
 
 __all__ = [
     "alignment",
+    "collapse",
     "curves",
     "curves_of_runs",
     "sharpness",
@@ -120,6 +121,18 @@ def alignment(kernels: FloatArray, targets: FloatArray) -> FloatArray:
     norms = np.linalg.norm(kernels, axis=(1, 2)) * np.linalg.norm(y.T @ y)
     aligned: FloatArray = np.divide(overlap, norms, out=np.zeros_like(norms), where=norms > 0)
     return aligned
+
+
+def collapse(order_parameters: Mapping[str, FloatArray]) -> dict[str, list[float]]:
+    """How far heads of attention are apart, for the diagnostics of a `Solution`.
+
+    "collapse" is the variance of patterns among heads, "S_var", in the mean over their entries (and
+    layers), at each of the stored steps: 0 where all heads are the same.
+    """
+    if "S_var" not in order_parameters:
+        return {}
+    variances = order_parameters["S_var"]
+    return {"collapse": variances.reshape(len(variances), -1).mean(axis=1).tolist()}
 
 
 def curves_of_runs(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:

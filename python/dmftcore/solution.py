@@ -88,9 +88,13 @@ class Solution:
         Of predictor and target, ``beta . beta* / D``, on random data.
     order_parameters : dict
         Of attention, at `kernel_times`: means and variances over heads of the patterns S and the
-        scores A, "S_mean", "S_var", "A_mean", "A_var" (n_kernel_times, P + Q, S, S); the overlaps
+        scores A, "S_mean", "S_var", "A_mean", "A_var" (n_kernel_times, P + Q, S, S), of a
+        `Transformer` with an axis of its blocks after the first; of an `AttentionCore` the overlaps
         "V_mean" (n_kernel_times, M, M) of the values of all M tokens, and "Z_mean"
-        (n_kernel_times,) of the read-out.
+        (n_kernel_times[, K, K]) of the read-outs. Where they were saved, the numbers of every head,
+        "S_heads" and "A_heads" (n_kernel_times, groups, heads, P + Q, S, S), of a `Transformer`
+        with the blocks before the groups: networks, replicas, or groups of the heads of one
+        average. Heads count alike, but those of `head_weights`, which are in their order.
     diagnostics : dict
         Engine and why it was chosen, residual or error estimates, stability, ranks, memory, wall
         time.

@@ -34,7 +34,7 @@ __all__ = ["simulate"]
 class Experiment(NamedTuple):
     """What `save` may name, and what takes (limit, data, training, options, config)."""
 
-    kernels: tuple[str, ...]
+    fields: tuple[str, ...]
     train: Callable[[Any, Any, Any, Options, dict[str, Any]], Solution]
     #: Whether `width` says how many neurons there are, may say it, or must not.
     width: str = "needed"
@@ -47,8 +47,8 @@ EXPERIMENTS: dict[type, Experiment] = {
     MLP: _NONLINEAR,
     Residual: _NONLINEAR,
     ProportionalLinear: Experiment(proportional.KERNELS, proportional.train),
-    AttentionCore: Experiment(attention.KERNELS, attention.train, width="optional"),
-    Transformer: Experiment(transformer.KERNELS, transformer.train, width="optional"),
+    AttentionCore: Experiment(attention.FIELDS, attention.train, width="optional"),
+    Transformer: Experiment(transformer.FIELDS, transformer.train, width="optional"),
     RandomFeatures: Experiment(random_features.KERNELS, scaling.train, width="refused"),
     FeatureLearning: Experiment(feature_learning.KERNELS, scaling.train, width="refused"),
 }
@@ -115,7 +115,8 @@ def simulate(
         Two-time kernels to keep, at `kernel_times`; "all" for every one there is: "H" and "G", of
         an `MLP` or a `Residual` also "Phi"; of a `ProportionalLinear` also "Cp", "CD" and "Cv"; of
         a `Transformer` also "O", "P_k", "P_q" and "P_v"; of random features "C0" and "CD", of
-        learned ones "C0", "C_w" and "C_u"; of an `AttentionCore` none.
+        learned ones "C0", "C_w" and "C_u". Of every head of an `AttentionCore` or a `Transformer`,
+        the patterns "S_heads" and the scores "A_heads", which go to the order parameters.
     progress : callable, optional
         Called with (step, mean training loss).
     device : {"cpu", "cuda"}, optional
@@ -151,7 +152,7 @@ def simulate(
         seeds=integer("seeds", seeds, at_least=1),
         seed=integer("seed", seed, at_least=0),
         schedule=Schedule.of(training.steps, times, kernel_times),
-        save=fields_to_save(save, experiment.kernels),
+        save=fields_to_save(save, experiment.fields),
         progress=progress,
         device=device_of(data, device),
         checkpoint=Checkpoint.at(checkpoint),

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dmftcore import _arrays
 from dmftcore._simulate.linear import factor
-from dmftcore._simulate.networks import placed
+from dmftcore._simulate.networks import TrainedNetworks, placed
 from dmftcore._simulate.options import Options
+from dmftcore._simulate.run import run
+from dmftcore._simulate.token_records import TokenRecords
 from dmftcore._validate import INFINITE, FloatArray
-from dmftcore.attention_maps import AttentionMap
 from dmftcore.attention_tangent import tangent_kernel
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError
 from dmftcore.limits.attention import AttentionCore
-from dmftcore.limits.attention_solve import check_attention, sharpnesses
+from dmftcore.limits.attention_solve import FIELDS, check_attention
 from dmftcore.limits.transformer import Transformer
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
+from dmftcore.losses import loss_function
+from dmftcore.march import Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves_of_runs, standard_error, training_loss
-from dmftcore.schedule import Schedule
-from dmftcore.solution import IntArray, Solution
+from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
-__all__ = ["KERNELS", "AttentionNetworks", "AttentionWeights", "network_shape", "train"]
-
-#: Two-time kernels that a simulation can store: attention has none.
-KERNELS: tuple[str, ...] = ()
+__all__ = ["FIELDS", "AttentionNetworks", "AttentionWeights", "network_shape", "train"]
 
 
 @dataclass(frozen=True)
 class AttentionWeights:
-    """Weights of B networks: W_Q, W_K, W_V (B, H, N, r) and w (B, H, N)."""
+    """Weights of B networks: W_Q, W_K, W_V (B, H, N, r) and w (B, H, K, N)."""
 
     query: Any
     key: Any
@@ -44,9 +37,9 @@ class AttentionWeights:
     readout: Any
 
     @property
-    def all(self) -> dict[str, Any]:
-        """By name."""
-        return {"W_Q": self.query, "W_K": self.key, "W_V": self.value, "w": self.readout}
+    def all(self) -> list[Any]:
+        """W_Q, W_K, W_V, w."""
+        return [self.query, self.key, self.value, self.readout]
 
 
 def network_shape(limit: AttentionCore | Transformer, width: int | None) -> tuple[int, int]:
@@ -80,30 +73,31 @@ def network_shape(limit: AttentionCore | Transformer, width: int | None) -> tupl
 
 
 def initial_weights(
-    limit: AttentionCore, shape: tuple[int, int], rank: int, options: Options
+    limit: AttentionCore, shape: tuple[int, int], *, rank: int, outputs: int, options: Options
 ) -> AttentionWeights:
     """Independent normal weights, a random stream for every network, or those given.
 
     Weights of queries have the correlations of `limit` with those of keys.
     """
     if limit.parameters is not None:
-        given = (limit.parameters[name][None].copy() for name in ("W_Q", "W_K", "W_V", "w"))
-        return AttentionWeights(*(placed(array, options.device) for array in given))
+        given = [limit.parameters[name] for name in ("W_Q", "W_K", "W_V")]
+        given.append(limit.given_readout)
+        return AttentionWeights(*(placed(array[None].copy(), options.device) for array in given))
     heads, keys = shape
-    of_tokens = (options.seeds, heads, keys, rank)
-    weights = AttentionWeights(*(np.empty(n) for n in (*(of_tokens,) * 3, of_tokens[:3])))
-    for kind, array in enumerate(weights.all.values()):
+    of_tokens, of_outputs = ((options.seeds, heads, *n) for n in ((keys, rank), (outputs, keys)))
+    weights = AttentionWeights(*map(np.empty, [of_tokens] * 3 + [of_outputs]))
+    for kind, array in enumerate(weights.all):
         for network in range(options.seeds):
             seeds = np.random.SeedSequence(options.seed, spawn_key=(network, kind))
             np.random.Generator(np.random.Philox(seeds)).standard_normal(out=array[network])
     if limit.initial_correlations is not None:
         rho = limit.initial_correlations[:, None, None]
         weights.query[...] = rho * weights.key + np.sqrt(1 - rho**2) * weights.query
-    return AttentionWeights(*(placed(array, options.device) for array in weights.all.values()))
+    return AttentionWeights(*(placed(array, options.device) for array in weights.all))
 
 
-class AttentionNetworks:
-    """Networks that are trained side by side; a `dmftcore.march.March`.
+class AttentionNetworks(TrainedNetworks):
+    """Layers of attention on a fixed data set.
 
     Parameters
     ----------
@@ -113,6 +107,8 @@ class AttentionNetworks:
         At the start; overwritten by the training.
     points : (M, r) array
         Rows of all tokens, for which C is their product.
+    records : TokenRecords
+        Receives what is measured.
     """
 
     def __init__(
@@ -122,116 +118,69 @@ class AttentionNetworks:
         training: GradientDescent,
         weights: AttentionWeights,
         points: FloatArray,
+        records: TokenRecords,
     ) -> None:
-        self.step = 0
-        self.weights = weights
-        self.stored: list[dict[str, FloatArray]] = []
-        self._xp = xp = _arrays.namespace(weights.readout)
+        super().__init__(training, weights.all, records)
+        self.weights, self._records = weights, records
         self._limit, self._rates = limit, training.rates
-        self._map = AttentionMap(limit.attention)
+        self._map, self._loss = limit.attention_map, loss_function(training.loss)
         self._length = data.sequence_length
-        self._points = xp.asarray(points)
-        self._targets = xp.asarray(data.targets.reshape(-1))
+        self._points = self._xp.asarray(points)
+        self._targets = self._xp.asarray(data.targets.reshape(data.n_train, -1))
         self._centre: Any = 0.0
-        self._outputs: Any = None
         self._refresh()
         if limit.parameters is None:
             self._centre = self._outputs
-            self._outputs = self._outputs - self._centre
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._start()
 
     @property
     def keys(self) -> int:
         """Number N of keys of a head."""
-        return int(self.weights.readout.shape[2])
+        return int(self.weights.query.shape[2])
 
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Train through the given steps; outputs (len(stops), B, P + Q), fewer if diverged."""
-        rows: list[FloatArray] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops.tolist():
-                if not self._train_until(stop):
-                    break
-                rows.append(_arrays.to_host(self._outputs))
-        return np.array(rows).reshape(-1, *self._outputs.shape)
+    @property
+    def width(self) -> int:
+        """Number N H of keys of all heads."""
+        return self.keys * int(self.weights.query.shape[1])
+
+    @property
+    def measured(self) -> Any:
+        """Outputs, less those at the start of random weights, (B, P + Q, K)."""
+        return self._outputs
 
     def store_kernels(self) -> None:
-        """Keep the moments over the heads of each network, (B, ...)."""
-        scores, patterns = self._scores(), self._patterns
-        readout = self.weights.readout
-        # All components of all heads side by side.
-        values = self._values.swapaxes(1, 2).reshape(len(readout), len(self._points), -1)
-        found = {
-            "V_mean": values @ values.swapaxes(1, 2) / values.shape[2],
-            "Z_mean": (readout**2).mean(axis=(1, 2)),
+        """Keep the moments over the heads of each network."""
+        values, readout = self._side_by_side(self._values), self._side_by_side(self.weights.readout)
+        moments = {
+            "V_mean": values @ values.swapaxes(1, 2) / self.width,
+            "Z_mean": readout @ readout.swapaxes(1, 2) / self.width,
+            "ntk": self._xp.stack([self._tangent_kernel(b) for b in range(len(values))]),
         }
-        for name, array in (("S", patterns), ("A", scores)):
-            found[f"{name}_mean"], found[f"{name}_var"] = array.mean(axis=1), array.var(axis=1)
-        found["ntk"] = self._xp.stack([self._tangent_kernel(b) for b in range(len(readout))])
-        self.stored.append({name: _arrays.to_host(array) for name, array in found.items()})
+        self._records.store({}, moments, {"S": self._patterns, "A": self._scores()})
+
+    def _side_by_side(self, rows: Any) -> Any:
+        """(B, H, n, N) as (B, n, H N)."""
+        return rows.swapaxes(1, 2).reshape(len(rows), -1, self.width)
 
     def _tangent_kernel(self, network: int) -> Any:
-        """Tangent kernel (P, P) of one network."""
+        """Tangent kernel (P, K, P, K) of one network."""
         count, xp, root = len(self._targets), self._xp, self.keys**0.5
         points, patterns = self._points[: count * self._length], self._patterns[network, :, :count]
         arrays = (self._queries, self._keys, self._values, self.weights.readout)
         return tangent_kernel(
             points @ points.T,
-            self._limit.attention,
+            self._map,
             xp.full(len(patterns), 1 / len(patterns)),
             patterns,
             *(array[network] / root for array in arrays),
         )
 
-    def means(self) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        """Means over networks at the stored steps, and their standard errors."""
-        names = self.stored[0] if self.stored else {}
-        by_network = {
-            name: np.stack([slot[name] for slot in self.stored], axis=1) for name in names
-        }
-        errors = {}
-        if len(self.weights.readout) > 1:
-            errors = {name: standard_error(values) for name, values in by_network.items()}
-        return {name: values.mean(axis=0) for name, values in by_network.items()}, errors
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything `restore` needs to go on bit for bit."""
-        names = self.stored[0] if self.stored else {}
-        return {
-            "step": np.array(self.step),
-            "centre": np.array(_arrays.to_host(self._centre)),
-            **{name: np.array(_arrays.to_host(x)) for name, x in self.weights.all.items()},
-            **{f"stored.{name}": np.stack([slot[name] for slot in self.stored]) for name in names},
-        }
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
-        self.step = int(state["step"])
-        self._centre = self._xp.asarray(state["centre"])
-        for name, array in self.weights.all.items():
-            array[...] = self._xp.asarray(state[name])
-        prefix = "stored."
-        by_name = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        self.stored = [
-            dict(zip(by_name, slot, strict=True)) for slot in zip(*by_name.values(), strict=True)
-        ]
-        self._refresh()
-
-    def _train_until(self, stop: int) -> bool:
-        """Train up to step `stop`, or to the first step at which a network has diverged."""
-        while self.step < stop:
-            self._update()
-            if not (self._losses() <= self._largest_loss).all():
-                return False
-        return True
-
     def _losses(self) -> Any:
         """Training loss of every network."""
-        errors = self._targets - self._outputs[:, : len(self._targets)]
-        return (errors**2).mean(axis=1) / 2
+        return self._loss.mean(self._outputs[:, : len(self._targets)], self._targets)
 
     def _by_sequence(self, tokens: Any) -> Any:
-        """(B, H, M, N) as (B, H, P + Q, S, N)."""
+        """(B, H, M, n) as (B, H, P + Q, S, n)."""
         return tokens.reshape(*tokens.shape[:2], -1, self._length, tokens.shape[3])
 
     def _scores(self) -> Any:
@@ -241,26 +190,24 @@ class AttentionNetworks:
 
     def _refresh(self) -> None:
         """Pass all tokens through the networks."""
-        weights, limit = self.weights, self._limit
+        weights = self.weights
         self._queries, self._keys, self._values = (
             self._points @ matrix.swapaxes(2, 3)
             for matrix in (weights.query, weights.key, weights.value)
         )
         self._patterns = self._map.value(self._scores())
-        #: Mean over positions of what a token is attended to, (B, H, P + Q, S).
-        self._attended = self._patterns.mean(axis=3)
-        #: w . v of every token, (B, H, P + Q, S).
-        overlaps = self._values @ weights.readout[..., None]
-        self._overlaps = overlaps.reshape(self._attended.shape)
+        #: Mean over positions of what a token is attended to, (B, H, P + Q, S, 1).
+        self._attended = self._patterns.mean(axis=3)[..., None]
+        #: w_k . v of every token, (B, H, P + Q, S, K).
+        self._overlaps = self._by_sequence(self._values @ weights.readout.swapaxes(2, 3))
         summed = (self._attended * self._overlaps).sum(axis=(1, 3))
-        heads = weights.readout.shape[1]
-        self._outputs = summed / (limit.gamma * self.keys * heads) - self._centre
+        self._outputs = summed / (self._limit.gamma * self.width) - self._centre
 
     def _update(self) -> None:
         """Make one update of all weights.
 
-        ``theta += lr (1/P) sum_mu Delta_mu df_mu / dtheta``, lr = eta gamma^2 N H for w and W_V,
-        N^(2 (alpha - 1)) times that for W_Q and W_K.
+        ``theta += lr (1/P) sum_mu_k Delta_mu_k df_mu_k / dtheta``, lr = eta gamma^2 N H for w and
+        W_V, N^(2 (alpha - 1)) times that for W_Q and W_K.
         """
         limit, weights = self._limit, self.weights
         batch, heads, keys, _ = weights.query.shape
@@ -273,19 +220,18 @@ class AttentionNetworks:
         rate = float(self._rates[self.step]) * limit.gamma**2 * keys * heads / count * factor
         slow_rate = rate * keys ** (2 * (exponent - 1))
 
+        # (B, 1, P, 1, K)
         errors = (self._targets - self._outputs[:, :count])[:, None, :, None]
-        attended = (errors * self._attended[:, :, :count]).reshape(batch, heads, -1, 1)
-        gradient = self._map.gradient(
-            self._patterns[:, :, :count],
-            self._overlaps[:, :, :count, None, :] / self._length,
-        )
-        gradient = errors[..., None] * gradient / keys**exponent
+        attended = (errors * self._attended[:, :, :count]).reshape(batch, heads, train.stop, -1)
+        demand = (errors * self._overlaps[:, :, :count]).sum(axis=4) / self._length
+        gradient = self._map.gradient(self._patterns[:, :, :count], demand[..., None, :])
+        gradient = gradient / keys**exponent
         by_key = gradient @ self._by_sequence(self._keys[:, :, train])
         by_query = gradient.swapaxes(3, 4) @ self._by_sequence(self._queries[:, :, train])
         shape = (batch, heads, -1, keys)
         # Before any weight moves: all gradients belong to the present ones.
-        to_readout = (attended * self._values[:, :, train]).sum(axis=2)
-        to_value = weights.readout[..., None] * (attended.swapaxes(2, 3) @ points)
+        to_readout = attended.swapaxes(2, 3) @ self._values[:, :, train]
+        to_value = weights.readout.swapaxes(2, 3) @ (attended.swapaxes(2, 3) @ points)
         to_query = by_key.reshape(shape).swapaxes(2, 3) @ points
         to_key = by_query.reshape(shape).swapaxes(2, 3) @ points
         weights.readout[...] += rate * to_readout
@@ -305,66 +251,25 @@ def train(
 ) -> Solution:
     """Train `options.seeds` networks; see `dmftcore.simulate`."""
     watch = Stopwatch()
-    check_attention(data, training)
+    check_attention(limit, data, training)
     if limit.parameters is not None and options.seeds > 1:
         raise ValueError("seeds: all networks of given parameters are the same; leave seeds out")
-    shape = network_shape(limit, options.width)
+    heads, keys = shape = network_shape(limit, options.width)
     _check_shape(limit, shape)
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr)
     options = replace(options, schedule=schedule)
-    points = factor(data)
-    if limit.parameters is not None:
-        points = _points_of(limit, data)
+    points = factor(data) if limit.parameters is None else _points_of(limit, data)
     plan = memory_plan(data, options, shape, rank=points.shape[1])
     check_memory(plan, _REMEDIES)
-    weights = initial_weights(limit, shape, points.shape[1], options)
-    networks = AttentionNetworks(limit, data, training, weights, points)
-    of_outputs = training_loss(data)
-
-    def mean_loss(outputs: FloatArray) -> float:
-        return of_outputs(outputs[..., None])
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        parameters, errors = networks.means()
-        ntk = parameters.pop("ntk", None)
-        diagnostics = {
-            "engine": "simulate",
-            "heads": shape[0],
-            "key_dim": shape[1],
-            "width": shape[0] * shape[1],
-            "seeds": options.seeds,
-            "device": options.device,
-            "memory": plan.total,
-            "wall_seconds": watch.seconds(),
-        }
-        if "S_var" in parameters:
-            diagnostics["collapse"] = parameters["S_var"].mean(axis=(1, 2, 3)).tolist()
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        every = outputs.reshape(-1, options.seeds, data.n_train + data.n_test, 1)
-        fields = curves_of_runs(data, every)
-        return Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **{name: field for name, field in fields.items() if name != "standard_errors"},
-            ntk=ntk,
-            sharpness=None if ntk is None else sharpnesses(ntk),
-            standard_errors=fields["standard_errors"] | errors,
-            order_parameters=parameters,
-            diagnostics=diagnostics,
-            config=config,
-        )
-
-    try:
-        outputs = march(networks, schedule, mean_loss, options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    return solution(schedule, outputs)
+    weights = initial_weights(
+        limit, shape, rank=points.shape[1], outputs=data.n_outputs, options=options
+    )
+    records = TokenRecords(data, options.save)
+    networks = AttentionNetworks(limit, data, training, weights, points, records)
+    report = {"heads": heads, "key_dim": keys, "width": heads * keys}
+    return run(
+        networks, records, data, training, options, config, plan=plan, watch=watch, report=report
+    )
 
 
 def _check_shape(limit: AttentionCore, shape: tuple[int, int]) -> None:
@@ -398,16 +303,23 @@ def memory_plan(data: Dataset, options: Options, shape: tuple[int, int], *, rank
     heads, keys = shape
     sequences, length = data.n_train + data.n_test, data.sequence_length
     tokens, square = sequences * length, sequences * length**2
-    weights = options.seeds * heads * keys * (3 * rank + 1)
+    outputs = data.n_outputs
+    weights = options.seeds * heads * keys * (3 * rank + outputs)
     slots = len(options.schedule.kernel_times)
     counts = {
         # And their gradients.
         "weights": 2 * weights,
         "checkpoint": 0 if options.checkpoint is None else weights,
         # Queries, keys, values and gradients by them; scores, patterns and temporaries of them.
-        "work": options.seeds * heads * (5 * tokens * keys + 6 * square),
-        "curves": 3 * (options.seeds + 1) * len(options.schedule.times) * sequences,
-        "order parameters": (2 * options.seeds + 2) * slots * (4 * square + tokens**2),
+        # The tangent kernel of one network at a time, among tokens and outputs.
+        "work": options.seeds * heads * (5 * tokens * keys + 6 * square + 2 * outputs * tokens)
+        + heads * outputs * (3 * tokens * keys + square)
+        + 2 * (outputs * tokens) ** 2,
+        "curves": 3 * (options.seeds + 1) * len(options.schedule.times) * sequences * outputs,
+        # Of all networks at a time; means and errors, as stored and as handed out.
+        "order parameters": (options.seeds + 4 * slots)
+        * (4 * square + tokens**2 + (outputs * data.n_train) ** 2),
+        "single heads": 2 * len(options.save) * slots * options.seeds * heads * square,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
@@ -419,4 +331,5 @@ _REMEDIES = {
     "work": "lower width or seeds, or take fewer tokens",
     "curves": "pass fewer times or lower seeds",
     "order parameters": "pass fewer kernel_times, or lower seeds",
+    "single heads": "pass fewer kernel_times, lower seeds, or save less",
 }

@@ -127,17 +127,17 @@ class TrainedNetworks(ABC):
     Parameters
     ----------
     training : GradientDescent
-    weights : Weights
-        Initial weights, overwritten by the training.
+    arrays : list of arrays
+        All initial weights, networks on the first axis; overwritten by the training.
     records : Stored
         Receives the kernels.
     """
 
-    def __init__(self, training: GradientDescent, weights: Weights, records: Stored) -> None:
+    def __init__(self, training: GradientDescent, arrays: list[Any], records: Stored) -> None:
         self.step = 0
-        self.weights = weights
-        self._xp = _arrays.namespace(weights.first)
-        self._descent = Descent(training, weights.all)
+        self._arrays = arrays
+        self._xp = _arrays.namespace(arrays[0])
+        self._descent = Descent(training, arrays)
         self._stored = records
 
     def _start(self) -> None:
@@ -174,8 +174,8 @@ class TrainedNetworks(ABC):
 
     @property
     def width(self) -> int:
-        """Number N of neurons per hidden layer."""
-        return int(self.weights.first.shape[1])
+        """Number N of neurons per hidden layer, rows of the first array of weights."""
+        return int(self._arrays[0].shape[1])
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Train through the given steps; what is measured, fewer rows if diverged."""
@@ -190,7 +190,7 @@ class TrainedNetworks(ABC):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `restore` needs to go on bit for bit."""
         arrays = {
-            **{f"weights.{i}": x for i, x in enumerate(self.weights.all)},
+            **{f"weights.{i}": x for i, x in enumerate(self._arrays)},
             **{f"velocity.{i}": x for i, x in enumerate(self._descent.velocities)},
         }
         return {
@@ -202,7 +202,7 @@ class TrainedNetworks(ABC):
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state, on a march of the same problem."""
         self.step = int(state["step"])
-        for kind, arrays in (("weights", self.weights.all), ("velocity", self._descent.velocities)):
+        for kind, arrays in (("weights", self._arrays), ("velocity", self._descent.velocities)):
             for i, array in enumerate(arrays):
                 array[...] = self._xp.asarray(state[f"{kind}.{i}"])
         self._refresh()
@@ -241,7 +241,8 @@ class LinearNetworks(TrainedNetworks):
         outputs: int,
         records: Stored,
     ) -> None:
-        super().__init__(training, weights, records)
+        super().__init__(training, weights.all, records)
+        self.weights = weights
         self._branch = branch
         self._eye = self._xp.asarray(np.tile(np.eye(outputs), (len(weights.first), 1, 1)))
 

@@ -62,7 +62,8 @@ class NonlinearNetworks(TrainedNetworks):
         points: FloatArray,
         records: Records,
     ) -> None:
-        super().__init__(training, weights, records)
+        super().__init__(training, weights.all, records)
+        self.weights = weights
         self._net, self._records = net, records
         self._phi, self._psi = activation(net.activation), activation(net.readout_activation)
         self._loss = loss_function(training.loss)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from dmftcore._simulate.networks import TrainedNetworks
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import Records
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.march import Diverged, Stopwatch, march
 from dmftcore.memory import Plan
-from dmftcore.observables import curves_of_runs, training_loss
+from dmftcore.observables import collapse, curves_of_runs, training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
 __all__ = ["check_trainable", "run"]
+
+
+class Measured(Protocol):
+    """What the networks of a run have stored."""
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of a `Solution` at the kernel times, among them standard errors."""
 
 
 def check_trainable(*, depth: int, gamma: float) -> None:
@@ -42,7 +50,7 @@ def check_trainable(*, depth: int, gamma: float) -> None:
 
 def run(
     networks: TrainedNetworks,
-    records: Records,
+    records: Measured,
     data: Dataset,
     training: GradientDescent,
     options: Options,
@@ -50,8 +58,11 @@ def run(
     *,
     plan: Plan,
     watch: Stopwatch,
+    report: Mapping[str, Any] = MappingProxyType({}),
 ) -> Solution:
     """Train `networks`; the kernels are those that they have left in `records`.
+
+    What else there is to tell of the networks, in the diagnostics, is in `report`.
 
     Raises
     ------
@@ -68,10 +79,12 @@ def run(
             "device": options.device,
             "memory": plan.total,
             "wall_seconds": watch.seconds(),
+            **report,
         }
         if options.checkpoint is not None:
             diagnostics.update(options.checkpoint.diagnostics())
         kernels = records.fields()
+        diagnostics |= collapse(kernels.get("order_parameters", {}))
         measured = outputs.reshape(len(schedule.times), *networks.shape)
         fields = curves_of_runs(data, measured, training.loss)
         errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}

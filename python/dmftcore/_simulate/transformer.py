@@ -7,35 +7,32 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dmftcore import _arrays
 from dmftcore._simulate.attention import network_shape
 from dmftcore._simulate.blocks import AttentionBlock, Block, MLPBlock
-from dmftcore._simulate.descent import Descent, Outer
+from dmftcore._simulate.descent import Outer
 from dmftcore._simulate.linear import factor
-from dmftcore._simulate.networks import placed
+from dmftcore._simulate.networks import TrainedNetworks, placed
 from dmftcore._simulate.options import Options
+from dmftcore._simulate.run import run
 from dmftcore._simulate.token_records import TokenRecords
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError
-from dmftcore.limits.transformer import KERNELS, Transformer, transformer_ntk
-from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
+from dmftcore.limits.transformer import HEADS, KERNELS, Transformer, transformer_ntk
+from dmftcore.march import Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves_of_runs, sharpness
-from dmftcore.schedule import Schedule
-from dmftcore.solution import IntArray, Solution
+from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
-__all__ = ["KERNELS", "TransformerNetworks", "initial_weights", "train"]
+__all__ = ["FIELDS", "TransformerNetworks", "initial_weights", "train"]
+
+#: What `save` of `dmftcore.simulate` may name.
+FIELDS = (*KERNELS, *HEADS)
 
 #: Weights of an attention block, and of an MLP block.
 ATTENTION_WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
 MLP_WEIGHTS = ("W_1", "W_2")
-
-ORDER_PARAMETERS = ("S_mean", "S_var", "A_mean", "A_var")
 
 
 def initial_weights(
@@ -59,8 +56,8 @@ def initial_weights(
     return weights
 
 
-class TransformerNetworks:
-    """Networks that are trained side by side; a `dmftcore.march.March`.
+class TransformerNetworks(TrainedNetworks):
+    """Transformers on a fixed data set.
 
     Parameters
     ----------
@@ -85,23 +82,20 @@ class TransformerNetworks:
         heads: int,
         records: TokenRecords,
     ) -> None:
-        self.step = 0
-        self.weights = weights
-        self._xp = xp = _arrays.namespace(weights["w"])
-        self._limit, self._data, self._records = limit, data, records
+        super().__init__(training, list(weights.values()), records)
+        self.weights, self._records = weights, records
+        xp = self._xp
+        self._limit, self._data = limit, data
         self._heads, self._positions = heads, data.sequence_length
         self._points = xp.asarray(points)
         self._targets = xp.asarray(data.targets.reshape(data.n_train, -1))
         self._train_tokens = data.n_train * data.sequence_length
         #: One list for every layer: its attention, and what follows it.
         self._layers = [self._blocks(layer) for layer in range(limit.depth)]
-        self._descent = Descent(training, list(weights.values()))
         self._centre: Any = 0.0
-        self._outputs: Any = None
         self._refresh()
         self._centre = self._outputs
-        self._outputs = self._outputs - self._centre
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._start()
 
     def _blocks(self, layer: int) -> list[Block]:
         limit, weights = self._limit, self.weights
@@ -121,25 +115,9 @@ class TransformerNetworks:
         return blocks
 
     @property
-    def width(self) -> int:
-        """Width W of the stream."""
-        return int(self.weights["w"].shape[2])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the outputs, (B, P + Q, K)."""
-        shape: tuple[int, ...] = self._outputs.shape
-        return shape
-
-    def advance(self, stops: IntArray) -> FloatArray:
-        """Train through the given steps; outputs (len(stops), B, P + Q, K), fewer if diverged."""
-        rows: list[FloatArray] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops.tolist():
-                if not self._train_until(stop):
-                    break
-                rows.append(_arrays.to_host(self._outputs))
-        return np.array(rows).reshape(-1, *self.shape)
+    def measured(self) -> Any:
+        """Outputs f - f(0), (B, P + Q, K)."""
+        return self._outputs
 
     def store_kernels(self) -> None:
         """Keep kernels and moments over heads of the present step.
@@ -154,53 +132,15 @@ class TransformerNetworks:
         }
         for name in ("k", "q", "v"):
             vectors[f"P_{name}"] = [block.pulled[name] for block in attentions]
-        values: dict[str, Any] = {}
-        for name in ("S", "A"):
-            # (B, depth, heads, ...)
-            found = [block.attention if name == "S" else block.logits for block in attentions]
-            by_head = self._xp.stack(found, axis=1)
-            values[f"{name}_mean"], values[f"{name}_var"] = (
-                by_head.mean(axis=2),
-                by_head.var(axis=2),
-            )
+        values = {}
         if self._targets.shape[1] == 1 and self._limit.mlp_activation is None:
-            tangent = self._tangent(vectors)
-            values["ntk"] = tangent
-            values["sharpness"] = np.array([sharpness(k[:, None, :, None]) for k in tangent])
-        self._records.store(vectors, values)
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything `restore` needs to go on bit for bit."""
-        arrays = {f"weights {name}": array for name, array in self.weights.items()}
-        arrays |= {f"velocity {i}": array for i, array in enumerate(self._descent.velocities)}
-        return {
-            "step": np.array(self.step),
-            "centre": np.array(_arrays.to_host(self._centre)),
-            **{name: np.array(_arrays.to_host(array)) for name, array in arrays.items()},
-            **{f"records {name}": array for name, array in self._records.state().items()},
+            values["ntk"] = self._tangent(vectors)[:, :, None, :, None]
+        # (B, depth, H, ...)
+        heads = {
+            "S": self._xp.stack([block.attention for block in attentions], axis=1),
+            "A": self._xp.stack([block.logits for block in attentions], axis=1),
         }
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a saved state, on a march of the same problem."""
-        self.step = int(state["step"])
-        self._centre = self._xp.asarray(state["centre"])
-        for name, array in self.weights.items():
-            array[...] = self._xp.asarray(state[f"weights {name}"])
-        for i, array in enumerate(self._descent.velocities):
-            array[...] = self._xp.asarray(state[f"velocity {i}"])
-        prefix = "records "
-        self._records.restore(
-            {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        )
-        self._refresh()
-
-    def _train_until(self, stop: int) -> bool:
-        """Train up to step `stop`, or to the first step at which a network has diverged."""
-        while self.step < stop:
-            self._update()
-            if not (self._losses() <= self._largest_loss).all():
-                return False
-        return True
+        self._records.store(vectors, values, heads)
 
     def _losses(self) -> Any:
         """Training loss of every network."""
@@ -302,59 +242,12 @@ def train(
     weights = initial_weights(
         limit, width=width, rank=rank, outputs=data.n_outputs, options=options
     )
-    records = TokenRecords(options.save)
+    records = TokenRecords(data, options.save)
     networks = TransformerNetworks(limit, data, training, weights, points, heads, records)
-    targets = data.targets.reshape(data.n_train, -1)
-
-    def mean_loss(outputs: FloatArray) -> float:
-        return float(loss_function("square").mean(outputs[:, : data.n_train], targets).mean())
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        fields = curves_of_runs(data, outputs.reshape(-1, *networks.shape))
-        order = records.means(ORDER_PARAMETERS)
-        diagnostics = {
-            "engine": "simulate",
-            "heads": heads,
-            "key_dim": keys,
-            "width": width,
-            "seeds": options.seeds,
-            "device": options.device,
-            "memory": plan.total,
-            "wall_seconds": watch.seconds(),
-        }
-        if "S_var" in order:
-            diagnostics["collapse"] = order["S_var"].mean(axis=(1, 2, 3, 4)).tolist()
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        tangent, errors = records.means(("ntk", "sharpness")), records.errors(KERNELS)
-        patterns = data.targets.shape
-        for of in (tangent, errors):
-            if "ntk" in of:
-                of["ntk"] = of["ntk"].reshape(-1, *patterns, *patterns)
-        return Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **{name: field for name, field in fields.items() if name != "standard_errors"},
-            ntk=tangent.get("ntk"),
-            sharpness=tangent.get("sharpness"),
-            equal_time=records.kernels(KERNELS),
-            two_time=records.two_time(),
-            standard_errors=fields["standard_errors"] | errors,
-            order_parameters=order,
-            diagnostics=diagnostics,
-            config=config,
-        )
-
-    try:
-        outputs = march(networks, schedule, mean_loss, options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    return solution(schedule, outputs)
+    report = {"heads": heads, "key_dim": keys, "width": width}
+    return run(
+        networks, records, data, training, options, config, plan=plan, watch=watch, report=report
+    )
 
 
 def _check_limit(limit: Transformer) -> None:
@@ -389,6 +282,9 @@ def memory_plan(
     slots = len(options.schedule.kernel_times)
     several = 2 if seeds > 1 else 1
     patterns = tokens * length
+    single = seeds * depth * heads * patterns
+    single = seeds * depth * heads * patterns
+    kernels = sum(name in KERNELS for name in options.save)
     counts = {
         "weights": weights,
         "checkpoint": 0 if options.checkpoint is None else weights,
@@ -397,9 +293,10 @@ def memory_plan(
         "curves": 3 * (seeds + 1) * len(options.schedule.times) * tokens * data.n_outputs,
         # Of all networks at a time; means and errors, as stored and as handed out.
         "kernels": (seeds + 2 * several * slots) * (6 * depth + 2) * (tokens**2 + patterns),
-        "two-time kernels": len(options.save)
+        "two-time kernels": kernels
         * (depth + 1)
         * (2 * seeds * slots * tokens * width + 2 * (slots * tokens) ** 2),
+        "single heads": 2 * (len(options.save) - kernels) * slots * single,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
@@ -412,4 +309,5 @@ _REMEDIES = {
     "curves": "pass fewer times or lower seeds",
     "kernels": "pass fewer kernel_times, or take fewer tokens",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+    "single heads": "pass fewer kernel_times, lower seeds, or save less",
 }

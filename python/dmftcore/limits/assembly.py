@@ -43,6 +43,7 @@ def solved(
     report: dict[str, Any],
     watch: Stopwatch,
     curves: Callable[[Dataset, FloatArray, str], dict[str, Any]] = curves,
+    stacklevel: int = 6,
 ) -> Solution:
     """March `system`, and report what it found.
 
@@ -59,6 +60,8 @@ def solved(
     curves : callable
         Curve fields of a `Solution` from data, outputs (n_times, *shape) and loss; that of
         `dmftcore.observables.curves_of_runs` for a march of several runs.
+    stacklevel : int
+        How far below the call of the user a warning is raised.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def solved(
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(options.schedule, outputs)
-    warn_of_instability(result, training, stacklevel=6)
+    warn_of_instability(result, training, stacklevel=stacklevel)
     return result
 
 

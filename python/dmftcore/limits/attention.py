@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from dmftcore._validate import INFINITE, FloatArray, integer, one_of, positive, real_array
-from dmftcore.attention_maps import ATTENTION_MAPS
+from dmftcore.attention_maps import ATTENTION_MAPS, AttentionMap
 from dmftcore.data import Dataset
 from dmftcore.heads import AttentionProblem, Heads, token_rows
 
@@ -31,7 +31,7 @@ __all__ = ["GROUPS", "AttentionCore", "attention_problem", "heads_at_start"]
 #: Independent groups of heads, or of networks, among which standard errors are taken.
 GROUPS = 8
 
-_WEIGHTS = {"W_Q": 3, "W_K": 3, "W_V": 3, "w": 2}
+_WEIGHTS = ("W_Q", "W_K", "W_V", "w")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class AttentionCore:
 
         q_s = W_Q x_s / sqrt(D)      k_s = W_K x_s / sqrt(D)      v_s = W_V x_s / sqrt(D)
         A_ss' = q_s . k_s' / N^alpha      S = sigma(A)
-        f = 1 / (gamma N H) sum_h w_h . (1 / S) sum_ss' S^h_ss' v^h_s'
+        f_k = 1 / (gamma N H) sum_h w_hk . (1 / S) sum_ss' S^h_ss' v^h_s'
 
-    ``w`` and ``W_V`` have the learning rate ``lr gamma^2 N H``, ``W_Q`` and ``W_K`` that times
-    ``N^(2 (alpha - 1))``.
+    with a read-out for each of the K outputs that the targets have. ``w`` and ``W_V`` have the
+    learning rate ``lr gamma^2 N H``, ``W_Q`` and ``W_K`` that times ``N^(2 (alpha - 1))``.
 
     Parameters
     ----------
@@ -67,8 +67,10 @@ class AttentionCore:
         Parts of the infinitely many heads that are as `initial_correlations` say; equal by default.
         Made to add up to 1.
     parameters : mapping, optional
-        A network of given initial weights: W_Q, W_K, W_V (H, N, D) and w (H, N). Its output is
-        trained as it is, not less its value at the start.
+        A network of given initial weights: W_Q, W_K, W_V (H, N, D) and w (H, N), or (H, N, K). Its
+        output is trained as it is, not less its value at the start.
+    mask : {"causal"}, optional
+        Whether a position attends only to those up to its own.
 
     Raises
     ------
@@ -89,9 +91,12 @@ class AttentionCore:
     initial_correlations: Any = None
     head_weights: Any = None
     parameters: Any = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         one_of("attention", self.attention, ATTENTION_MAPS)
+        if self.mask is not None:
+            one_of("mask", self.mask, ("causal",))
         object.__setattr__(self, "gamma", positive("gamma", self.gamma))
         exponent = positive("attention_exponent", self.attention_exponent)
         if not 0.5 <= exponent <= 1:
@@ -117,13 +122,14 @@ class AttentionCore:
         given = self.parameters
         if not isinstance(given, Mapping) or sorted(given) != sorted(_WEIGHTS):
             raise TypeError(
-                "parameters must map W_Q, W_K, W_V to arrays (H, N, D) and w to an array (H, N), "
-                f"found {sorted(given) if isinstance(given, Mapping) else given!r}"
+                "parameters must map W_Q, W_K, W_V to arrays (H, N, D) and w to an array (H, N) "
+                f"or (H, N, K), found {sorted(given) if isinstance(given, Mapping) else given!r}"
             )
-        arrays = {k: real_array(f"parameters[{k!r}]", given[k], n) for k, n in _WEIGHTS.items()}
+        axes = dict.fromkeys(_WEIGHTS, 3) | {"w": 3 if np.ndim(given["w"]) == 3 else 2}
+        arrays = {k: real_array(f"parameters[{k!r}]", given[k], n) for k, n in axes.items()}
         shape = arrays["W_Q"].shape
         for name, array in arrays.items():
-            expected = shape if array.ndim == 3 else shape[:2]
+            expected = (*shape[:2], *array.shape[2:]) if name == "w" else shape
             if array.shape != expected:
                 raise ValueError(
                     f"parameters[{name!r}] must have shape {expected} as W_Q {shape} has it, "
@@ -197,6 +203,7 @@ class AttentionCore:
             self.gamma,
             self.attention_exponent,
             self.attention,
+            self.mask,
             *(None if array is None else array.tobytes() for array in arrays),
             weights,
         )
@@ -217,6 +224,17 @@ class AttentionCore:
         return not gaussian
 
     @property
+    def attention_map(self) -> AttentionMap:
+        """sigma."""
+        return AttentionMap(self.attention, causal=self.mask == "causal")
+
+    @property
+    def given_readout(self) -> FloatArray:
+        """w (H, K, N) of the given weights."""
+        readout: FloatArray = self.parameters["w"]
+        return readout.reshape(*readout.shape[:2], -1).swapaxes(1, 2)
+
+    @property
     def score_scale(self) -> float:
         """``s = N^(alpha - 1)``: 1 at alpha = 1, and 0 for infinitely many keys below it."""
         if self.attention_exponent == 1:
@@ -226,7 +244,9 @@ class AttentionCore:
 
 def attention_problem(limit: AttentionCore, data: Dataset) -> AttentionProblem:
     """What the heads of `limit` are trained on."""
-    return AttentionProblem(data, token_rows(data), limit.attention, limit.gamma, limit.score_scale)
+    return AttentionProblem(
+        data, token_rows(data), limit.attention_map, limit.gamma, limit.score_scale
+    )
 
 
 def heads_at_start(
@@ -245,7 +265,7 @@ def heads_at_start(
         Group g depends on (seed, g) alone.
     """
     if limit.parameters is not None:
-        return _given(limit.parameters, problem)
+        return _given(limit, problem)
     if limit.is_deterministic:
         return _infinite(limit, problem)
     generators = [
@@ -257,7 +277,8 @@ def heads_at_start(
     return _gaussian_weights(limit, problem, generators, size)
 
 
-def _given(parameters: Mapping[str, FloatArray], problem: AttentionProblem) -> Heads:
+def _given(limit: AttentionCore, problem: AttentionProblem) -> Heads:
+    parameters: Mapping[str, FloatArray] = limit.parameters
     points = problem.data.points
     if points is None or points.shape[1] != parameters["W_Q"].shape[2]:
         found = "a Gram matrix" if points is None else f"inputs of dimension {points.shape[1]}"
@@ -270,7 +291,7 @@ def _given(parameters: Mapping[str, FloatArray], problem: AttentionProblem) -> H
     query, key, value = (
         (points @ parameters[name].swapaxes(1, 2) / root)[None] for name in ("W_Q", "W_K", "W_V")
     )
-    readout = parameters["w"][None] / root
+    readout = limit.given_readout[None] / root
     return Heads(value, readout, np.full(heads, 1 / heads), query, key)
 
 
@@ -294,11 +315,11 @@ def _infinite(limit: AttentionCore, problem: AttentionProblem) -> Heads:
 def _infinite_values(
     problem: AttentionProblem, groups: int, size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Values with ``v v^T = C``, and a read-out of norm 1 orthogonal to them."""
+    """Values with ``v v^T = C``, and read-outs of norm 1 orthogonal to them and to each other."""
     value = np.zeros((groups, size, problem.tokens, problem.values))
-    value[..., :-1] = problem.rows
-    readout = np.zeros((groups, size, problem.values))
-    readout[..., -1] = 1
+    value[..., : problem.rank] = problem.rows
+    readout = np.zeros((groups, size, problem.outputs, problem.values))
+    readout[..., problem.rank :] = np.eye(problem.outputs)
     return value, readout
 
 
@@ -343,7 +364,7 @@ def _gaussian_weights(
     for generator in generators:
         keys, values = (
             _gaussian_rows(generator, drawn, rows, limit.key_dim) / math.sqrt(limit.key_dim)
-            for rows in (2 * rank, rank + 1)
+            for rows in (2 * rank, problem.values)
         )
         for_query, for_key = keys[:, :rank], keys[:, rank:]
         if limit.initial_correlations is not None:
@@ -351,8 +372,8 @@ def _gaussian_weights(
             for_query = rho * for_key + np.sqrt(1 - rho**2) * for_query
         for name, weights in (("query", for_query), ("key", for_key), ("value", values[:, :rank])):
             parts[name].append(np.repeat(problem.rows @ weights, len(signs), axis=0))
-        pairs = values[:, None, rank] * np.reshape(signs, (-1, 1))
-        parts["readout"].append(pairs.reshape(size, -1))
+        pairs = values[:, None, rank:] * np.reshape(signs, (-1, 1, 1))
+        parts["readout"].append(pairs.reshape(size, problem.outputs, -1))
     arrays = {name: np.stack(groups) for name, groups in parts.items()}
     return Heads(weight=np.full(size, 1 / size), **arrays)
 

@@ -11,26 +11,24 @@ import numpy as np
 from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.heads import AttentionMarch, AttentionProblem, Heads
+from dmftcore.limits.assembly import solved
 from dmftcore.limits.attention import (
     GROUPS,
     AttentionCore,
     attention_problem,
     heads_at_start,
 )
-from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves, sharpness, standard_error, training_loss
-from dmftcore.schedule import Schedule
+from dmftcore.observables import curves, curves_of_runs, standard_error
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
-from dmftcore.worth import stability, unstable
 
-__all__ = ["FIELDS", "METHODS", "check_attention", "sharpnesses", "solve_attention"]
+__all__ = ["FIELDS", "METHODS", "check_attention", "solve_attention"]
 
-#: What `save` and `method` of `dmftcore.solve` may name.
-FIELDS: tuple[str, ...] = ()
+#: What `save` and `method` of `dmftcore.solve` may name: patterns and scores of every head.
+FIELDS = ("S_heads", "A_heads")
 METHODS = ("quadrature", "ensemble")
 
 #: Heads of the average, and networks, that are drawn by default.
@@ -47,7 +45,7 @@ def solve_attention(
 ) -> Solution:
     """March the heads of `limit`; see `dmftcore.solve`."""
     watch = Stopwatch()
-    check_attention(data, training)
+    check_attention(limit, data, training)
     engine, reason = _engine(limit, options)
     if options.tol is not None:
         raise ValueError("tol: attention truncates nothing; leave tol out")
@@ -75,80 +73,42 @@ def solve_attention(
         training,
         centred=limit.parameters is None,
         pooled=not limit.is_network,
+        save=options.save,
         xp=xp,
     )
-    of_outputs = training_loss(data)
-
-    def mean_loss(outputs: FloatArray) -> float:
-        return of_outputs(outputs[..., None])
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        fields, errors = _curves(limit, data, outputs.reshape(-1, groups, problem.sequences))
-        parameters = system.means()
-        ntk = parameters.pop("ntk", None)
-        diagnostics: dict[str, Any] = {
-            "engine": engine,
-            "reason": reason,
-            "device": options.device,
-            "memory": plan.total,
-            "heads": list(heads.readout.shape[:2]),
-            "rank": problem.rank,
+    report = {
+        "engine": engine,
+        "reason": reason,
+        "device": options.device,
+        "memory": plan.total,
+    }
+    result = solved(
+        system,
+        data,
+        training,
+        options,
+        config,
+        report=report,
+        watch=watch,
+        curves=curves_of_runs if limit.is_network else curves_of_groups,
+        stacklevel=5,
+    )
+    errors = result.standard_errors
+    if "outputs" in errors:
+        result.diagnostics["monte_carlo"] = {
+            "groups": groups,
+            "heads_per_group": size,
+            "largest_stderr_of_outputs": float(errors["outputs"].max(initial=0.0)),
         }
-        if "S_var" in parameters:
-            diagnostics["collapse"] = parameters["S_var"].mean(axis=(1, 2, 3)).tolist()
+    if options.estimate_error:
+        text = "nothing is truncated"
         if errors:
-            largest = errors["outputs"].max(initial=0.0)
-            diagnostics["monte_carlo"] = {
-                "groups": groups,
-                "heads_per_group": size,
-                "largest_stderr_of_outputs": float(largest),
-            }
-        result = Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **fields,
-            ntk=ntk,
-            sharpness=None if ntk is None else sharpnesses(ntk),
-            standard_errors=errors | system.standard_errors(),
-            order_parameters=parameters,
-            diagnostics=diagnostics,
-            config=config,
-        )
-        if result.sharpness is not None and training.steps > 0:
-            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
-        if options.estimate_error:
-            diagnostics["error_estimate"] = {
-                "reason": "nothing is truncated"
-                + ("; stderr has the errors of the average over heads" if errors else "")
-            }
-        diagnostics["wall_seconds"] = watch.seconds()
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        return result
-
-    try:
-        outputs = march(system, schedule, mean_loss, options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lr = {training.rates.max():g} is "
-            "too large for scores and values that grow; lower lr",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    result = solution(schedule, outputs)
-    if "stability" in result.diagnostics:
-        warning = unstable(result.diagnostics["stability"], training)
-        if warning is not None:
-            warnings.warn(warning, StabilityWarning, stacklevel=3)
+            text += "; stderr has the errors of the average over heads"
+        result.diagnostics["error_estimate"] = {"reason": text}
     return result
 
 
-def sharpnesses(kernels: FloatArray) -> FloatArray:
-    """Sharpness of tangent kernels (n, P, P)."""
-    return np.array([sharpness(kernel[:, None, :, None]) for kernel in kernels])
-
-
-def check_attention(data: Dataset, training: GradientDescent) -> None:
+def check_attention(limit: AttentionCore, data: Dataset, training: GradientDescent) -> None:
     """Refuse what an attention layer does not know.
 
     Raises
@@ -156,10 +116,11 @@ def check_attention(data: Dataset, training: GradientDescent) -> None:
     ValueError
         Naming the argument.
     """
-    if data.n_outputs > 1 or data.targets.ndim > 1:
+    if limit.parameters is not None and limit.given_readout.shape[1] != data.n_outputs:
         raise ValueError(
-            f"targets must have shape (P,): an attention layer has one output, found shape "
-            f"{data.targets.shape}"
+            f"parameters['w'] of shape {limit.parameters['w'].shape} has "
+            f"{limit.given_readout.shape[1]} outputs, but targets of shape {data.targets.shape} "
+            f"have {data.n_outputs}: pass w (H, N), or (H, N, K) for targets (P, K)"
         )
     if not training.is_plain:
         raise ValueError("attention knows neither momentum nor weight_decay: leave them at 0")
@@ -219,24 +180,19 @@ def _is_still(heads: Heads) -> bool:
     return not (heads.query @ heads.key.swapaxes(-1, -2)).any()
 
 
-def _curves(
-    limit: AttentionCore, data: Dataset, outputs: FloatArray
-) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-    """Curves from outputs (n_times, G, P + Q), and their standard errors between groups.
+def curves_of_groups(data: Dataset, outputs: FloatArray, loss: str = "square") -> dict[str, Any]:
+    """Curve fields of a `Solution` from outputs (n_times, G, P + Q, K) of groups of heads.
 
-    Networks have losses of their own, of which the mean is taken. The heads of all groups make one
-    output, and the loss is that of this.
+    The heads of all groups make one output, and the loss is that of this. Standard errors are those
+    between groups, if there are several.
     """
-    by_group = curves(data, outputs.swapaxes(0, 1)[..., None])
-    groups = outputs.shape[1]
-    errors = {}
-    if groups > 1:
-        errors = {
+    fields = curves(data, outputs.mean(axis=1), loss)
+    if outputs.shape[1] > 1:
+        by_group = curves(data, outputs.swapaxes(0, 1), loss)
+        fields["standard_errors"] = {
             name: standard_error(values) for name, values in by_group.items() if name != "errors"
         }
-    if limit.is_network:
-        return {name: values.mean(axis=0) for name, values in by_group.items()}, errors
-    return curves(data, outputs.mean(axis=1)[..., None]), errors
+    return fields
 
 
 def memory_plan(
@@ -248,7 +204,8 @@ def memory_plan(
     finite = limit.key_dim != INFINITE
     keys = min(limit.key_dim, problem.keys) if finite else problem.keys
     values = min(limit.key_dim, problem.values) if finite else problem.values
-    head = tokens * values + values + (square if problem.scale == 0 else 2 * tokens * keys)
+    outputs, train = problem.outputs, problem.data.n_train * problem.length
+    head = (tokens + outputs) * values + (square if problem.scale == 0 else 2 * tokens * keys)
     heads = groups * size * head
     slots = len(options.schedule.kernel_times)
     counts = {
@@ -257,12 +214,16 @@ def memory_plan(
         "checkpoint": 0 if options.checkpoint is None else heads,
         # Patterns of all heads; of a group scores, patterns and copies, and its values and keys
         # for the tangent kernel. On a device also what drives the tokens, and where it moves them.
-        "patterns": groups * size * (square + 2 * tokens)
-        + size * (6 * square + 3 * tokens * (keys + values))
+        "patterns": groups * size * (square + (1 + outputs) * tokens)
+        + size * ((5 + outputs) * square + 3 * outputs * tokens * (keys + values))
+        + 2 * (outputs * train) ** 2
         + (4 * groups * size * tokens * keys if options.device == "cuda" else 0),
         "tokens": tokens * (tokens + 2 * rank),
-        "curves": 6 * groups * len(options.schedule.times) * problem.sequences,
-        "order parameters": 4 * slots * (4 * square + tokens**2 + problem.data.n_train**2),
+        "curves": 6 * groups * len(options.schedule.times) * problem.sequences * outputs,
+        "order parameters": 4
+        * slots
+        * (4 * square + tokens**2 + (outputs * problem.data.n_train) ** 2),
+        "single heads": 2 * len(options.save) * slots * groups * size * square,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 
@@ -278,4 +239,5 @@ _REMEDIES = {
     "tokens": "take fewer tokens",
     "curves": "pass fewer times",
     "order parameters": "pass fewer kernel_times (kernel_times=[] stores none)",
+    "single heads": "pass fewer kernel_times or samples, or save less",
 }

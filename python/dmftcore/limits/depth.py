@@ -8,7 +8,7 @@ Richardson tableau (`dmftcore.richardson`) removes one after the other.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -91,6 +91,7 @@ def solve_infinite_depth(
         As `dmftcore.solve`.
     """
     watch = Stopwatch()
+    options = options.known(depths.kernels)
     unknown = [name for name in options.save if name not in depths.kernels]
     if unknown:
         raise ValueError(
@@ -220,16 +221,17 @@ def _solution(
     measure = curves_of_runs if runs[0].per_seed else curves
     measured = measure(data, best[_OUTPUTS], training.loss)
     errors = measured.pop("standard_errors", {})
+    equal = _layers(best, "equal_time")
     result = Solution(
         options.schedule.times,
         options.schedule.kernel_times,
         **measured,
         ntk=best.get(_NTK),
         sharpness=best.get(_SHARPNESS),
-        equal_time=_layers(best, "equal_time"),
+        equal_time=equal,
         two_time=_layers(best, "two_time"),
         order_parameters={name: best[of, name, _] for of, name, _ in best if of == _ORDER},
-        standard_errors=errors | _kernel_errors(tableau.weights, runs),
+        standard_errors=errors | _kernel_errors(tableau.weights, runs, equal),
         config=config,
     )
     report_stability(result, training)
@@ -244,15 +246,24 @@ def _layers(best: Mapping[Any, FloatArray], group: str) -> dict[str, Layers]:
     return found
 
 
-def _kernel_errors(weights: FloatArray, runs: list[Solution]) -> dict[str, FloatArray]:
-    """Standard errors of what is not a curve, from those of the runs, as if independent."""
+def _kernel_errors(
+    weights: FloatArray, runs: list[Solution], kernels: Collection[str]
+) -> dict[str, FloatArray]:
+    """Standard errors of what is not a curve, from those of the runs, as if independent.
+
+    Of the kernels at equal times those in `kernels` have a limit.
+    """
     found: dict[str, FloatArray] = {}
-    for name in runs[0].standard_errors.keys() - runs[0].per_seed.keys():
+    of_blocks = runs[0].equal_time.keys() - kernels
+    for name in runs[0].standard_errors.keys() - runs[0].per_seed.keys() - of_blocks:
         squares = np.zeros_like(runs[0].standard_errors[name])
         for level, (weight, run) in enumerate(zip(weights, runs, strict=True)):
             errors = run.standard_errors[name]
-            # Those of kernels have layers, on the first axis.
-            errors = errors[:: 2**level] if name in run.equal_time else errors
+            # Those of kernels have layers on the first axis, order parameters behind the times.
+            if name in run.equal_time:
+                errors = errors[:: 2**level]
+            elif name in run.order_parameters:
+                errors = errors[:, :: 2**level]
             squares += (weight * errors) ** 2
         found[name] = np.sqrt(squares)
     return found

@@ -24,15 +24,26 @@ from dmftcore.chain.transformer_equations import residual
 from dmftcore.data import Dataset
 from dmftcore.losses import loss_function
 from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.observables import sharpness
 from dmftcore.solution import IntArray, Layers
 from dmftcore.training import GradientDescent
 
-__all__ = ["FIELDS", "KERNELS", "RESPONSES", "Transformer", "TransformerMarch", "transformer_ntk"]
+__all__ = [
+    "FIELDS",
+    "HEADS",
+    "KERNELS",
+    "RESPONSES",
+    "Transformer",
+    "TransformerMarch",
+    "transformer_ntk",
+]
 
 KERNELS = ("H", "G", "O", "P_k", "P_q", "P_v")
 RESPONSES = ("Ro", "Rh", "Rg", "Rp_k", "Rp_q", "Rp_v")
+#: Patterns and scores of every head.
+HEADS = ("S_heads", "A_heads")
 #: What `save` of `dmftcore.solve` may name.
-FIELDS = (*KERNELS, *RESPONSES)
+FIELDS = (*KERNELS, *RESPONSES, *HEADS)
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,7 @@ class TransformerMarch:
         save: tuple[str, ...] = (),
         xp: Any = np,
     ) -> None:
+        self._limit, self._data = limit, data
         tokens = len(data.kernel)
         couplings = Couplings(
             training, points=data.n_train / limit.gamma, init_scale=1.0, outputs=tokens, xp=xp
@@ -236,6 +248,11 @@ class TransformerMarch:
     @property
     def step(self) -> int:
         return self.chain.step + self._diverged
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the outputs of a step, (P + Q, K)."""
+        return self.chain.sequences, self._targets.shape[1]
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Outputs (len(stops), P + Q, K); fewer if the loss diverges."""
@@ -303,33 +320,43 @@ class TransformerMarch:
             else:
                 self._rows[name] = list(saved.reshape(-1, tokens, tokens))
 
-    def equal_time(self) -> dict[str, Layers]:
-        """All kernels at the stored steps, (n, M, M) by name and layer."""
+    def fields(self, save: tuple[str, ...]) -> dict[str, Any]:
+        """What is stored, as fields of a `Solution`."""
         tokens = self.chain.tokens
-        return self._by_layer(KERNELS, lambda rows: np.stack([row[:, -tokens:] for row in rows]))
+        equal = self._by_layer(KERNELS, lambda rows: np.stack([row[:, -tokens:] for row in rows]))
+        fields: dict[str, Any] = {
+            "equal_time": equal,
+            "two_time": self._by_layer(
+                tuple(name for name in KERNELS if name in save),
+                lambda rows: self._square(rows, symmetric=True),
+            ),
+            "responses": self._by_layer(
+                tuple(name for name in RESPONSES if name in save), self._square
+            ),
+            "order_parameters": self._order_parameters(save),
+        }
+        # Of several outputs only the gradients of their signal are known.
+        if self._data.n_outputs == 1 and equal:
+            ntk = transformer_ntk(self._limit, self._data, equal)
+            patterns = self._data.targets.shape
+            fields["ntk"] = ntk.reshape(len(ntk), *patterns, *patterns)
+            fields["sharpness"] = np.array([sharpness(kernel[:, None, :, None]) for kernel in ntk])
+        return fields
 
-    def two_time(self) -> dict[str, Layers]:
-        """The kernels asked for between the stored steps, (n, M, n, M) by name and layer."""
-        names = tuple(name for name in KERNELS if name in self._save)
-        return self._by_layer(names, lambda rows: self._square(rows, symmetric=True))
+    def diagnostics(self) -> dict[str, Any]:
+        """Relative violation of the equations; see `dmftcore.chain.transformer_equations`."""
+        return {"residual": residual(self.chain)}
 
-    def responses(self) -> dict[str, Layers]:
-        """The responses asked for between the stored steps, (n, M, n, M) by name and layer."""
-        names = tuple(name for name in RESPONSES if name in self._save)
-        return self._by_layer(names, self._square)
-
-    def order_parameters(self) -> dict[str, FloatArray]:
-        """Mean and variance over heads of attention S and logits A, (n, depth, P + Q, S, S)."""
-        found = {}
+    def _order_parameters(self, save: tuple[str, ...]) -> dict[str, FloatArray]:
+        """Attention S and logits A of the heads, which are all the same."""
+        found: dict[str, FloatArray] = {}
         for name in ("S", "A"):
             if self._rows:
-                found[f"{name}_mean"] = np.stack(self._rows[name])
-                found[f"{name}_var"] = np.zeros_like(found[f"{name}_mean"])
+                of_head = np.stack(self._rows[name])
+                found |= {f"{name}_mean": of_head, f"{name}_var": np.zeros_like(of_head)}
+                if f"{name}_heads" in save:
+                    found[f"{name}_heads"] = of_head[:, :, None, None]
         return found
-
-    def residual(self) -> float:
-        """Relative violation of the equations; see `dmftcore.chain.transformer_equations`."""
-        return residual(self.chain)
 
     def _keep(self, name: str, rows: FloatArray) -> None:
         self._rows.setdefault(name, []).append(_arrays.to_host(rows).copy())
@@ -354,5 +381,4 @@ class TransformerMarch:
         return kernel
 
     def _as_outputs(self, rows: list[FloatArray]) -> FloatArray:
-        shape = self.chain.sequences, self._targets.shape[1]
-        return np.array(rows).reshape(-1, *shape)
+        return np.array(rows).reshape(-1, *self.shape)

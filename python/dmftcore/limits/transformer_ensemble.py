@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.heads import token_rows
 from dmftcore.limits.assembly import solved
-from dmftcore.limits.transformer import KERNELS, RESPONSES, Transformer, transformer_ntk
+from dmftcore.limits.transformer import HEADS, KERNELS, RESPONSES, Transformer, transformer_ntk
 from dmftcore.limits.transformer_solve import warn_of_still_attention
 from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves, curves_of_runs, sharpness, standard_error
+from dmftcore.observables import (
+    collapse,
+    curves,
+    curves_of_runs,
+    sharpness,
+    standard_error,
+)
 from dmftcore.sampled.blocks import Sampling
 from dmftcore.sampled.kernels import pairs
 from dmftcore.sampled.transformer import ResidualAttention, SampledTransformer
@@ -53,6 +60,7 @@ def solve_on_particles(
     """March `limit` by ``options.method``, "ensemble" or "growing"; see `dmftcore.solve`."""
     watch = Stopwatch()
     exact = options.method == "growing"
+    options = options.known((*KERNELS, *HEADS))
     check_problem(limit, data, options)
     sampling, samples = _sampling(limit, options)
     schedule = resumed(
@@ -67,20 +75,25 @@ def solve_on_particles(
     )
     options = replace(options, schedule=schedule)
     plan = memory_plan(limit, data, training, options, sampling)
-    check_memory(plan, _REMEDIES, nested=options.nested)
+    xp: Any = np
     if options.device == "cuda":
-        reason += "; it runs on the CPU"
+        xp = _arrays.device_library()
+        there = plan.of(_ON_DEVICE)
+        check_memory(there, _REMEDIES, _arrays.device_memory(xp), nested=options.nested)
+        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
+    else:
+        check_memory(plan, _REMEDIES, nested=options.nested)
     report = {
         "engine": options.method,
         "reason": reason,
-        "device": "cpu",
+        "device": options.device,
         "memory": plan.total,
     }
     if not exact:
         report |= {"samples": samples, "replicas": sampling.runs}
     heads = 1 if limit.key_dim == INFINITE else samples
     system = TransformerEnsemble(
-        limit, data, training, sampling, heads, save=options.save, exact=exact
+        limit, data, training, sampling, heads, save=options.save, exact=exact, xp=xp
     )
     result = solved(
         system,
@@ -92,9 +105,7 @@ def solve_on_particles(
         watch=watch,
         curves=curves if exact else curves_of_runs,
     )
-    if "S_var" in result.order_parameters:
-        collapse = result.order_parameters["S_var"].mean(axis=(1, 2, 3, 4))
-        result.diagnostics["collapse"] = collapse.tolist()
+    result.diagnostics |= collapse(result.order_parameters)
     if sampling.runs > 1:
         scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
         mean = np.maximum(result.train_loss, np.finfo(float).tiny)
@@ -208,6 +219,8 @@ class TransformerEnsemble:
         Two-time kernels that will be asked for.
     exact : bool
         Whether nothing is sampled.
+    xp : module
+        Array library of the march.
     """
 
     def __init__(
@@ -220,11 +233,17 @@ class TransformerEnsemble:
         *,
         save: tuple[str, ...] = (),
         exact: bool = False,
+        xp: Any = np,
     ) -> None:
-        self._limit, self._data, self._save, self._exact = limit, data, save, exact
+        self._limit, self._data, self._exact = limit, data, exact
+        self._save = tuple(name for name in save if name in KERNELS)
+        #: By name, for every stored step: numbers of every head (depth, runs, H, P + Q, S, S).
+        self._heads: dict[str, list[FloatArray]] = {name: [] for name in HEADS if name in save}
         targets = data.targets.reshape(data.n_train, -1)
         network = residual_attention(limit, data, heads)
-        self.march = SampledTransformer(network, token_rows(data), targets, training, sampling)
+        self.march = SampledTransformer(
+            network, token_rows(data), targets, training, sampling, xp=xp
+        )
         #: By name, for every stored step: mean and standard error over the runs.
         self._stored: dict[str, list[tuple[FloatArray, FloatArray]]] = {}
         #: By name and layer: coordinates of every stored step.
@@ -253,15 +272,17 @@ class TransformerEnsemble:
             # (runs, depth, heads, sequences, S, S)
             by_head = np.stack(
                 [
-                    np.asarray(block.attention if name == "S" else block.logits, np.float64)
+                    _arrays.to_host(block.attention if name == "S" else block.logits)
                     for block in self.march.attentions
                 ],
                 axis=1,
-            )
+            ).astype(np.float64)
             heads = by_head.shape[2]
             found[f"{name}_mean"] = by_head.mean(axis=2)
             # Among all the heads of the limit, of which these are a sample.
             found[f"{name}_var"] = by_head.var(axis=2, ddof=1 if heads > 1 else 0)
+            if f"{name}_heads" in self._heads:
+                self._heads[f"{name}_heads"].append(by_head.swapaxes(0, 1))
         if self.march.shape[2] == 1 and self._limit.mlp_activation is None:
             keys = 1.0 if self._limit.key_dim == INFINITE else float(self._limit.key_dim)
             slow = keys ** (2 * (self._limit.attention_exponent - 1))
@@ -285,6 +306,7 @@ class TransformerEnsemble:
         parts = {f"march.{name}": array for name, array in self.march.state().items()}
         for name, slots in self._stored.items():
             parts[f"stored.{name}"] = np.array(slots)
+        parts |= {f"heads.{name}": np.array(slots) for name, slots in self._heads.items() if slots}
         for name, layers in self._histories.items():
             for layer, history in enumerate(layers):
                 parts |= {f"history.{name}.{layer}.{i}": x for i, x in enumerate(history)}
@@ -301,6 +323,8 @@ class TransformerEnsemble:
             kind, name, *rest = key.split(".")
             if kind == "stored":
                 self._stored[name] = [(slot[0], slot[1]) for slot in array]
+            elif kind == "heads":
+                self._heads[name] = list(array)
             elif kind == "history":
                 layers = self._histories.setdefault(name, [])
                 # In the order in which `state` wrote them.
@@ -315,6 +339,7 @@ class TransformerEnsemble:
             for i in range(2)
         )
         patterns = self._data.targets.shape
+        heads = {name: np.stack(slots) for name, slots in self._heads.items() if slots}
         for of in (means, errors):
             if "ntk" in of:
                 of["ntk"] = of["ntk"].reshape(-1, *patterns, *patterns)
@@ -324,8 +349,9 @@ class TransformerEnsemble:
             "ntk": means.get("ntk"),
             "sharpness": means.get("sharpness"),
             "equal_time": {name: dict(enumerate(means[name])) for name in KERNELS if name in means},
-            "two_time": {name: self._between_times(name) for name in save if self._histories},
-            "order_parameters": {name: means[name] for name in ORDER_PARAMETERS if name in means},
+            "two_time": {name: self._between_times(name) for name in self._histories},
+            "order_parameters": {name: means[name] for name in ORDER_PARAMETERS if name in means}
+            | heads,
             "standard_errors": errors if self.march.sampling.runs > 1 else {},
         }
 
@@ -363,6 +389,7 @@ def memory_plan(
     heads = 1 if limit.key_dim == INFINITE else sampling.size // int(limit.key_dim)
     attention = depth * heads * sequences * positions**2
     slots = len(options.schedule.kernel_times)
+    two_time = sum(name in KERNELS for name in options.save)
     kernels = (6 * depth + 2) * tokens**2 + 4 * depth * sequences * positions**2
     counts = {
         "bases": runs * bases * word,
@@ -372,12 +399,16 @@ def memory_plan(
         "curves": 32 * (runs + 1) * len(options.schedule.times) * sequences * data.n_outputs,
         "kernels": 8 * (4 * slots + 2 * runs) * kernels,
         "two-time kernels": 8
-        * len(options.save)
+        * two_time
         * (depth + 1)
         * (slots * runs * tokens * max(rank, stream) + (runs + 2) * (slots * tokens) ** 2),
+        "single heads": 16 * (len(options.save) - two_time) * slots * runs * attention,
     }
     return Plan(counts)
 
+
+#: The parts of the plan that are on the device, if there is one.
+_ON_DEVICE = {"bases", "fields", "matrices"}
 
 #: Directions that the fields of a token take in all in a long run, about.
 RANK_OF_A_TOKEN = 20
@@ -391,4 +422,5 @@ _REMEDIES = {
     "curves": "pass fewer times",
     "kernels": "pass fewer kernel_times (kernel_times=[] stores none)",
     "two-time kernels": "pass fewer kernel_times, or save fewer two-time kernels",
+    "single heads": "pass fewer kernel_times, lower samples or replicas, or save less",
 }

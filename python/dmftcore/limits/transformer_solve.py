@@ -9,31 +9,16 @@ from typing import Any
 import numpy as np
 
 from dmftcore import _arrays
-from dmftcore._validate import FloatArray
 from dmftcore.chain.transformer import TransformerChain
 from dmftcore.data import Dataset
-from dmftcore.errors import DivergenceError, StabilityWarning
-from dmftcore.limits.transformer import (
-    FIELDS,
-    Transformer,
-    TransformerMarch,
-    transformer_ntk,
-)
-from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.limits.assembly import solved
+from dmftcore.limits.transformer import KERNELS, RESPONSES, Transformer, TransformerMarch
+from dmftcore.march import SolveOptions, Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import curves, sharpness, training_loss
-from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
-from dmftcore.worth import stability, unstable
 
-__all__ = [
-    "FIELDS",
-    "METHODS",
-    "check_transformer",
-    "solve_transformer",
-    "warn_of_still_attention",
-]
+__all__ = ["METHODS", "check_transformer", "solve_transformer", "warn_of_still_attention"]
 
 #: What `method` of `dmftcore.solve` may name.
 METHODS = ("chain",)
@@ -45,6 +30,8 @@ def solve_transformer(
     training: GradientDescent,
     options: SolveOptions,
     config: dict[str, Any],
+    *,
+    reason: str,
 ) -> Solution:
     """March the chain of a `limit` of finite depth; see `dmftcore.solve`."""
     watch = Stopwatch()
@@ -61,49 +48,16 @@ def solve_transformer(
     else:
         check_memory(plan, _REMEDIES, nested=options.nested)
     system = TransformerMarch(limit, data, training, save=options.save, xp=xp)
-    sequences = data.n_train + data.n_test
-
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
-        fields = curves(data, outputs.reshape(-1, sequences, data.n_outputs))
-        diagnostics: dict[str, Any] = {
-            "engine": "chain",
-            "reason": "heads of infinitely many dimensions are all the same",
-            "device": "cpu" if xp is np else "cuda",
-            "memory": plan.total,
-            "residual": system.residual(),
-        }
-        if options.estimate_error:
-            diagnostics["error_estimate"] = {"reason": "the engine 'chain' truncates nothing"}
-        result = Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **fields,
-            **kernel_fields(system, limit, data),
-            diagnostics=diagnostics,
-            config=config,
-        )
-        if result.sharpness is not None and training.steps > 0:
-            diagnostics["stability"] = stability(training, schedule.kernel_times, result.sharpness)
-        diagnostics["wall_seconds"] = watch.seconds()
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        return result
-
-    try:
-        outputs = march(system, schedule, training_loss(data), options.progress, options.checkpoint)
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lower lr (now "
-            f"{training.rates.max():g}); features and attention that grow lower the largest "
-            "stable one",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    result = solution(schedule, outputs)
-    if "stability" in result.diagnostics:
-        warning = unstable(result.diagnostics["stability"], training)
-        if warning is not None:
-            warnings.warn(warning, StabilityWarning, stacklevel=3)
+    report = {
+        "engine": "chain",
+        "reason": reason,
+        "device": options.device,
+        "memory": plan.total,
+    }
+    result = solved(system, data, training, options, config, report=report, watch=watch)
+    if options.estimate_error:
+        text = "the engine 'chain' truncates nothing"
+        result.diagnostics["error_estimate"] = {"reason": text}
     return result
 
 
@@ -145,23 +99,6 @@ def warn_of_still_attention(limit: Transformer) -> None:
         )
 
 
-def kernel_fields(system: TransformerMarch, limit: Transformer, data: Dataset) -> dict[str, Any]:
-    """What a march has stored at its kernel times, as fields of a `Solution`."""
-    fields: dict[str, Any] = {
-        "equal_time": system.equal_time(),
-        "two_time": system.two_time(),
-        "responses": system.responses(),
-        "order_parameters": system.order_parameters(),
-    }
-    # Of several outputs only the gradients of their signal are known.
-    if data.n_outputs == 1 and fields["equal_time"]:
-        ntk = transformer_ntk(limit, data, fields["equal_time"])
-        patterns = data.targets.shape
-        fields["ntk"] = ntk.reshape(len(ntk), *patterns, *patterns)
-        fields["sharpness"] = np.array([sharpness(kernel[:, None, :, None]) for kernel in ntk])
-    return fields
-
-
 def memory_plan(
     limit: Transformer, data: Dataset, training: GradientDescent, options: SolveOptions
 ) -> Plan:
@@ -181,7 +118,10 @@ def memory_plan(
         "curves": 3 * len(options.schedule.times) * sequences * data.n_outputs,
         # As stored, and as they are handed out.
         "kernels": 2 * equal + 5 * slots * attention,
-        "two-time kernels": 2 * len(options.save) * (depth + 1) * (slots * tokens) ** 2,
+        "two-time kernels": 2
+        * sum(name in KERNELS + RESPONSES for name in options.save)
+        * (depth + 1)
+        * (slots * tokens) ** 2,
     }
     return Plan({part: 8 * count for part, count in counts.items()})
 

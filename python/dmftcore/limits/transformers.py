@@ -9,8 +9,8 @@ from typing import Any
 from dmftcore._validate import INFINITE
 from dmftcore.data import Dataset
 from dmftcore.limits import transformer_solve
+from dmftcore.limits.depth import Depths, solve_infinite_depth
 from dmftcore.limits.transformer import FIELDS, RESPONSES, Transformer
-from dmftcore.limits.transformer_depth import solve_infinite_depth
 from dmftcore.limits.transformer_ensemble import solve_on_particles
 from dmftcore.march import SolveOptions
 from dmftcore.solution import Solution
@@ -26,6 +26,13 @@ METHODS = (*transformer_solve.METHODS, "growing", "ensemble")
 #: saturated, and quadratic in depth.
 CHAIN_UP_TO = 500
 
+#: Kernels with a limit at fixed l/L. Those of p vanish: each block sends down 1/L of the whole.
+_KERNELS = ("H", "G", "O")
+#: Depths from which infinite depth is extrapolated; of sampled heads a fourth one would add more
+#: noise than it removes error. What their `tol` truncates are bases.
+DEPTHS = Depths(4, 3, 6, tol=1e-2, kernels=_KERNELS)
+SAMPLED_DEPTHS = Depths(4, 3, 3, tol=1e-2, kernels=_KERNELS)
+
 
 def solve_transformers(
     limit: Transformer,
@@ -37,7 +44,9 @@ def solve_transformers(
     """Solve the theory of `limit`; see `dmftcore.solve`.
 
     Heads of finitely many dimensions, and MLP blocks that are not linear, are sampled. Without them
-    nothing is random: a chain of two-time kernels, or exact sources for long runs.
+    nothing is random: a chain of two-time kernels, or exact sources for long runs. Infinite depth
+    is extrapolated: with ``depth_exponent = 1`` a block adds 1/L of what it adds to a stream of
+    depth 1, and layers are steps of size 1/L through a continuous depth (`dmftcore.limits.depth`).
     """
     sampled = _why_sampled(limit)
     if options.method is None:
@@ -54,16 +63,20 @@ def solve_transformers(
             "attention is deterministic, there is nothing to sample; leave method out"
         )
     options = replace(options, method=method)
-    if limit.depth == INFINITE:
-        if method != "chain":
-            raise ValueError(
-                f"depth = INFINITE: it is extrapolated by the chain alone, and {reason}; take "
-                "several finite depths, the distance to the limit is of order 1 / depth"
-            )
-        return solve_infinite_depth(limit, data, training, options, config)
-    if method == "chain":
-        return transformer_solve.solve_transformer(limit, data, training, options, config)
-    return solve_on_particles(limit, data, training, options, config, reason=reason)
+    engine = transformer_solve.solve_transformer if method == "chain" else solve_on_particles
+    if limit.depth != INFINITE:
+        return engine(limit, data, training, options, config, reason=reason)
+    depths = SAMPLED_DEPTHS
+    if method != "ensemble":
+        depths = DEPTHS if options.tol is None else replace(DEPTHS, tol=options.tol)
+        # What truncates is the depth alone.
+        options = replace(options, tol=None)
+
+    def at_depth(depth: int, options: SolveOptions) -> Solution:
+        at = replace(limit, depth=depth)
+        return engine(at, data, training, options, config, reason=reason)
+
+    return solve_infinite_depth(at_depth, data, training, options, config, depths)
 
 
 def _why_sampled(limit: Transformer) -> str:

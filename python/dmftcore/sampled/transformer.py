@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.attention_maps import AttentionMap
 from dmftcore.losses import loss_function
@@ -185,12 +186,11 @@ class AttentionBlock(Block):
         split = field.reshape(len(field), -1, network.positions, network.heads, self._keys)
         return split.transpose(0, 3, 1, 2, 4)
 
-    @staticmethod
-    def _side_by_side(split: Any) -> Any:
+    def _side_by_side(self, split: Any) -> Any:
         """(runs, heads, sequences, S, N) as (runs, M, particles)."""
         runs, heads, sequences, positions, keys = split.shape
         joined = split.transpose(0, 2, 3, 1, 4).reshape(runs, sequences * positions, heads * keys)
-        return np.ascontiguousarray(joined)
+        return self.particles.xp.ascontiguousarray(joined)
 
 
 class SampledTransformer:
@@ -209,6 +209,8 @@ class SampledTransformer:
         that of networks of this width. With ``unit`` nothing is sampled, and sets grow on demand.
     normals : Normals, optional
         Where the random numbers come from, in place of the seed.
+    xp : module
+        Library of the particles, numpy or cupy; outputs and what is asked of a step are numpy.
     """
 
     def __init__(
@@ -220,8 +222,9 @@ class SampledTransformer:
         sampling: Sampling,
         *,
         normals: Normals | None = None,
+        xp: Any = np,
     ) -> None:
-        self.network, self.sampling = network, sampling
+        self.network, self.sampling, self._xp = network, sampling, xp
         self._points, self._targets, self._training = points, targets, training
         self._loss = loss_function(training.loss)
         normals = CounterNormals(sampling.seed) if normals is None else normals
@@ -257,6 +260,7 @@ class SampledTransformer:
             match=sampling.match,
             unit=unit,
             pool=sampling.pool,
+            xp=self._xp,
         )
 
     def _blocks(self, layer: int, normals: Normals) -> list[Block]:
@@ -350,16 +354,16 @@ class SampledTransformer:
         attentions = self.attentions
         outer = [
             (x / np.sqrt(x.shape[2])).swapaxes(1, 2).astype(np.float64)
-            for x in (self._last, self._lowest)
+            for x in map(_arrays.to_host, (self._last, self._lowest))
         ]
-        found: dict[str, list[FloatArray]] = {
+        found: dict[str, list[Any]] = {
             "H": [*(block.states_k.along for block in attentions), outer[0]],
             "G": [outer[1], *(blocks[-1].gradients.along for blocks in self._layers)],
             "O": [block.features.along for block in attentions],
         }
         for name in "kqv":
             found[f"P_{name}"] = [getattr(block, f"pulled_{name}").along for block in attentions]
-        return found
+        return _on_host(found)
 
     def grams(self) -> dict[str, list[FloatArray]]:
         """Kernels of the present step, (runs, M, M) by name and layer, as `coordinates`."""
@@ -373,7 +377,7 @@ class SampledTransformer:
         }
         for name in "kqv":
             found[f"P_{name}"] = [getattr(block, f"pulled_{name}").gram for block in attentions]
-        return found
+        return _on_host(found)
 
     def diagnostics(self) -> dict[str, Any]:
         """What the answer is worth."""
@@ -394,8 +398,8 @@ class SampledTransformer:
             "kept": self._kept.copy(),
             "f": self._f.copy(),
             "f_initial": self._f_initial.copy(),
-            "last": self._last.copy(),
-            "lowest": self._lowest.copy(),
+            "last": _arrays.host_copy(self._last),
+            "lowest": _arrays.host_copy(self._lowest),
             "loss_limit": np.array(self._loss_limit),
             "sizes": np.array([particles.size for particles in self._sets]),
         }
@@ -406,8 +410,10 @@ class SampledTransformer:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from a saved state, on a march of the same problem."""
         self._step, self._loss_limit = int(state["step"]), float(state["loss_limit"])
-        for name in ("kept", "f", "f_initial", "last", "lowest"):
+        for name in ("kept", "f", "f_initial"):
             setattr(self, f"_{name}", np.array(state[name]))
+        for name in ("last", "lowest"):
+            setattr(self, f"_{name}", self._xp.array(state[name]))
         for particles, size in zip(self._sets, state["sizes"].tolist(), strict=True):
             self._enlarge(particles, size)
         for name, part in self._parts():
@@ -473,7 +479,7 @@ class SampledTransformer:
             block.forward(h, count, kept, reference=None, u=None, base=h, y=above)
             h = above
         self._last = h
-        by_token, _, _ = products(h, count, self._w.basis)
+        by_token = _arrays.to_host(products(h, count, self._w.basis)[0])
         split = by_token.reshape(*by_token.shape[:2], -1, self.network.positions)
         f = split.mean(axis=3).swapaxes(1, 2)
         self._f = f / self.network.gamma - self._f_initial
@@ -509,3 +515,7 @@ class SampledTransformer:
         momentum, decay = self._training.momentum, self._training.weight_decay
         velocity = momentum * self._kept[1] - decay * self._kept[0]
         self._kept = np.array([self._kept[0] + rate * velocity, velocity])
+
+
+def _on_host(fields: dict[str, list[Any]]) -> dict[str, list[FloatArray]]:
+    return {name: [_arrays.to_host(x) for x in layers] for name, layers in fields.items()}
