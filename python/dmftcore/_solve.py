@@ -13,6 +13,7 @@ from dmftcore._verbs import (
     SAMPLING,
     Limit,
     check_nouns,
+    check_progress,
     device_of,
     fields_to_save,
     kind_of,
@@ -230,8 +231,8 @@ def solve(
     CudaError, ImportError
         If the run is to be on a device and there is none, or no cupy.
     DivergenceError
-        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
-        it carries the part already solved.
+        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0
+        (1e8, if that is zero); it carries the part already solved.
 
     Warns
     -----
@@ -259,6 +260,7 @@ def solve(
         }  # fmt: skip
         return _solve_static(limit, data, sampling, given)
     assert training is not None
+    check_progress(progress)
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     if checkpoint is not None and (why := unmarched(limit, training)):

@@ -21,7 +21,7 @@ from dmftcore.errors import DivergenceError
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.attention_solve import check_attention, sharpnesses
 from dmftcore.limits.transformer import Transformer
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
+from dmftcore.march import Diverged, Stopwatch, largest_loss, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves_of_runs, standard_error, training_loss
 from dmftcore.schedule import Schedule
@@ -138,7 +138,7 @@ class AttentionNetworks:
         if limit.parameters is None:
             self._centre = self._outputs
             self._outputs = self._outputs - self._centre
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._largest_loss = largest_loss(float(self._losses().max()))
 
     @property
     def keys(self) -> int:

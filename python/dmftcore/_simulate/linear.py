@@ -39,6 +39,8 @@ def factor(data: Dataset) -> FloatArray:
         return data.points
     values, vectors = np.linalg.eigh(data.kernel)
     kept = values > RANK_TOLERANCE * len(values) * values[-1]
+    # A coordinate there is even where all of the points are the origin.
+    kept[-1] = True
     rows: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
     return rows
 

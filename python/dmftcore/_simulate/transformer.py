@@ -22,7 +22,7 @@ from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
 from dmftcore.limits.transformer import KERNELS, Transformer, transformer_ntk
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
+from dmftcore.march import Diverged, Stopwatch, largest_loss, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves_of_runs, sharpness
 from dmftcore.schedule import Schedule
@@ -101,7 +101,7 @@ class TransformerNetworks:
         self._refresh()
         self._centre = self._outputs
         self._outputs = self._outputs - self._centre
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._largest_loss = largest_loss(float(self._losses().max()))
 
     def _blocks(self, layer: int) -> list[Block]:
         limit, weights = self._limit, self.weights

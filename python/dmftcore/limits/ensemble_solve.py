@@ -89,7 +89,9 @@ def solve_ensemble(
         "memory": plan.total,
     }
     if points.shape[1] == 0:
-        raise ValueError("the points have a zero Gram matrix: nothing can be learned")
+        raise ValueError(
+            "the Gram matrix is zero: all points are the same, the origin, and have one output"
+        )
     system = SampledNetworks(net, data, training, sampling, points, options.save, xp)
     result = solved(
         system,
@@ -121,6 +123,11 @@ def _sampling(options: SolveOptions) -> Sampling:
         return default if found is None else found
 
     tol = float(held("tol", options.tol, DEFAULT_TOL))
+    if tol >= 1:
+        raise ValueError(
+            f"tol = {tol:g} would drop all of every field: tol is the part of its mean square that "
+            f"may be dropped, by default {DEFAULT_TOL:g}"
+        )
     if options.dtype == "float32" and tol < SMALLEST_TOL_FLOAT32:
         raise ValueError(
             f"tol = {tol:g} is below the rounding noise of dtype='float32': take tol >= "
