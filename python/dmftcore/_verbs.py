@@ -176,8 +176,8 @@ def _warn_of_decay(training: GradientDescent) -> None:
     fastest = float(training.rates.max(initial=0)) * training.weight_decay
     if fastest >= 1:
         warnings.warn(
-            f"lr * weight_decay = {fastest:.3g}: at 1 an update leaves nothing of a weight, beyond 1 "
-            "it turns its sign; take weight_decay far below 1 / lr",
+            f"lr * weight_decay = {fastest:.3g}: at 1 an update leaves nothing of a weight, "
+            "beyond 1 it turns its sign; take weight_decay far below 1 / lr",
             StabilityWarning,
             stacklevel=4,
         )
