@@ -252,7 +252,8 @@ def _kernel_errors(weights: FloatArray, runs: list[Solution]) -> dict[str, Float
         for level, (weight, run) in enumerate(zip(weights, runs, strict=True)):
             errors = run.standard_errors[name]
             # Those of kernels have layers, on the first axis.
-            errors = errors[:: 2**level] if name in run.equal_time else errors
+            layered = name.removesuffix("_two_time") in run.equal_time
+            errors = errors[:: 2**level] if layered else errors
             squares += (weight * errors) ** 2
         found[name] = np.sqrt(squares)
     return found

@@ -60,7 +60,7 @@ def solve_ensemble(
         raise ValueError(
             "method='ensemble' needs gamma > 0: leave method out for the exact limit gamma = 0"
         )
-    sampling = _sampling(options)
+    sampling = _sampling(limit.architecture, training, options)
     schedule = resumed(
         options.schedule,
         options.checkpoint,
@@ -113,7 +113,7 @@ def solve_ensemble(
     return result
 
 
-def _sampling(options: SolveOptions) -> Sampling:
+def _sampling(net: Architecture, training: GradientDescent, options: SolveOptions) -> Sampling:
     """How to sample; by default as the run that is gone on with."""
 
     def held(name: str, given: Any, default: Any) -> Any:
@@ -139,7 +139,19 @@ def _sampling(options: SolveOptions) -> Sampling:
         tol=tol,
         seed=options.seed,
         dtype=options.dtype,
+        control_variates=_needs_control_variates(net, training),
     )
+
+
+def _needs_control_variates(net: Architecture, training: GradientDescent) -> bool:
+    """Whether the noise of the initial outputs would outlive the subtraction of f(0).
+
+    Weight decay shrinks the network of the initial weights, whose outputs are noise of the order of
+    1 / gamma, so that f(0) is too much. Control variates are the outputs of the shrunken network.
+    At gamma = 1 they gain nothing, at gamma = 0.1 a factor of 3 to 25 in the standard error.
+    """
+    decays = training.weight_decay > 0 and net.gamma < 1
+    return decays and net.block_layers == 1 and not net.is_linear
 
 
 class SampledNetworks(Ensemble):
@@ -199,8 +211,9 @@ class SampledNetworks(Ensemble):
             layers = self._between_times(name)
             if layers:
                 two_time[name] = _numbered(kernel.mean(axis=0) for kernel in layers)
-            if layers and name in PRODUCTS and self.sampling.runs > 1:
-                errors[name] = np.stack([standard_error(kernel) for kernel in layers])
+            if layers and self.sampling.runs > 1:
+                field = name if name in PRODUCTS else f"{name}_two_time"
+                errors[field] = np.stack([standard_error(kernel) for kernel in layers])
         return {
             "ntk": ntk,
             "sharpness": sharpness,
@@ -246,7 +259,7 @@ def memory_plan(
     forward_rank, backward_rank = visited(points), visited(backward)
     # Two columns for every direction; half as much again is spare, and a copy as they grow.
     bases = 2 * interfaces * (forward_rank + backward_rank) * size * 2
-    levels = net.depth * (2 + (net.block_layers - 1))
+    levels = net.depth * (2 + (net.block_layers - 1) + sampling.control_variates)
     fields = size * (levels * points + 3 * max(patterns if slots else 0, backward) + rank + outputs)
     matrices = interfaces * forward_rank * backward_rank * (2 if training.momentum else 1)
     kernels = net.depth * (2 * points**2 + patterns**2) + patterns**2
