@@ -276,6 +276,12 @@ def test_a_gram_matrix_stands_for_its_inputs(dimension, monkeypatch):
     np.testing.assert_allclose(found.kernel("H"), expected.kernel("H"), rtol=1e-10, atol=1e-12)
 
 
+def test_points_at_the_origin_have_no_outputs():
+    data = Dataset(gram=np.zeros((2, 2)), targets=[1.0, 2.0])
+    result = simulate(DeepLinear(2), data, GradientDescent(0.1, 2), width=WIDTH)
+    assert not result.outputs.any()
+
+
 def test_test_points_do_not_change_the_training():
     limit, training = DeepLinear(depth=2), GradientDescent(0.2, 5)
     alone = simulate(limit, make_data(test=False), training, width=WIDTH)
