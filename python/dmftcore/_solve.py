@@ -198,10 +198,11 @@ def solve(
         Type of particles; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
         Where to compute: by default where the data are, and with "cuda" on the current device of
-        cupy, to which what is needed is copied once. The growing network and the contours run on
-        the CPU wherever the data are, because their state fits into its caches. Random data, which
-        are nowhere yet, are on the CPU by default. What the solution holds is numpy in any case.
-        A device draws the random numbers of the CPU.
+        cupy, to which what is needed is copied once. The growing network, the contours, the
+        quadrature of neurons and the limit gamma = 0 run on the CPU wherever the data are, because
+        their state fits into its caches. Random data, which are nowhere yet, are on the CPU by
+        default. What the solution holds is numpy in any case. A device draws the random numbers of
+        the CPU.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
