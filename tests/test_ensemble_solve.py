@@ -461,6 +461,11 @@ def test_two_time_kernels_have_the_errors_of_equal_times():
             np.testing.assert_allclose(across[:, i, :, i], equal, rtol=0.01, atol=1e-5)
 
 
+def test_divergence_of_superlinear_activations_is_explained():
+    with pytest.raises(dc.DivergenceError, match="does not exist for activation 'quadratic'"):
+        solve(limit=dc.MLP(2, "quadratic"), training=dc.GradientDescent(0.5, 60), **SMALL)
+
+
 def test_the_edge_of_stability_is_reported():
     sharpness = solve(training=dc.GradientDescent(0.1, 0), **SMALL).sharpness[0]
     with pytest.warns(StabilityWarning, match="edge of stability"):

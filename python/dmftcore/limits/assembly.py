@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from dmftcore._validate import FloatArray
@@ -17,6 +17,12 @@ from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, unstable
 
 __all__ = ["NetworkMarch", "report_stability", "solved", "warn_of_instability"]
+
+#: What to know of a run that has diverged, if its features grow faster than its fields.
+SUPERLINEAR = (
+    "; the limit of infinite width does not exist for activation 'quadratic', whose largest "
+    "neurons are unstable at any lr: fewer samples, or finite networks, may converge"
+)
 
 
 class NetworkMarch(March, Protocol):
@@ -43,6 +49,7 @@ def solved(
     report: dict[str, Any],
     watch: Stopwatch,
     curves: Callable[[Dataset, FloatArray, str], dict[str, Any]] = curves,
+    activations: Collection[str] = (),
 ) -> Solution:
     """March `system`, and report what it found.
 
@@ -59,6 +66,8 @@ def solved(
     curves : callable
         Curve fields of a `Solution` from data, outputs (n_times, *shape) and loss; that of
         `dmftcore.observables.curves_of_runs` for a march of several runs.
+    activations : collection of str
+        Those of the network: some diverge at any learning rate.
 
     Raises
     ------
@@ -92,7 +101,7 @@ def solved(
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss diverged at step {stop.step}: lower lr (now "
-            f"{training.rates.max():g})",
+            f"{training.rates.max():g})" + (SUPERLINEAR if "quadratic" in activations else ""),
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None

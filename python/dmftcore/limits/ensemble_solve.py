@@ -102,6 +102,7 @@ def solve_ensemble(
         report=report,
         watch=watch,
         curves=curves_of_runs,
+        activations=(net.activation, net.readout_activation),
     )
     if sampling.runs > 1:
         scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)

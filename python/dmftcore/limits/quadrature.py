@@ -276,7 +276,16 @@ def solve_quadrature(
         "memory": plan.total,
     }
     system = Quadrature(limit, data, points, training, nodes, options.save)
-    result = solved(system, data, training, options, config, report=report, watch=watch)
+    result = solved(
+        system,
+        data,
+        training,
+        options,
+        config,
+        report=report,
+        watch=watch,
+        activations=(limit.activation,),
+    )
     if options.estimate_error:
         other = replace(
             options,
