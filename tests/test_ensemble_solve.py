@@ -413,6 +413,8 @@ def test_limits_that_are_not_sampled_refuse_what_is_for_sampling(options):
 def test_divergence():
     with pytest.raises(dc.DivergenceError, match="diverged at step") as stop:
         solve(limit=dc.MLP(2, "relu"), training=dc.GradientDescent(40.0, 60), **SMALL)
+    bound = 2 / stop.value.partial.sharpness[0]
+    assert f"lower lr (now 40, stable below {bound:.3g} at step 0)" in str(stop.value)
     assert len(stop.value.partial.times) == stop.value.step
     assert np.isfinite(stop.value.partial.outputs).all()
 

@@ -99,11 +99,21 @@ def solved(
     try:
         outputs = march(system, options.schedule, loss, options.progress, options.checkpoint)
     except Diverged as stop:
+        partial = solution(stop.schedule, stop.outputs)
+        rate = f"now {training.rates.max():g}"
+        edge = partial.diagnostics.get("stability")
+        if edge is not None and edge["unstable"] is not None:
+            # Where it began: the sharpness of a run that blows up grows with it.
+            assert partial.sharpness is not None
+            first = edge["unstable"][0]
+            (begin,) = partial.sharpness[partial.kernel_times == first]
+            rate += f", stable below {edge['bound'] / (begin + training.weight_decay):.3g} at step "
+            rate += f"{first}"
         raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lower lr (now "
-            f"{training.rates.max():g})" + (SUPERLINEAR if "quadratic" in activations else ""),
+            f"the training loss diverged at step {stop.step}: lower lr ({rate})"
+            + (SUPERLINEAR if "quadratic" in activations else ""),
             step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
+            partial=partial,
         ) from None
     result = solution(options.schedule, outputs)
     warn_of_instability(result, training, stacklevel=6)
