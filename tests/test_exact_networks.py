@@ -351,6 +351,8 @@ def test_engines_are_chosen_by_the_network():
         (dc.MLP(1, "relu"), {"method": "quadrature"}, "needs a smooth activation, not 'relu'"),
         (dc.MLP(1, "tanh", gamma=0), {"method": "quadrature"}, "needs gamma > 0"),
         (dc.MLP(1, "tanh"), {"method": "quadrature", "replicas": 2}, "leave replicas out"),
+        (dc.MLP(1, "tanh"), {"method": "quadrature", "seed": 1}, "leave seed out"),
+        (dc.MLP(1, "tanh"), {"method": "quadrature", "samples": 100}, "pass at least 512"),
         (dc.MLP(1, "tanh"), {"method": "quadrature", "tol": 1e-3}, "pass samples"),
         (dc.MLP(1, "tanh"), {"method": "quadrature", "dtype": "float32"}, "solved in float64"),
         (dc.MLP(2, "linear"), {"samples": 100}, "samples: a linear network is not sampled"),

@@ -206,9 +206,12 @@ def test_kernels_are_those_of_the_networks(name, kind):
         side = data.targets[:P].shape if name == "G" else (P + Q,)
         for layer in range(1, depth + 1):
             v = rows[layer - 1]
-            kernel = np.einsum("stai,subi->taub", v, v) / (2 * WIDTH)
-            kernel = kernel.reshape(3, *side, 3, *side)
+            across = np.einsum("stai,subi->staub", v, v) / WIDTH
+            kernel = across.mean(axis=0).reshape(3, *side, 3, *side)
             np.testing.assert_allclose(result.kernel(name, layer), kernel, rtol=1e-10, atol=1e-12)
+            deviation = np.abs(across[0] - across[1]).reshape(kernel.shape) / 2
+            found = result.stderr(f"{name}_two_time")[layer - 1]
+            np.testing.assert_allclose(found, deviation, rtol=1e-7, atol=1e-12)
             by_network = np.einsum("stai,stbi->stab", v, v) / WIDTH
             found = result.equal_time[name][layer]
             expected = by_network.mean(axis=0).reshape(found.shape)

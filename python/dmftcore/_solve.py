@@ -13,6 +13,7 @@ from dmftcore._verbs import (
     SAMPLING,
     Limit,
     check_nouns,
+    check_progress,
     device_of,
     fields_to_save,
     kind_of,
@@ -200,10 +201,11 @@ def solve(
         Type of particles; sums and results are of float64.
     device : {"cpu", "cuda"}, optional
         Where to compute: by default where the data are, and with "cuda" on the current device of
-        cupy, to which what is needed is copied once. The growing network and the contours run on
-        the CPU wherever the data are, because their state fits into its caches. Random data, which
-        are nowhere yet, are on the CPU by default. What the solution holds is numpy in any case.
-        A device draws the random numbers of the CPU.
+        cupy, to which what is needed is copied once. The growing network, the contours, the
+        quadrature of neurons and the limit gamma = 0 run on the CPU wherever the data are, because
+        their state fits into its caches. Random data, which are nowhere yet, are on the CPU by
+        default. What the solution holds is numpy in any case. A device draws the random numbers of
+        the CPU.
     estimate_error : bool
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
@@ -233,8 +235,8 @@ def solve(
     CudaError, ImportError
         If the run is to be on a device and there is none, or no cupy.
     DivergenceError
-        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0;
-        it carries the part already solved.
+        When the training loss leaves the finite numbers or exceeds 1e8 times its value at step 0
+        (1e8, if that is zero); it carries the part already solved.
 
     Warns
     -----
@@ -263,6 +265,7 @@ def solve(
         }  # fmt: skip
         return _solve_static(limit, data, sampling, given)
     assert training is not None
+    check_progress(progress)
     if not isinstance(estimate_error, bool):
         raise TypeError(f"estimate_error must be True or False, not {estimate_error!r}")
     if checkpoint is not None and (why := unmarched(limit, training)):

@@ -34,6 +34,8 @@ def _finite(name: str, value: Any, wanted: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {wanted}, not {value!r}") from None
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
     if not math.isfinite(number):
         raise ValueError(f"{name} must be {wanted}, not {value!r}")
     return number

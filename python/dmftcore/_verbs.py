@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dmftcore._validate import INFINITE, one_of
 from dmftcore.data import Dataset
+from dmftcore.errors import StabilityWarning
 from dmftcore.limits.adaptive import AdaptiveKernel
 from dmftcore.limits.attention import AttentionCore
 from dmftcore.limits.linear import DeepLinear
@@ -26,6 +28,7 @@ __all__ = [
     "SAMPLING",
     "Limit",
     "check_nouns",
+    "check_progress",
     "device_of",
     "fields_to_save",
     "kind_of",
@@ -134,6 +137,7 @@ def check_nouns(verb: str, limit: Any, data: Any, training: Any) -> None:
     _check_training(verb, name, kind, training)
     if isinstance(training, GradientDescent):
         _check_loss(name, kind, training.loss, data)
+        _warn_of_decay(training)
 
 
 def _check_training(verb: str, name: str, kind: Kind, training: Any) -> None:
@@ -167,6 +171,18 @@ def _check_loss(name: str, kind: Kind, loss: str, data: Any) -> None:
         check_targets(loss, targets=host.targets, test_targets=host.test_targets)
 
 
+def _warn_of_decay(training: GradientDescent) -> None:
+    """Warn of a decay that turns the sign of a weight at every update, or leaves nothing of it."""
+    fastest = float(training.rates.max(initial=0)) * training.weight_decay
+    if fastest >= 1:
+        warnings.warn(
+            f"lr * weight_decay = {fastest:.3g}: at 1 an update leaves nothing of a weight, "
+            "beyond 1 it turns its sign; take weight_decay far below 1 / lr",
+            StabilityWarning,
+            stacklevel=4,
+        )
+
+
 def _one_of(types: Iterable[type]) -> str:
     return " or ".join(map(_with_article, types))
 
@@ -181,6 +197,17 @@ def unmarched(limit: Any, training: Any) -> str | None:
     if infinite and not is_deep_linear(limit, training):
         return "depth=INFINITE is extrapolated from several runs, which cannot be resumed"
     return None
+
+
+def check_progress(progress: Any) -> None:
+    """Refuse what cannot be called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of (step, loss), not {progress!r}")
 
 
 def device_of(data: Dataset | AnySpectrum | None, device: str | None) -> str:
@@ -201,9 +228,11 @@ def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[s
 
     Raises
     ------
-    ValueError
-        For a name that is not known.
+    TypeError, ValueError
+        For what is no name, and for a name that is not known.
     """
+    if not isinstance(save, Iterable):
+        raise TypeError(f"save must be a name or a sequence of names, not {save!r}")
     names = (save,) if isinstance(save, str) else tuple(save)
     chosen = {one_of("save", name, (*known, "all")) for name in names}
     return tuple(name for name in known if name in chosen or "all" in chosen)

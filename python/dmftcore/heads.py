@@ -29,7 +29,7 @@ from dmftcore.attention_maps import AttentionMap
 from dmftcore.attention_tangent import tangent_kernel
 from dmftcore.data import Dataset
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.observables import collapse, sharpness
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
@@ -301,7 +301,7 @@ class AttentionMarch:
         if centred:
             self._centre = xp.asarray(np.ascontiguousarray(first))
             first = np.zeros_like(first)
-        self._loss_limit = DIVERGENCE_FACTOR * max(float(self._losses(first).max()), 1e-300)
+        self._loss_limit = largest_loss(float(self._losses(first).max()))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "SolveOptions",
     "Stopwatch",
     "follow",
+    "largest_loss",
     "march",
     "resumed",
 ]
@@ -37,12 +38,23 @@ Progress: TypeAlias = Callable[[int, float], None]
 
 #: A march whose loss exceeds this multiple of its initial value has diverged.
 DIVERGENCE_FACTOR = 1e8
+#: An initial loss below is rounding of outputs of order one: there is nothing to learn.
+NO_LOSS = 1e-30
 
 #: Progress reports of a run.
 REPORTS = 200
 
 #: Seconds of wall time after which a march comes back to be interrupted or saved.
 PATIENCE = 0.2
+
+
+def largest_loss(initial: float) -> float:
+    """The loss beyond which a run has diverged, from that at its start.
+
+    Where there is nothing to learn outputs of order one are the scale: the initial ones, of finite
+    networks under weight decay, and rounding.
+    """
+    return DIVERGENCE_FACTOR * (initial if initial > NO_LOSS else 1.0)
 
 
 class March(Protocol):

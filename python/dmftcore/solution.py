@@ -204,7 +204,8 @@ class Solution:
         """Standard error of the mean of a measured or sampled field.
 
         Those of kernels have the layer on their first axis: of "H", "Phi" and "G" at equal times,
-        of "AG" and "BPhi" at two times.
+        and if they were saved at two times as "H_two_time" and so on; of "AG" and "BPhi" at two
+        times.
 
         Raises
         ------
@@ -268,9 +269,10 @@ class Solution:
             name: (f"layer_{name}", "t", *itertools.chain(*self._sides(name, layers, times=1)))
             for name, layers in self.equal_time.items()
         }
-        for name in self.standard_errors.keys() & self.two_time.keys() - self.equal_time.keys():
-            first, second = self._sides(name, self.two_time[name], times=2)
-            kernel_axes[name] = (f"layer_{name}_two_time", "t", *first, "s", *second)
+        for name, layers in self.two_time.items():
+            first, second = self._sides(name, layers, times=2)
+            field_name = f"{name}_two_time" if name in self.equal_time else name
+            kernel_axes[field_name] = (f"layer_{name}_two_time", "t", *first, "s", *second)
         # Their axes have no names in common: those of each are its own.
         order_axes = {
             name: tuple(f"{name}_axis{axis}" for axis in range(values.ndim))

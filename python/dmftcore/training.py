@@ -186,5 +186,5 @@ def _rates(lr: Any, steps: int) -> float | FloatArray:
             f"found {len(rates)}"
         )
     if np.any(rates <= 0):
-        raise ValueError(f"lr must be > 0, found {rates.min()!r} at update {rates.argmin()}")
+        raise ValueError(f"lr must be > 0, found {rates.min():g} at update {rates.argmin()}")
     return rates

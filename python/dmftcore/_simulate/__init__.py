@@ -11,7 +11,7 @@ from dmftcore._provenance import describe, provenance
 from dmftcore._simulate import attention, linear, nonlinear, proportional, scaling, transformer
 from dmftcore._simulate.options import Options
 from dmftcore._validate import integer
-from dmftcore._verbs import Limit, check_nouns, device_of, fields_to_save, named
+from dmftcore._verbs import Limit, check_nouns, check_progress, device_of, fields_to_save, named
 from dmftcore.checkpoint import Checkpoint, PathLike
 from dmftcore.data import Dataset
 from dmftcore.limits import feature_learning, random_features
@@ -142,6 +142,7 @@ def simulate(
         times its value at step 0.
     """
     check_nouns("simulate", limit, data, training)
+    check_progress(progress)
     experiment = EXPERIMENTS[type(limit)]
     if experiment.width == "refused" and width is not None:
         raise ValueError(f"width: {named(limit)} has its number of features; leave width out")

@@ -39,6 +39,8 @@ def factor(data: Dataset) -> FloatArray:
         return data.points
     values, vectors = np.linalg.eigh(data.kernel)
     kept = values > RANK_TOLERANCE * len(values) * values[-1]
+    # A coordinate there is even where all of the points are the origin.
+    kept[-1] = True
     rows: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
     return rows
 
@@ -180,8 +182,8 @@ def memory_plan(
         # a summand.
         "work": seeds * (2 * width * points + depth * points**2 + 2 * tangent),
         "two-time kernels": sum(
-            # The products of one network beside their sum.
-            depth * seeds * slots * width * count + (depth + 1) * (slots * count) ** 2
+            # The products of one network beside their mean and sum of squares.
+            depth * seeds * slots * width * count + (2 * depth + 3) * (slots * count) ** 2
             for count in saved
         ),
     }

@@ -22,7 +22,7 @@ from dmftcore._simulate.descent import Descent, Outer
 from dmftcore._validate import FloatArray
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
@@ -143,7 +143,7 @@ class TrainedNetworks(ABC):
     def _start(self) -> None:
         """Measure the initial networks; the last act of a constructor."""
         self._refresh()
-        self._largest_loss = DIVERGENCE_FACTOR * max(float(self._losses().max()), 1e-300)
+        self._largest_loss = largest_loss(float(self._losses().max()))
 
     @abstractmethod
     def _refresh(self) -> None:

@@ -257,9 +257,9 @@ def memory_plan(
             + (kernels + 2 * patterns**2 if slots else 0)
         ),
         "two-time kernels": sum(
-            # The products of one network beside their sum.
+            # The products of one network beside their mean and sum of squares.
             net.depth * seeds * slots * width * rows[name]
-            + (net.depth + 1) * (slots * rows[name]) ** 2
+            + (2 * net.depth + 3) * (slots * rows[name]) ** 2
             for name in options.save
         ),
     }

@@ -210,7 +210,7 @@ class VectorRecords:
             },
             "two_time": {
                 name: {
-                    layer: two_time_kernel(values[done].swapaxes(0, 1))[:, 0, :, 0]
+                    layer: two_time_kernel(values[done].swapaxes(0, 1), ())[0]
                     for layer, values in layers.items()
                 }
                 for name, layers in self._vectors.items()

@@ -125,20 +125,26 @@ class Records:
     def fields(self) -> dict[str, Any]:
         """The kernel fields of a `Solution`; errors of kernels have the layer on axis 0."""
         done = slice(self._count)
+        two_time: dict[str, Layers] = {}
+        errors: dict[str, FloatArray] = {}
+        for name, stored in self._vectors.items():
+            found = {
+                layer: two_time_kernel(values[:, done], self._sides[name][layer])
+                for layer, values in stored.items()
+            }
+            two_time[name] = {layer: mean for layer, (mean, _) in found.items()}
+            scatter = [error for _, error in found.values() if error is not None]
+            if scatter:
+                errors[f"{name}_two_time"] = np.stack(scatter)
         return {
             **{name: mean[done] for name, mean in self._means.items()},
             "equal_time": {
                 name: {layer: values[done] for layer, values in layers.items()}
                 for name, layers in self._equal.items()
             },
-            "two_time": {
-                name: {
-                    layer: _two_time_kernel(values[:, done], self._sides[name][layer])
-                    for layer, values in layers.items()
-                }
-                for name, layers in self._vectors.items()
-            },
+            "two_time": two_time,
             "standard_errors": {
+                **errors,
                 **{name: error[done] for name, error in self._errors.items()},
                 **{
                     name: np.stack([values[done] for values in layers.values()])
@@ -159,17 +165,32 @@ def products(vectors: Vectors) -> dict[str, dict[int, FloatArray]]:
     }
 
 
-def two_time_kernel(vectors: FloatArray) -> FloatArray:
-    """Mean over networks of the products of vectors (S, times, rows, N)."""
+def two_time_kernel(
+    vectors: FloatArray, side: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray | None]:
+    """Products over the neurons of vectors (S, times, rows, N), and their standard error.
+
+    Parameters
+    ----------
+    vectors : (S, times, rows, N) array
+    side : tuple of int
+        What the rows count, with their number as its product.
+
+    Returns
+    -------
+    mean, error : (times, *side, times, *side) arrays
+        The mean over networks; the error is None for one network.
+    """
     seeds, times, rows, width = vectors.shape
-    total = np.zeros((times * rows, times * rows))
-    for network in vectors.reshape(seeds, times * rows, width):
-        total += network @ network.T
-    total /= seeds * width
-    return total.reshape(times, rows, times, rows)
-
-
-def _two_time_kernel(vectors: FloatArray, side: tuple[int, ...]) -> FloatArray:
-    """`two_time_kernel` with rows that count several things, (times, *side, times, *side)."""
-    times = vectors.shape[1]
-    return two_time_kernel(vectors).reshape(times, *side, times, *side)
+    shape = (times, *side, times, *side)
+    mean = np.zeros((times * rows, times * rows))
+    squares = np.zeros_like(mean) if seeds > 1 else None
+    for count, network in enumerate(vectors.reshape(seeds, times * rows, width), start=1):
+        # The mean of the networks so far, and the sum of squares about it.
+        deviation = network @ network.T / width - mean
+        mean += deviation / count
+        if squares is not None:
+            squares += deviation**2 * ((count - 1) / count)
+    if squares is None:
+        return mean.reshape(shape), None
+    return mean.reshape(shape), np.sqrt(squares / ((seeds - 1) * seeds)).reshape(shape)

@@ -24,7 +24,7 @@ from dmftcore._validate import FloatArray
 from dmftcore.errors import DivergenceError
 from dmftcore.limits import feature_learning, random_features
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, Stopwatch, march, resumed
+from dmftcore.march import Diverged, Stopwatch, largest_loss, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import standard_error
 from dmftcore.schedule import Schedule
@@ -159,7 +159,7 @@ class _Models(ABC):
     def _start(self) -> None:
         """The last act of a constructor."""
         self._refresh()
-        self._largest = DIVERGENCE_FACTOR * max(float(self.measured.max()), 1e-300)
+        self._largest = largest_loss(float(self.measured.max()))
 
     @abstractmethod
     def _refresh(self) -> None:

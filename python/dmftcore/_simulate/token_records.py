@@ -134,8 +134,8 @@ class TokenRecords:
         """Kernels of which the vectors are kept, (n, M, n, M) by name and layer."""
         return {
             name: {
-                layer: two_time_kernel(np.stack([slot[layer] for slot in slots], axis=1))
-                for layer in range(len(slots[0]))
+                layer: two_time_kernel(vectors, vectors.shape[2:3])[0]
+                for layer, vectors in enumerate(np.stack(slots, axis=2))
             }
             for name, slots in self._vectors.items()
         }

@@ -35,7 +35,7 @@ from scipy.linalg import blas
 
 from dmftcore._validate import FloatArray
 from dmftcore.growing.interfaces import NORM_FLOOR, unvisited
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.random_data import Population
 from dmftcore.solution import IntArray, Layers
 from dmftcore.training import GradientDescent
@@ -241,7 +241,7 @@ class RandomNetwork:
         self._curves = np.array([x @ x, delta @ delta, overlap])
         loss = self._curves[1]
         if self._step == 0:
-            self._loss_limit = DIVERGENCE_FACTOR * max(float(loss), 1e-300)
+            self._loss_limit = largest_loss(float(loss))
         return bool(loss <= self._loss_limit and np.isfinite(self._curves).all())
 
     def _compared_with(self) -> float:

@@ -33,6 +33,7 @@ import scipy.optimize
 from dmftcore._validate import FloatArray, integer, non_negative, one_of, positive
 from dmftcore.activations import ACTIVATIONS, activation
 from dmftcore.data import Dataset
+from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import curves
 from dmftcore.solution import Layers, Solution
 
@@ -45,6 +46,8 @@ SMALLEST_EFFECTIVE_SAMPLE = 100
 DAMPING = 0.3
 CONVERGED = 1e-10
 ITERATIONS = 1000
+#: Parts of the sample whose scatter gives the standard errors.
+PARTS = 16
 #: Where 1 + rho is looked for.
 GROWTHS = np.geomspace(1, 1e6, 2000)
 #: Eigenvalues of the Gram matrix below this part of the largest are rounding.
@@ -62,7 +65,8 @@ class AdaptiveKernel:
     depth : int
         Number L of hidden layers; 1 unless the activation is linear.
     activation : str
-        As in `MLP`.
+        As in `MLP`; "quadratic" at gamma = 0 only: in the posterior its neurons would have a
+        density that grows without end.
     gamma : float
         Feature-learning strength gamma_0 >= 0; at 0 the prior is not changed.
     beta : float
@@ -71,7 +75,7 @@ class AdaptiveKernel:
     Raises
     ------
     TypeError, ValueError
-        For values out of range, and for several nonlinear layers.
+        For values out of range, for several nonlinear layers, and where there is no posterior.
     """
 
     depth: int
@@ -90,6 +94,12 @@ class AdaptiveKernel:
                 "layer the adaptive kernel has been verified for activation='linear' only; take "
                 "depth=1"
             )
+        if self.activation == "quadratic" and self.gamma > 0:
+            raise ValueError(
+                "activation='quadratic' with gamma > 0 has no adaptive kernel: p(h) grows as "
+                "exp(h^4), since a single neuron may learn it all; take another activation, or "
+                "gamma=0"
+            )
 
 
 def solve_adaptive(
@@ -101,25 +111,31 @@ def solve_adaptive(
     ------
     ValueError
         For data of several outputs, and for samples of a linear network.
+    MemoryError
+        Before anything is drawn, if the samples cannot fit.
     ArithmeticError
         If the samples do not cover the posterior, or the iteration does not converge.
     """
     if data.n_outputs > 1:
         raise ValueError(f"targets: an AdaptiveKernel has one output, found {data.n_outputs}")
-    y = data.targets.ravel()
+    y, changes = data.targets.ravel(), None
     if limit.activation == "linear":
-        if samples is not None:
-            raise ValueError("samples: a linear network is not sampled; leave samples out")
+        for name, value in (("samples", samples), ("seed", seed or None)):
+            if value is not None:
+                raise ValueError(f"{name}: a linear network is not sampled; leave {name} out")
         delta, kernels, report = _linear(limit, data.kernel, y)
     else:
         count = DEFAULT_SAMPLES if samples is None else samples
-        delta, kernels, report = _sampled(limit, data.kernel, y, count, seed)
+        need = 8 * count * (3 * len(data.kernel) + 8)
+        check_memory(Plan({"samples": need}), {"samples": "pass fewer samples"})
+        delta, kernels, report, changes = _sampled(limit, data.kernel, y, count, seed)
     f = limit.beta * kernels[limit.depth][:, : len(y)] @ delta
     at = np.zeros(1, dtype=np.int64)
     return Solution(
         at,
         at,
         **curves(data, f[None, :, None]),
+        standard_errors={} if changes is None else _standard_errors(data, f, *changes),
         equal_time={"Phi": {layer: kernel[None] for layer, kernel in kernels.items()}},
         diagnostics={"engine": "adaptive", "device": "cpu", **report},
         config=config,
@@ -156,8 +172,12 @@ def _linear(
 
 def _sampled(
     limit: AdaptiveKernel, gram: FloatArray, y: FloatArray, samples: int, seed: int
-) -> tuple[FloatArray, Layers, dict[str, Any]]:
-    """The same of one hidden layer, with neurons sampled from the prior and weighted."""
+) -> tuple[FloatArray, Layers, dict[str, Any], tuple[FloatArray, FloatArray]]:
+    """The same of one hidden layer, with neurons sampled from the prior and weighted.
+
+    Last what every one of `PARTS` parts of the sample does to the outputs, (PARTS, P + Q), and to
+    the kernel, (PARTS, P + Q, P + Q).
+    """
     values, vectors = np.linalg.eigh(gram)
     kept = values > RANK_TOLERANCE * len(values) * values[-1]
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
@@ -166,18 +186,17 @@ def _sampled(
     phi = activation(limit.activation).value(h)
     strength, p = (limit.beta * limit.gamma) ** 2, len(y)
 
-    def weighted(delta: FloatArray) -> tuple[FloatArray, float]:
-        """Phi, and how many equal weights would average as well."""
+    def weights(delta: FloatArray) -> FloatArray:
         exponents = strength * (phi[:, :p] @ delta) ** 2 / 2
-        weights = np.exp(exponents - exponents.max())
-        weights /= weights.sum()
-        return phi.T @ (weights[:, None] * phi), float(1 / np.sum(weights**2))
+        unscaled = np.exp(exponents - exponents.max())
+        scaled: FloatArray = unscaled / unscaled.sum()
+        return scaled
 
     delta = y.copy()
     iterations = 0
     while iterations < ITERATIONS:
         iterations += 1
-        kernel, effective = weighted(delta)
+        kernel = _average(weights(delta), phi)
         change = np.linalg.solve(np.eye(p) + limit.beta * kernel[:p, :p], y) - delta
         delta = delta + DAMPING * change
         if np.abs(change).max() <= CONVERGED * np.abs(y).max():
@@ -186,11 +205,77 @@ def _sampled(
         raise ArithmeticError(
             f"the adaptive kernel has not converged in {ITERATIONS} iterations: lower gamma or beta"
         )
-    kernel, effective = weighted(delta)
+    weight = weights(delta)
+    kernel, effective = _average(weight, phi), float(1 / np.sum(weight**2))
     if not effective >= SMALLEST_EFFECTIVE_SAMPLE:
         raise ArithmeticError(
             f"{len(h)} samples of the prior count as {effective:.3g} of the posterior: pass more "
             "samples, or lower gamma or beta"
         )
     report = {"samples": len(h), "effective_samples": effective, "iterations": iterations}
-    return delta, {1: kernel}, {**report, "relative_error": 1 / math.sqrt(effective)}
+    report["relative_error"] = 1 / math.sqrt(effective)
+    parts = _parts(limit, weight, phi, delta, kernel)
+    return delta, {1: kernel}, report, parts
+
+
+def _average(weights: FloatArray, phi: FloatArray, other: FloatArray | None = None) -> FloatArray:
+    """``sum_i weights_i phi_i other_i^T`` over the sample; `other` is `phi` by default."""
+    product: FloatArray = phi.T @ (weights[:, None] * (phi if other is None else other))
+    return product
+
+
+def _parts(
+    limit: AdaptiveKernel,
+    weights: FloatArray,
+    phi: FloatArray,
+    delta: FloatArray,
+    kernel: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """First-order changes of f and Phi by the noise of every part of the sample.
+
+    A part adds ``xi = sum_i w_i (phi_i phi_i^T - Phi)`` to Phi. Delta follows by the derivative of
+    ``Delta + beta Phi(Delta) Delta = y``, and Phi follows Delta through the weights.
+    """
+    beta, strength, p = limit.beta, (limit.beta * limit.gamma) ** 2, len(delta)
+    along, image = phi[:, :p] @ delta, kernel[:, :p] @ delta
+    # The derivative of Phi Delta by Delta.
+    slope = kernel[:, :p] + strength * (
+        _average(weights * along**2, phi, phi[:, :p]) - np.outer(image, image[:p])
+    )
+    outputs, kernels = [], []
+    # The two signs of a draw, half the sample apart, are of one part.
+    of_part = np.arange(len(phi)) % (len(phi) // 2) % PARTS
+    for part in range(PARTS):
+        inside = of_part == part
+        noise = _average(weights[inside], phi[inside]) - weights[inside].sum() * kernel
+        direct = noise[:, :p] @ delta
+        shift = -np.linalg.solve(np.eye(p) + beta * slope[:p], beta * direct[:p])
+        outputs.append(beta * (direct + slope @ shift))
+        tilt = along * (phi[:, :p] @ shift)
+        followed = _average(weights * tilt, phi) - (weights @ tilt) * kernel
+        kernels.append(noise + strength * followed)
+    return np.array(outputs), np.array(kernels)
+
+
+def _standard_errors(
+    data: Dataset, f: FloatArray, outputs: FloatArray, kernels: FloatArray
+) -> dict[str, FloatArray]:
+    """Standard errors of fields of a `Solution` from the changes by every part of a sample."""
+    p, q, k = data.n_train, data.n_test, data.targets.shape[1:]
+    train, test = outputs[:, :p], outputs[:, p:]
+    changes = {
+        "outputs": train.reshape(PARTS, p, *k),
+        "train_loss": train @ (data.targets.ravel() - f[:p]) / p,
+        "Phi": kernels[:, None],
+    }
+    if q:
+        changes["test_outputs"] = test.reshape(PARTS, q, *k)
+    if data.test_targets is not None:
+        changes["test_loss"] = test @ (data.test_targets.ravel() - f[p:]) / q
+    # The changes add up to zero, which takes a degree of freedom; the first axis is a time or, of
+    # the kernel, the layer.
+    freedom = PARTS - 1
+    return {
+        name: np.sqrt(PARTS / freedom * (values**2).sum(axis=0))[None]
+        for name, values in changes.items()
+    }

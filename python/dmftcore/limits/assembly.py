@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from dmftcore._validate import FloatArray
@@ -17,6 +17,12 @@ from dmftcore.training import GradientDescent
 from dmftcore.worth import stability, unstable
 
 __all__ = ["NetworkMarch", "report_stability", "solved", "warn_of_instability"]
+
+#: What to know of a run that has diverged, if its features grow faster than its fields.
+SUPERLINEAR = (
+    "; the limit of infinite width does not exist for activation 'quadratic', whose largest "
+    "neurons are unstable at any lr: fewer samples, or finite networks, may converge"
+)
 
 
 class NetworkMarch(March, Protocol):
@@ -44,6 +50,7 @@ def solved(
     watch: Stopwatch,
     curves: Callable[[Dataset, FloatArray, str], dict[str, Any]] = curves,
     stacklevel: int = 6,
+    activations: Collection[str] = (),
 ) -> Solution:
     """March `system`, and report what it found.
 
@@ -62,6 +69,8 @@ def solved(
         `dmftcore.observables.curves_of_runs` for a march of several runs.
     stacklevel : int
         How far below the call of the user a warning is raised.
+    activations : collection of str
+        Those of the network: some diverge at any learning rate.
 
     Raises
     ------
@@ -93,11 +102,21 @@ def solved(
     try:
         outputs = march(system, options.schedule, loss, options.progress, options.checkpoint)
     except Diverged as stop:
+        partial = solution(stop.schedule, stop.outputs)
+        rate = f"now {training.rates.max():g}"
+        edge = partial.diagnostics.get("stability")
+        if edge is not None and edge["unstable"] is not None:
+            # Where it began: the sharpness of a run that blows up grows with it.
+            assert partial.sharpness is not None
+            first = edge["unstable"][0]
+            (begin,) = partial.sharpness[partial.kernel_times == first]
+            rate += f", stable below {edge['bound'] / (begin + training.weight_decay):.3g} at step "
+            rate += f"{first}"
         raise DivergenceError(
-            f"the training loss diverged at step {stop.step}: lower lr (now "
-            f"{training.rates.max():g})",
+            f"the training loss diverged at step {stop.step}: lower lr ({rate})"
+            + (SUPERLINEAR if "quadratic" in activations else ""),
             step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
+            partial=partial,
         ) from None
     result = solution(options.schedule, outputs)
     warn_of_instability(result, training, stacklevel=stacklevel)

@@ -260,7 +260,7 @@ def _kernel_errors(
         for level, (weight, run) in enumerate(zip(weights, runs, strict=True)):
             errors = run.standard_errors[name]
             # Those of kernels have layers on the first axis, order parameters behind the times.
-            if name in run.equal_time:
+            if name.removesuffix("_two_time") in run.equal_time:
                 errors = errors[:: 2**level]
             elif name in run.order_parameters:
                 errors = errors[:, :: 2**level]

@@ -33,7 +33,7 @@ from dmftcore.limits.initial import InitialKernels, initial_kernels
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.residual import Residual
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR, SolveOptions, Stopwatch, resumed
+from dmftcore.march import SolveOptions, Stopwatch, largest_loss, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import sharpness
 from dmftcore.optimizer import OptimizerMemory
@@ -80,7 +80,7 @@ class LazyNetworks:
         self._learned = np.zeros((len(self._nodes.values), *self._targets.shape))
         self._velocity = np.zeros_like(self._learned)
         initial = self._loss.mean(np.zeros_like(self._targets), self._targets)
-        self._loss_limit = DIVERGENCE_FACTOR * max(float(initial), 1e-300)
+        self._loss_limit = largest_loss(float(initial))
         #: c at the stored steps.
         self._stored: list[float] = []
 

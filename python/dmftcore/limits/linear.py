@@ -23,7 +23,7 @@ from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.growing.interfaces import GrowingNetwork
 from dmftcore.limits.lazy import LazyMarch
 from dmftcore.limits.linear_marches import ChainMarch, LinearKernels, LinearMarch
-from dmftcore.march import DIVERGENCE_FACTOR, Diverged, SolveOptions, Stopwatch, march, resumed
+from dmftcore.march import Diverged, SolveOptions, Stopwatch, largest_loss, march, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.modes import LinearProblem
 from dmftcore.observables import curves, sharpness, tangent_kernel, training_loss
@@ -337,7 +337,7 @@ def linear_problem(limit: DeepLinear, data: Dataset, training: GradientDescent) 
         branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
         training=training,
         follow_ntk=limit.readout == "ntk",
-        loss_limit=DIVERGENCE_FACTOR * max(float(np.sum(data.targets**2)), 1e-300),
+        loss_limit=largest_loss(float(np.sum(data.targets**2))),
     )
 
 

@@ -78,5 +78,7 @@ def _check_not_sampled(theory: str, options: SolveOptions) -> None:
             raise ValueError(
                 f"{name}: {theory} is not sampled; leave {name} out, or pass method='ensemble'"
             )
+    if options.seed != 0:
+        raise ValueError(f"seed: {theory} draws no random numbers; leave seed out")
     if options.dtype != "float64":
         raise ValueError(f"dtype={options.dtype!r}: {theory} is solved in float64; leave dtype out")

@@ -20,7 +20,7 @@ from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
 from dmftcore.chain import ContinuumChain, Couplings, HiddenChain, ResidualChain, TwoTimeChain
 from dmftcore.limits.linear import DeepLinear
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.random_data import Population, RandomData
 from dmftcore.solution import IntArray, Layers
 from dmftcore.spectrum import AnySpectrum, PowerLaw, Spectrum
@@ -344,7 +344,7 @@ class ProportionalMarch:
         gradients = self._chain.gradient_histories[self._chain.layers[0]]
         now = self._data.append(step, response, gradients)
         if step == 0:
-            self._loss_limit = DIVERGENCE_FACTOR * max(float(now[1]), 1e-300)
+            self._loss_limit = largest_loss(float(now[1]))
         if not (now[1] <= self._loss_limit and np.isfinite(now).all()):
             return False
         self._now = now

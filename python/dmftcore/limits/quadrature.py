@@ -28,7 +28,7 @@ from dmftcore.limits.assembly import solved
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.residual import Residual
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR, SolveOptions, Stopwatch, resumed
+from dmftcore.march import SolveOptions, Stopwatch, largest_loss, resumed
 from dmftcore.memory import Plan, check_memory
 from dmftcore.observables import sharpness, summed_products
 from dmftcore.solution import IntArray, Layers, Solution
@@ -39,6 +39,8 @@ __all__ = ["Quadrature", "solve_quadrature"]
 
 #: Nodes of every variable, by the number of variables.
 NODES = {2: 96, 3: 64}
+#: With fewer, two nodes are further apart than the normal density is wide.
+FEWEST_NODES = 8
 #: The normal density is 1e-15 of its largest value beyond.
 RANGE = 8.3
 #: Nodes of the run that a run is compared with.
@@ -82,7 +84,7 @@ class Quadrature:
         #: a and w side by side, and their velocity.
         self._neurons, self._velocity = lattice, np.zeros_like(lattice)
         initial = self._loss.mean(np.zeros_like(self._targets), self._targets)
-        self._loss_limit = DIVERGENCE_FACTOR * max(float(initial), 1e-300)
+        self._loss_limit = largest_loss(float(initial))
         self._equal: list[dict[str, FloatArray]] = []
         #: Neurons at the stored steps, for two-time kernels.
         self._keeps_neurons = bool(save)
@@ -241,7 +243,7 @@ def solve_quadrature(
     Raises
     ------
     ValueError
-        For a network or data that are not integrated, and for gamma = 0.
+        For a network or data that are not integrated, for gamma = 0, and for too few nodes.
     """
     watch = Stopwatch()
     points = data.coordinates
@@ -250,7 +252,12 @@ def solve_quadrature(
     assert isinstance(limit, MLP)
     nodes = NODES[variables]
     if options.samples is not None:
-        nodes = max(2, round(options.samples ** (1 / variables)))
+        nodes = round(options.samples ** (1 / variables))
+    if nodes < FEWEST_NODES and not options.nested:
+        raise ValueError(
+            f"samples = {options.samples} are {nodes} nodes for each of {variables} variables, "
+            f"which cannot resolve them: pass at least {FEWEST_NODES**variables}"
+        )
     schedule = resumed(
         options.schedule,
         options.checkpoint,
@@ -269,7 +276,16 @@ def solve_quadrature(
         "memory": plan.total,
     }
     system = Quadrature(limit, data, points, training, nodes, options.save)
-    result = solved(system, data, training, options, config, report=report, watch=watch)
+    result = solved(
+        system,
+        data,
+        training,
+        options,
+        config,
+        report=report,
+        watch=watch,
+        activations=(limit.activation,),
+    )
     if options.estimate_error:
         other = replace(
             options,
@@ -306,6 +322,8 @@ def _check(limit: MLP | Residual, rank: int, outputs: int, options: SolveOptions
         )
     if options.replicas is not None:
         raise ValueError("replicas: a quadrature has none; leave replicas out")
+    if options.seed != 0:
+        raise ValueError("seed: a quadrature draws no random numbers; leave seed out")
     if options.dtype != "float64":
         raise ValueError(
             f"dtype={options.dtype!r}: a quadrature is solved in float64; leave dtype out"

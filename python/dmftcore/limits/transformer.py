@@ -23,7 +23,7 @@ from dmftcore.chain.transformer import TransformerChain
 from dmftcore.chain.transformer_equations import residual
 from dmftcore.data import Dataset
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.observables import sharpness
 from dmftcore.solution import IntArray, Layers
 from dmftcore.training import GradientDescent
@@ -237,7 +237,7 @@ class TransformerMarch:
         self._save, self._xp = save, xp
         self._loss = loss_function("square")
         at_zero = float(self._loss.mean(np.zeros_like(self._targets), self._targets))
-        self._largest_loss = DIVERGENCE_FACTOR * max(at_zero, 1e-300)
+        self._largest_loss = largest_loss(at_zero)
         self._diverged = False
         self._outputs = np.empty(0)
         self._stored: list[int] = []

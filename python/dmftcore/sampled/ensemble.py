@@ -29,7 +29,7 @@ import scipy.linalg
 from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.sampled.blocks import FIRST, LAST, Network, Sampling, build, repeated
 from dmftcore.sampled.interfaces import Interface
 from dmftcore.sampled.kernels import StoredKernels
@@ -250,7 +250,7 @@ class Ensemble:
             self._f = np.zeros_like(self._f)
         loss = self._loss.mean(self._f[:, : self._n_train], self._targets)
         if self._step == 0:
-            self._loss_limit = DIVERGENCE_FACTOR * max(float(loss.max()), 1e-300)
+            self._loss_limit = largest_loss(float(loss.max()))
         return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
 
     def _through_interfaces(self, carry: Callable[[], None]) -> None:

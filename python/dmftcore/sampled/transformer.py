@@ -34,7 +34,7 @@ from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.attention_maps import AttentionMap
 from dmftcore.losses import loss_function
-from dmftcore.march import DIVERGENCE_FACTOR
+from dmftcore.march import largest_loss
 from dmftcore.sampled.blocks import FIRST, INNER, LAST, Block, Sampling, TwoLayerBlock
 from dmftcore.sampled.ensemble import OuterLayer
 from dmftcore.sampled.interfaces import Interface, Shore, Visit
@@ -449,7 +449,7 @@ class SampledTransformer:
             self._f = np.zeros_like(self._f)
         loss = self._loss.mean(self._f[:, : len(self._targets)], self._targets)
         if self._step == 0:
-            self._loss_limit = DIVERGENCE_FACTOR * max(float(loss.max()), 1e-300)
+            self._loss_limit = largest_loss(float(loss.max()))
         return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
 
     def _enlarge(self, particles: Particles, size: int) -> None:
