@@ -129,6 +129,12 @@ template <class T> struct ParticleKernels {
   void (*blend)(index count, const Elementwise<T>&);
 };
 
+// Columns of normal numbers (normals.cpp).
+template <class T> struct NormalKernels {
+  // Numbers begin <= p < end of a column, for even begin.
+  void (*row)(const Normals&, std::uint32_t column, index begin, index end, T* out);
+};
+
 // A piece of a TwoLayerStep (ops.hpp). Rows of a and w lie ld apart and have room for a multiple of
 // TWO_LAYER_PADDING particles: what lies beyond `count` is set, and counts for nothing.
 constexpr index TWO_LAYER_PADDING = 64;
@@ -193,6 +199,7 @@ template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
 const SpectralKernels& spectral_kernels();
 template <class T> const ParticleKernels<T>& particle_kernels();
+template <class T> const NormalKernels<T>& normal_kernels();
 template <class T> const TwoLayerKernels<T>& two_layer_kernels();
 // For chunks of ATTENTION_LANES heads, or of one.
 const AttentionKernels& attention_kernels(index lanes);
