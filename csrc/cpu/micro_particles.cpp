@@ -113,7 +113,7 @@ template <class T, Activation PHI> inline void blend_stretch(const Elementwise<T
   UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] = scale * load(e.sum + at + v * LANES<T>);
   if (e.field) {
     UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] *=
-        F::template both<PHI>(load(e.field + at + v * LANES<T>)).slope;
+        F::slope(PHI, load(e.field + at + v * LANES<T>));
   }
   if (e.base) {
     UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] += skip * load(e.base + at + v * LANES<T>);
@@ -123,7 +123,7 @@ template <class T, Activation PHI> inline void blend_stretch(const Elementwise<T
   }
   if (e.value) {
     UNROLL for (int v = 0; v < TOGETHER; ++v)
-        store<T>(e.value + at + v * LANES<T>, F::template both<PHI>(y[v]).value);
+        store<T>(e.value + at + v * LANES<T>, F::value(PHI, y[v]));
   }
 }
 

@@ -47,10 +47,7 @@ template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, T* a, 
   for (index mu = 0; mu < l.train; ++mu) {
     const One h = state(l, a, mu);
     One value, slope, back = {};
-    EACH {
-      const auto phi = Functions<T>::template both<PHI>(h.part[v]);
-      value.part[v] = phi.value, slope.part[v] = phi.slope;
-    }
+    EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
     for (index k = 0; k < l.outputs; ++k) {
       const T error = l.errors[mu * l.outputs + k];
       back.add(error, One::at(w + k * l.ld));
@@ -76,7 +73,7 @@ void read(const TwoLayerPiece<T>& l, const T* a, const T* w, T* sums) {
   using One = Tile<T>;
   for (index mu = 0; mu < l.points; ++mu) {
     One value = state(l, a, mu);
-    EACH value.part[v] = Functions<T>::template both<PHI>(value.part[v]).value;
+    EACH value.part[v] = Functions<T>::value(PHI, value.part[v]);
     for (index k = 0; k < l.outputs; ++k) {
       const One weight = One::at(w + k * l.ld);
       T* const place = sums + (mu * l.outputs + k) * LANES<T>;
