@@ -1,9 +1,9 @@
 // Activation functions and their slopes on vectors of lanes.hpp, for isa sources, for any argument.
 // No number that is not finite becomes finite, unless the function has a limit there.
 //
-// Largest errors of value and slope, in units of epsilon times themselves, in both precisions and on
-// all instruction sets, as long as e^(-2 |x|) and its like are normal numbers: tanh 2.5 and 3.5, erf
-// 2.5 and 2, softplus 2.5 and 2, gelu 5 (3 above -0.7) and 2 epsilon, as its slope has a zero.
+// Largest errors of value and slope, in units of epsilon times themselves, in both precisions and
+// on all instruction sets, as long as e^(-2 |x|) and its like are normal numbers: tanh 2.5 and 3.5,
+// erf 2.5 and 2, softplus 2.5 and 2, gelu 5 (3 above -0.7) and 2 epsilon, as its slope has a zero.
 //
 // The polynomials interpolate at Chebyshev nodes; each comes with its largest relative error.
 #pragma once
@@ -109,7 +109,7 @@ template <class T> struct Functions {
   static V with_sign_of(V x, V size) { return number_of(bits_of(size) | (bits_of(x) & C::SIGN)); }
   static V at_most(T limit, V x) { return smaller(all(limit), x); }
 
-  // By Horner's scheme in x^4, with little to wait for.
+  // By Horner's scheme in x^4: additions and products wait for few others.
   template <int N> static V polynomial(const T (&c)[N], V x) {
     constexpr int TOP = (N - 1) / 4 * 4;
     const V x2 = x * x, x4 = x2 * x2;
@@ -119,15 +119,16 @@ template <class T> struct Functions {
     return sum;
   }
 
+  // The lowest N terms.
   template <int N> static V quarter(const T* c, V x, V x2) {
-    if constexpr (N == 1) return all(c[0]);
-    const V low = c[1] * x + c[0];
-    if constexpr (N == 2)
-      return low;
+    if constexpr (N == 1)
+      return all(c[0]);
+    else if constexpr (N == 2)
+      return c[1] * x + c[0];
     else if constexpr (N == 3)
-      return c[2] * x2 + low;
+      return c[2] * x2 + (c[1] * x + c[0]);
     else
-      return (c[3] * x + c[2]) * x2 + low;
+      return (c[3] * x + c[2]) * x2 + (c[1] * x + c[0]);
   }
 
   // e^x = power (1 + rest)

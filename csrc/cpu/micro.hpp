@@ -107,6 +107,12 @@ struct SpectralKernels {
   Sum slopes, moments, pairs;
 };
 
+// Columns of normal numbers (normals.cpp).
+template <class T> struct NormalKernels {
+  // Numbers begin <= p < end of a column, for even begin.
+  void (*row)(const Normals&, std::uint32_t column, index begin, index end, T* out);
+};
+
 // A row of the last part of an Expansion (ops.hpp): sum becomes y and value.
 template <class T> struct Elementwise {
   const T* sum;
@@ -127,12 +133,6 @@ template <class T> struct ParticleKernels {
   void (*combine)(index count, index k, const T* a, index lda, index n, const T* c, index ldc, T* y,
                   index ldy);
   void (*blend)(index count, const Elementwise<T>&);
-};
-
-// Columns of normal numbers (normals.cpp).
-template <class T> struct NormalKernels {
-  // Numbers begin <= p < end of a column, for even begin.
-  void (*row)(const Normals&, std::uint32_t column, index begin, index end, T* out);
 };
 
 // A piece of a TwoLayerStep (ops.hpp). Rows of a and w lie ld apart and have room for a multiple of

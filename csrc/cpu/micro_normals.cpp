@@ -2,7 +2,7 @@
 // product is rounded by itself (CMakeLists.txt forbids to fuse the two), and so every instruction
 // set makes the same bits.
 //
-// Errors are below 1.5 units in the last place for the radius, and 1.5 for sine and cosine.
+// Their errors are below 3 epsilon times themselves.
 #include "cpu/lanes.hpp"
 #include "cpu/micro.hpp"
 #include "philox.hpp"
