@@ -231,13 +231,9 @@ template <class T> struct Functions {
     }
   }
 
-  [[gnu::always_inline]] static V value(dmftcore::Activation phi, V x) {
-    return both(phi, x).value;
-  }
-  [[gnu::always_inline]] static V slope(dmftcore::Activation phi, V x) {
-    return both(phi, x).slope;
-  }
-  [[gnu::always_inline]] static void value_and_slope(dmftcore::Activation phi, V x, V& y, V& gain) {
+  static V value(dmftcore::Activation phi, V x) { return both(phi, x).value; }
+  static V slope(dmftcore::Activation phi, V x) { return both(phi, x).slope; }
+  static void value_and_slope(dmftcore::Activation phi, V x, V& y, V& gain) {
     const Both result = both(phi, x);
     y = result.value, gain = result.slope;
   }
