@@ -15,13 +15,15 @@ difference from ours. "naive" is the published iteration over whole trajectories
 layer, with damped kernels and Picard sweeps.
 
 Operations on particles are held against a floor: the bytes of their arguments at the rate of
-copying arrays of as many bytes, measured in the same run.
+copying arrays of as many bytes, measured in the same run. So are activations, which have one array
+to read and one to write; "jax" is one jitted program for the function, or for its derivative.
 """
 
 from __future__ import annotations
 
 import cProfile
 import importlib
+import itertools
 import os
 import pstats
 import time
@@ -33,6 +35,7 @@ import numpy as np
 import dmftcore as dc
 from bench._harness import ONE_THREAD_OF_XLA, Report, restart_on_one_core
 from dmftcore import _core
+from dmftcore.activations import activation
 from dmftcore.sampled.particles import CounterNormals, blend, products
 
 TIME, TOL, REPLICAS, GOAL = 10.0, 1e-4, 8, 1e-3
@@ -293,6 +296,47 @@ def operations(report, size, rank=100, columns=5):
     )
 
 
+def activations(report, size=20_000, columns=5):
+    """Values and slopes of fields, in both precisions: ours as the last part of an expansion."""
+    jax = importlib.import_module("jax")
+    functions = {
+        "tanh": jax.numpy.tanh,
+        "erf": jax.scipy.special.erf,
+        "gelu": partial(jax.nn.gelu, approximate=False),
+        "softplus": jax.nn.softplus,
+    }
+    for (name, function), dtype in itertools.product(functions.items(), ("float64", "float32")):
+        h = np.random.default_rng(0).normal(size=(1, columns, size)).astype(dtype)
+        out, device = np.empty_like(h), jax.device_put(h)
+        one, ones = np.ones((1, 1, size), dtype), np.ones((1, 1, columns))
+        value = jax.jit(function)
+        slope = jax.jit(lambda x, f=function: jax.jvp(f, (x,), (jax.numpy.ones_like(x),))[1])
+        exact = activation(name)
+        traffic = 2 * h.nbytes
+        options = {"traffic": traffic, "floor": traffic / copy_rate(traffic), "calls": 10}
+        title = f"{columns} x {size} {dtype}"
+        report.case(
+            f"{name} {title}",
+            {
+                "dmftcore": partial(blend, columns, base=h, value=out, activation=name),
+                "numpy": partial(exact.value, h),
+                "jax": lambda run=value, x=device: run(x).block_until_ready(),
+            },
+            **options,
+        )
+        report.case(
+            f"{name}' {title}",
+            {
+                "dmftcore": partial(
+                    blend, columns, (one, None), ones, field=h, y=out, activation=name
+                ),
+                "numpy": partial(exact.slope, h),
+                "jax": lambda run=slope, x=device: run(x).block_until_ready(),
+            },
+            **options,
+        )
+
+
 def main():
     os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
     restart_on_one_core()
@@ -301,6 +345,7 @@ def main():
     report = Report("ensemble")
     for size in (2000, 200_000):
         operations(report, size)
+    activations(report)
     competitors = {"dmftcore": partial(march, SMALL), "naive": partial(naive, SMALL)}
     compare(report, SMALL, competitors, {})
     for case in CASES:

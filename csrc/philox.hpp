@@ -11,19 +11,25 @@
 
 namespace dmftcore {
 
+struct Philox {
+  static constexpr int ROUNDS = 10;
+  static constexpr std::uint32_t FACTOR_0 = 0xD2511F53, FACTOR_1 = 0xCD9E8D57;
+  static constexpr std::uint32_t STEP_0 = 0x9E3779B9, STEP_1 = 0xBB67AE85;
+};
+
 struct Counter {
   std::uint32_t word[4];
 };
 
 DMFTCORE_ANYWHERE inline Counter philox(Counter c, std::uint64_t key) {
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c.word[0];
-    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * c.word[2];
+  for (int round = 0; round < Philox::ROUNDS; ++round) {
+    const std::uint64_t p0 = std::uint64_t{Philox::FACTOR_0} * c.word[0];
+    const std::uint64_t p1 = std::uint64_t{Philox::FACTOR_1} * c.word[2];
     c = {{static_cast<std::uint32_t>(p1 >> 32) ^ c.word[1] ^ k0, static_cast<std::uint32_t>(p1),
           static_cast<std::uint32_t>(p0 >> 32) ^ c.word[3] ^ k1, static_cast<std::uint32_t>(p0)}};
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
+    k0 += Philox::STEP_0;
+    k1 += Philox::STEP_1;
   }
   return c;
 }

@@ -15,7 +15,8 @@ import reference
 from dmftcore import _core
 from dmftcore._device import DeviceCore
 from dmftcore.activations import ACTIVATIONS
-from test_particle_operations import EXACT, bound
+from test_particle_functions import LARGEST, exact
+from test_particle_operations import bound
 
 DTYPES = [np.float64, np.float32]
 NAMES = ("particle_products", "particle_expansion", "normals")
@@ -208,13 +209,12 @@ def test_activations_and_their_slopes(setting, name, dtype):
     operations, number = core(setting, dtype), ACTIVATIONS.index(name)
     operations.particle_expansion(n=1, base=h, value=values, activation=number)
     operations.particle_expansion(n=1, a=one[0], c=one[1], field=h, y=slopes, activation=number)
-    exact = h[0, 0].astype(float)
     # The complement of the error function has 6 units in the last place on a GPU.
     tolerance = 8 * np.finfo(dtype).eps
-    if name in EXACT:
-        wanted = [function(exact) for function in EXACT[name]]
+    if name in LARGEST:
+        wanted = exact(name, h[0, 0].astype(np.longdouble))
     else:
-        wanted = [np.array([f(name, x) for x in exact]) for f in REFERENCES]
+        wanted = [np.array([f(name, x) for x in h[0, 0].tolist()]) for f in REFERENCES]
     for found, numbers in zip((values, slopes), wanted, strict=True):
         # Relative, except where a function is small beside the rounding of its argument.
         scale = np.maximum(np.abs(numbers), 1.0 if name == "gelu" else 1e-9)

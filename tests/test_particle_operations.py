@@ -1,8 +1,7 @@
-"""Operations on particles against their definition as loops, and activations against scipy."""
+"""Operations on particles against their definition as loops."""
 
 import numpy as np
 import pytest
-from scipy import special
 
 import reference
 from dmftcore import _core
@@ -186,44 +185,6 @@ def test_two_layer_step_refuses_arguments_out_of_bounds():
     ):
         with pytest.raises(ValueError, match=text):
             _core.two_layer_step(**given | {name: wrong})
-
-
-#: phi and phi' of scipy.
-EXACT = {
-    "tanh": (np.tanh, lambda h: 1 / np.cosh(h) ** 2),
-    "erf": (
-        special.erf,
-        # The square has more digits, because the exponential amplifies its rounding.
-        lambda h: 2 / np.sqrt(np.pi) * np.exp(-(h.astype(np.longdouble) ** 2)).astype(float),
-    ),
-    "gelu": (
-        lambda h: h * special.ndtr(h),
-        lambda h: special.ndtr(h) + h * np.exp(-(h**2) / 2) / np.sqrt(2 * np.pi),
-    ),
-    "softplus": (lambda h: np.logaddexp(h, 0), special.expit),
-}
-
-
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("name", EXACT)
-def test_activations_are_accurate(name):
-    for dtype, ulps in ((np.float64, 6), (np.float32, 6)):
-        grid = np.concatenate([np.linspace(-12, 12, 40001), np.geomspace(1e-8, 1, 2000)])
-        h = np.concatenate([grid, -grid]).astype(dtype)[None, None]
-        value, gain = np.empty_like(h), np.empty_like(h)
-        number = ACTIVATIONS.index(name)
-        _core.particle_expansion(n=1, base=h, value=value, activation=number)
-        one, ones = np.ones((1, 1, h.size), dtype), np.ones((1, 1, 1))
-        _core.particle_expansion(n=1, a=one, c=ones, field=h, y=gain, activation=number)
-        exact = h.astype(np.float64)
-        for found, function in zip((value, gain), EXACT[name], strict=True):
-            wanted = function(exact)
-            # Relative, except where a function is small beside the rounding of its argument.
-            scale = np.maximum(np.abs(wanted), 1e-9)
-            if name == "gelu":
-                scale = np.maximum(scale, 1.0)
-            error = np.abs(found - wanted) / scale
-            assert error.max() < ulps * np.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

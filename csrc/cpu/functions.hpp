@@ -1,5 +1,9 @@
-// Activation functions on vectors of lanes.hpp, accurate to a few units in the last place; for isa
-// sources. No number that is not finite becomes finite.
+// Activation functions and their slopes on vectors of lanes.hpp, for isa sources, for any argument.
+// No number that is not finite becomes finite, unless the function has a limit there.
+//
+// Largest errors of value and slope, in units of epsilon times themselves, in both precisions and
+// on all instruction sets, as long as e^(-2 |x|) and its like are normal numbers: tanh 2.5 and 3.5,
+// erf 2.5 and 2, softplus 2.5 and 2, gelu 5 (3 above -0.7) and 2 epsilon, as its slope has a zero.
 //
 // The polynomials interpolate at Chebyshev nodes; each comes with its largest relative error.
 #pragma once
@@ -14,8 +18,9 @@ template <class T> struct Tables;
 template <> struct Tables<double> {
   using Bits = long long;
   static constexpr int MANTISSA = 52;
+  static constexpr Bits SIGN = -0x7fffffffffffffff - 1;
+  // Below it e^x is taken to be constant.
   static constexpr double SMALLEST_EXPONENT = -708;
-  static constexpr double LARGEST_EXPONENT = 709;
   // Multiples of ln 2 up to 2^11 times this are exact.
   static constexpr double LN2_HIGH = 0x1.62e42fefa38p-1;
   static constexpr double LN2_LOW = 0x1.ef35793c7673p-45;
@@ -23,205 +28,214 @@ template <> struct Tables<double> {
   static constexpr double ROUNDER = 0x1.8p52;
   // Keeps half of the bits of a mantissa: the square of the rest is exact.
   static constexpr Bits UPPER_HALF = ~((1LL << 27) - 1);
-  // (e^r - 1 - r) / r^2 for |r| <= ln(2) / 2: Taylor, 1e-17
-  static constexpr double EXPONENTIAL[] = {
-      1 / 2.,     1 / 6.,      1 / 24.,      1 / 120.,      1 / 720.,       1 / 5040.,
-      1 / 40320., 1 / 362880., 1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
+  // Above it e^(-x^2) and e^(-x^2 / 2) are taken to be constant.
+  static constexpr double REACH = 26.6, REACH_OF_HALF = 37.6;
+  // (e^r - 1 - r) / r^2 for |r| <= ln(2) / 2: 2e-16, of a term of at most 0.08
+  static constexpr double EXPONENTIAL[] = {0.500000000000000102,     0.166666666666666675,
+                                           0.0416666666666241616,    0.00833333333333006442,
+                                           0.00138888889171968811,   0.000198412698630406699,
+                                           0.0000248015213221168242, 2.75572684801163348e-6,
+                                           2.76200759998106511e-7,   2.51003759247097169e-8};
   // erf(x) / x in x^2 <= 1: 8e-18
   static constexpr double ERROR_FUNCTION[] = {
       1.12837916709551257,     -3.76126389031835404e-1, 1.12837916709450063e-1,
       -2.68661706432377704e-2, 5.22397760711642273e-3,  -8.54832597538969208e-4,
       1.20552949048397079e-4,  -1.49247369074196603e-5, 1.64474247033173624e-6,
       -1.62084838018717059e-7, 1.37200645467776856e-8,  -7.79589882700214224e-10};
-  // (1 + 2 x) e^(x^2) erfc(x) in (x - 4) / (x + 4), x >= 0: 2e-18
+  // (3 + x) e^(x^2) erfc(x) in (x - 3) / (x + 3), x >= 0: 2e-17
   static constexpr double COMPLEMENT[] = {
-      1.23299511862555251,      -1.39621116840562505e-1, 1.53796521026195903e-2,
-      6.8097054254691298e-2,    -1.01039066036299905e-1, 9.37328349984104914e-2,
-      -6.63303658121990448e-2,  3.71675155363239885e-2,  -1.61977340596832917e-2,
-      5.03196998952425171e-3,   -7.57773262030915026e-4, -1.99256760264104567e-4,
-      1.50621492378373348e-4,   -2.43989944557620998e-5, -1.12212926153142735e-5,
-      5.70931411353249177e-6,   2.91982190845482583e-7,  -8.25078338681245044e-7,
-      7.74606863568197927e-8,   1.10252719990001527e-7,  -2.05545313698593001e-8,
-      -1.48069881469257943e-8,  3.16726111193616954e-9,  1.82569511895390696e-9,
-      -2.65572661631257483e-10, -1.43113184709281615e-10};
-  // log((1 + z) / (1 - z)) / z in z^2 <= 1 / 9: 1e-18
-  static constexpr double LOGARITHM[] = {2.0,
-                                         6.66666666666661496e-1,
-                                         4.00000000001857475e-1,
-                                         2.85714285454541145e-1,
-                                         2.22222240807476732e-1,
-                                         1.81817408325048045e-1,
-                                         1.53866140423040078e-1,
-                                         1.33003740326746243e-1,
-                                         1.21101687280692177e-1,
-                                         8.32450651186082058e-2,
-                                         1.70441635627813981e-1};
+      1.07400690708833968,       -0.88339445316988365,    0.590228357104108486,
+      -0.310467261900566669,     0.11952776128697859,     -0.026827234624480615,
+      -0.00121241662151477977,   0.00303406200119598244,  -0.000548309745247753327,
+      -0.000276777848200965945,  0.000107561782500020734, 0.0000303981905221208025,
+      -0.0000174716057523023307, -4.74939103213214079e-6, 2.76781122552728064e-6,
+      9.99437936108101322e-7,    -4.11759759189375936e-7, -2.3454670002624263e-7,
+      5.00132018429123704e-8,    5.16681476189845404e-8,  -3.59136111716109528e-9,
+      -8.88784489151694737e-9,   1.11591238992503841e-11, 8.4478527843229508e-10};
+  // (log((1 + z) / (1 - z)) - 2 z) / z^3 in z^2 <= 1 / 9: 1e-16, of a term of at most 0.06
+  static constexpr double LOGARITHM[] = {
+      0.666666666666666586,  0.400000000000145827, 0.285714285671087572, 0.22222222717427863,
+      0.181817894361328582,  0.153855700649586231, 0.133141442096549362, 0.120010728095907125,
+      0.0880073848614467388, 0.161640456119435322};
 };
 
 template <> struct Tables<float> {
   using Bits = int;
   static constexpr int MANTISSA = 23;
+  static constexpr Bits SIGN = -0x7fffffff - 1;
   static constexpr float SMALLEST_EXPONENT = -87;
-  static constexpr float LARGEST_EXPONENT = 88;
   static constexpr float LN2_HIGH = 0x1.62ep-1f;
   static constexpr float LN2_LOW = 0x1.0bfbe8p-15f;
   static constexpr float ROUNDER = 0x1.8p23f;
   static constexpr Bits UPPER_HALF = ~((1 << 12) - 1);
-  // 5e-10
-  static constexpr float EXPONENTIAL[] = {1 / 2.f,   1 / 6.f,   1 / 24.f,
-                                          1 / 120.f, 1 / 720.f, 1 / 5040.f};
+  static constexpr float REACH = 9.3f, REACH_OF_HALF = 13.1f;
+  // 7e-8, of a term of at most 0.08
+  static constexpr float EXPONENTIAL[] = {0.5f, 0.1666657703f, 0.04166655466f, 0.008363173132f,
+                                          0.001392617619f};
   // 1e-9
   static constexpr float ERROR_FUNCTION[] = {1.128379166f,     -3.761262667e-1f, 1.128359472e-1f,
                                              -2.685421201e-2f, 5.189087423e-3f,  -8.016864287e-4f,
                                              7.875875063e-5f};
-  // 4e-9
-  static constexpr float COMPLEMENT[] = {
-      1.232995119f,     -1.396210843e-1f, 1.537968365e-2f, 6.809613205e-2f,  -1.010399508e-1f,
-      9.374044379e-2f,  -6.632325954e-2f, 3.71399169e-2f,  -1.622227456e-2f, 5.082809154e-3f,
-      -7.163394719e-4f, -2.486322974e-4f, 1.166079966e-4f};
-  // 1e-10
-  static constexpr float LOGARITHM[] = {
-      2.0f, 6.666667903e-1f, 3.999871125e-1f, 2.862020741e-1f, 2.139856051e-1f, 2.439390808e-1f};
+  // 2e-8
+  static constexpr float COMPLEMENT[] = {1.074006907f,      -0.8833942286f,  0.5902282333f,
+                                         -0.3104717838f,    0.1195302582f,   -0.02680146647f,
+                                         -0.00122668867f,   0.002973032643f, -0.0005143136179f,
+                                         -0.0002107801123f, 7.040525524e-5f};
+  // 3e-7, of a term of at most 0.06
+  static constexpr float LOGARITHM[] = {0.6666664034f, 0.4000756064f, 0.2823661981f, 0.2685149802f};
 };
 
 template <class T> struct Functions {
   using V = vec<T>;
   using C = Tables<T>;
-  typedef typename C::Bits bits __attribute__((vector_size(DMFTCORE_VECTOR_BYTES)));
+  typedef typename C::Bits Bits __attribute__((vector_size(DMFTCORE_VECTOR_BYTES)));
 
   static V all(T x) { return x - V{}; }
-  static V magnitude(V x) { return x < 0 ? -x : x; }
-  static V with_sign_of(V x, V magnitude) { return x < 0 ? -magnitude : magnitude; }
 
-  template <int N> static V polynomial(const T (&coefficients)[N], V x) {
-    V sum = all(coefficients[N - 1]);
-    for (int i = N - 2; i >= 0; --i) sum = sum * x + coefficients[i];
+  static Bits bits_of(V x) {
+    Bits bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+
+  static V number_of(Bits bits) {
+    V x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+
+  static V magnitude(V x) { return number_of(bits_of(x) & ~C::SIGN); }
+  // size >= 0 with the sign of x
+  static V with_sign_of(V x, V size) { return number_of(bits_of(size) | (bits_of(x) & C::SIGN)); }
+  static V at_most(T limit, V x) { return smaller(all(limit), x); }
+
+  // By Horner's scheme in x^4: additions and products wait for few others.
+  template <int N> static V polynomial(const T (&c)[N], V x) {
+    constexpr int TOP = (N - 1) / 4 * 4;
+    const V x2 = x * x, x4 = x2 * x2;
+    V sum = quarter<N - TOP>(c + TOP, x, x2);
+    _Pragma("GCC unroll 8") for (int i = TOP - 4; i >= 0; i -= 4) sum =
+        sum * x4 + quarter<4>(c + i, x, x2);
     return sum;
+  }
+
+  // The lowest N terms.
+  template <int N> static V quarter(const T* c, V x, V x2) {
+    if constexpr (N == 1)
+      return all(c[0]);
+    else if constexpr (N == 2)
+      return c[1] * x + c[0];
+    else if constexpr (N == 3)
+      return c[2] * x2 + (c[1] * x + c[0]);
+    else
+      return (c[3] * x + c[2]) * x2 + (c[1] * x + c[0]);
   }
 
   // e^x = power (1 + rest)
   struct Exponential {
     V power, rest;
     V value() const { return power * rest + power; }
-    V minus_one() const { return power * rest + (power - 1); }
+    V one_minus() const { return (1 - power) - power * rest; }
   };
 
-  static Exponential exponential(V x) {
-    x = x < C::SMALLEST_EXPONENT ? all(C::SMALLEST_EXPONENT) : x;
-    x = x > C::LARGEST_EXPONENT ? all(C::LARGEST_EXPONENT) : x;
-    const V shifted = x * T(1.44269504088896341) + C::ROUNDER;
-    const V n = shifted - C::ROUNDER;
-    const V r = (x - n * C::LN2_HIGH) - n * C::LN2_LOW;
-    bits power;
-    __builtin_memcpy(&power, &shifted, sizeof power);
-    const V one = all(1);
-    bits exponent;
-    __builtin_memcpy(&exponent, &one, sizeof exponent);
-    power = (power << C::MANTISSA) + exponent;
-    Exponential result;
-    __builtin_memcpy(&result.power, &power, sizeof power);
-    result.rest = r + r * r * polynomial(C::EXPONENTIAL, r);
-    return result;
-  }
+  // For x from SMALLEST_EXPONENT to 1: e^x = power e^r
+  struct Reduced {
+    V power, r;
 
-  // e^(-x^2), with the rounding error of the square
-  static V gaussian(V x) {
-    bits b;
-    __builtin_memcpy(&b, &x, sizeof b);
-    b &= C::UPPER_HALF;
-    V high;
-    __builtin_memcpy(&high, &b, sizeof b);
-    // Where e^(-x^2) is nothing, x may be too large for a square.
-    x = magnitude(x) > 40 ? all(40) : x;
-    high = magnitude(high) > 40 ? all(40) : high;
-    const V rest = (x - high) * (x + high);
-    const V e = exponential(-high * high).value();
-    return e - e * (rest * (1 - rest / 2 * (1 - rest / 3)));
+    explicit Reduced(V x) {
+      const V shifted = x * T(1.44269504088896341) + C::ROUNDER;
+      const V n = shifted - C::ROUNDER;
+      r = (x - n * C::LN2_HIGH) - n * C::LN2_LOW;
+      power = number_of((bits_of(shifted) << C::MANTISSA) + bits_of(all(1)));
+    }
+    Exponential exponential() const { return {power, r + r * r * polynomial(C::EXPONENTIAL, r)}; }
+  };
+
+  static Exponential exponential(V x) { return Reduced(x).exponential(); }
+
+  // e^(-scale x^2), for x >= 0 within reach and a scale that is a power of two. The rounding error
+  // of the square counts.
+  static V gaussian(V x, T scale) {
+    const V high = number_of(bits_of(x) & C::UPPER_HALF);
+    Reduced square(high * high * -scale);
+    square.r += (high - x) * (high + x) * scale;
+    return square.exponential().value();
   }
 
   // e^(x^2) erfc(x) for x >= 0
   static V scaled_complement(V x) {
-    x = x > T(1e6) ? all(T(1e6)) : x;
-    return polynomial(C::COMPLEMENT, (x - 4) / (x + 4)) / (1 + 2 * x);
+    const V inverse = 1 / (x + 3);
+    return polynomial(C::COMPLEMENT, 1 - 6 * inverse) * inverse;
   }
 
-  static V erf(V x) {
+  struct Both {
+    V value, slope;
+  };
+
+  static Both tanh(V x) {
+    const V size = at_most(-C::SMALLEST_EXPONENT / 2, magnitude(x));
+    const Exponential e = exponential(-2 * size);
+    const V rest = e.one_minus(), inverse = 1 / (2 - rest);
+    return {with_sign_of(x, rest * inverse), 4 * e.value() * inverse * inverse};
+  }
+
+  // For x >= 0: e^(-x^2), which is given, the error function as far as 1, its complement
+  struct ErrorFunction {
+    V density, inner, tail;
+
+    ErrorFunction(V x, V given) : density(given), tail(density * scaled_complement(x)) {
+      const V inside = at_most(1, x);
+      inner = x * polynomial(C::ERROR_FUNCTION, inside * inside);
+    }
+  };
+
+  static Both erf(V x) {
     const V size = magnitude(x);
-    const V inner = x * polynomial(C::ERROR_FUNCTION, size > 1 ? all(1) : x * x);
-    const V outer = 1 - gaussian(x) * scaled_complement(size);
-    return size > 1 ? with_sign_of(x, outer) : inner;
+    const ErrorFunction e(size, gaussian(at_most(C::REACH, size), 1));
+    return {with_sign_of(x, size > 1 ? 1 - e.tail : e.inner), T(1.12837916709551257) * e.density};
   }
 
-  // The distribution function of a standard normal number
-  static V normal(V x) {
-    const V y = magnitude(x) * T(0.707106781186547524);
-    const V tail = gaussian(y) * scaled_complement(y) / 2;
-    return x > 0 ? 1 - tail : tail;
+  static Both gelu(V x) {
+    const V size = magnitude(x), y = size * T(0.707106781186547524);
+    const ErrorFunction e(y, gaussian(at_most(C::REACH_OF_HALF, size), T(0.5)));
+    const V tail = (y > T(0.5) ? e.tail : 1 - e.inner) / 2;
+    const V normal = x > 0 ? 1 - tail : tail;
+    return {x * normal, normal + T(0.398942280401432678) * x * e.density};
   }
 
-  // log(1 + e) for 0 <= e <= 1
-  static V log_plus_one(V e) {
-    const V z = e / (2 + e);
-    return z * polynomial(C::LOGARITHM, z * z);
+  static Both softplus(V x) {
+    const V e = exponential(-at_most(-C::SMALLEST_EXPONENT, magnitude(x))).value();
+    const V z = e / (2 + e), z2 = z * z;
+    const V logarithm = z * z2 * polynomial(C::LOGARITHM, z2) + 2 * z;
+    return {(x > 0 ? x : V{}) + logarithm, (x > 0 ? all(1) : e) / (1 + e)};
   }
 
-  static V value(dmftcore::Activation phi, V x) {
+  // phi(x) and phi'(x). Who wants one alone pays for no more, once this is inlined.
+  [[gnu::always_inline]] static Both both(dmftcore::Activation phi, V x) {
     using A = dmftcore::Activation;
     switch (phi) {
     case A::relu:
-      return x < 0 ? V{} : x;
-    case A::tanh: {
-      const V e = exponential(-2 * magnitude(x)).minus_one();
-      return with_sign_of(x, -e / (2 + e));
-    }
+      return {x < 0 ? V{} : x, x > 0 ? all(1) : V{}};
+    case A::tanh:
+      return tanh(x);
     case A::erf:
       return erf(x);
     case A::gelu:
-      return x * normal(x);
+      return gelu(x);
     case A::softplus:
-      return (x > 0 ? x : V{}) + log_plus_one(exponential(-magnitude(x)).value());
+      return softplus(x);
     case A::quadratic:
-      return x * x;
+      return {x * x, 2 * x};
     default:
-      return x;
+      return {x, all(1)};
     }
   }
 
-  static V slope(dmftcore::Activation phi, V x) {
-    using A = dmftcore::Activation;
-    switch (phi) {
-    case A::relu:
-      return x > 0 ? all(1) : V{};
-    case A::tanh: {
-      const V e = exponential(-2 * magnitude(x)).value();
-      return 4 * e / ((1 + e) * (1 + e));
-    }
-    case A::erf:
-      return T(1.12837916709551257) * gaussian(x);
-    case A::gelu:
-      return normal(x) + T(0.398942280401432678) * x * gaussian(x * T(0.707106781186547524));
-    case A::softplus: {
-      const V e = exponential(-magnitude(x)).value();
-      return (x > 0 ? all(1) : e) / (1 + e);
-    }
-    case A::quadratic:
-      return 2 * x;
-    default:
-      return all(1);
-    }
-  }
-
-  // Both at once.
+  static V value(dmftcore::Activation phi, V x) { return both(phi, x).value; }
+  static V slope(dmftcore::Activation phi, V x) { return both(phi, x).slope; }
   static void value_and_slope(dmftcore::Activation phi, V x, V& y, V& gain) {
-    if (phi == dmftcore::Activation::tanh) {
-      const V e = exponential(-2 * magnitude(x)).minus_one();
-      const V inverse = 1 / (2 + e);
-      y = with_sign_of(x, -e * inverse);
-      gain = 4 * (1 + e) * inverse * inverse;
-      return;
-    }
-    y = value(phi, x);
-    gain = slope(phi, x);
+    const Both result = both(phi, x);
+    y = result.value, gain = result.slope;
   }
 };
 

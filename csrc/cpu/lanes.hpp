@@ -5,10 +5,26 @@
 
 #if defined(DMFTCORE_ISA_v4)
 #define DMFTCORE_VECTOR_BYTES 64
+#define DMFTCORE_INTRINSIC(NAME) _mm512_##NAME
 #elif defined(DMFTCORE_ISA_v3)
 #define DMFTCORE_VECTOR_BYTES 32
+#define DMFTCORE_INTRINSIC(NAME) _mm256_##NAME
 #else
 #define DMFTCORE_VECTOR_BYTES 16
+#if defined(__x86_64__)
+#define DMFTCORE_INTRINSIC(NAME) _mm_##NAME
+#endif
+#endif
+// Only for what the compiler does not find by itself; elsewhere there is a loop.
+#if defined(DMFTCORE_INTRINSIC)
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+// What g++ 12 says of its own header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 namespace {
@@ -26,6 +42,30 @@ template <class T> inline vec<T> load(const T* p) {
 }
 
 template <class T> inline void store(T* p, vec<T> v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// Words of 64 bits.
+typedef unsigned long long Words __attribute__((vector_size(DMFTCORE_VECTOR_BYTES)));
+
+// smaller: a < b ? a : b, and so b if there is no order; product_of_halves: the product of the
+// lower 32 bits of each word.
+#if defined(DMFTCORE_INTRINSIC)
+inline vec<double> smaller(vec<double> a, vec<double> b) {
+  return DMFTCORE_INTRINSIC(min_pd)(a, b);
+}
+inline vec<float> smaller(vec<float> a, vec<float> b) { return DMFTCORE_INTRINSIC(min_ps)(a, b); }
+inline vec<double> square_root(vec<double> x) { return DMFTCORE_INTRINSIC(sqrt_pd)(x); }
+inline Words product_of_halves(Words a, Words b) {
+  typedef long long Signed __attribute__((vector_size(DMFTCORE_VECTOR_BYTES)));
+  return (Words)DMFTCORE_INTRINSIC(mul_epu32)((Signed)a, (Signed)b);
+}
+#else
+template <class V> inline V smaller(V a, V b) { return a < b ? a : b; }
+inline vec<double> square_root(vec<double> x) {
+  for (int l = 0; l < LANES<double>; ++l) x[l] = __builtin_sqrt(x[l]);
+  return x;
+}
+inline Words product_of_halves(Words a, Words b) { return (a & 0xffffffff) * (b & 0xffffffff); }
+#endif
 
 // Sum of the lanes, in double.
 template <class T> double total(vec<T> v) {

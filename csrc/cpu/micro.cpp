@@ -12,6 +12,8 @@ namespace dmftcore::cpu {
   extern const SpectralKernels spectral;                                                           \
   extern const ParticleKernels<double> particles_double;                                           \
   extern const ParticleKernels<float> particles_float;                                             \
+  extern const NormalKernels<double> normals_double;                                               \
+  extern const NormalKernels<float> normals_float;                                                 \
   extern const TwoLayerKernels<double> two_layer_double;                                           \
   extern const TwoLayerKernels<float> two_layer_float;                                             \
   extern const AttentionKernels attention_of_one;                                                  \
@@ -62,6 +64,10 @@ template <> const ParticleKernels<double>& particle_kernels() {
 template <> const ParticleKernels<float>& particle_kernels() {
   return DMFTCORE_CHOOSE(particles_float);
 }
+template <> const NormalKernels<double>& normal_kernels() {
+  return DMFTCORE_CHOOSE(normals_double);
+}
+template <> const NormalKernels<float>& normal_kernels() { return DMFTCORE_CHOOSE(normals_float); }
 template <> const TwoLayerKernels<double>& two_layer_kernels() {
   return DMFTCORE_CHOOSE(two_layer_double);
 }

@@ -119,6 +119,12 @@ struct SpectralKernels {
   Sum slopes, moments, pairs;
 };
 
+// Columns of normal numbers (normals.cpp).
+template <class T> struct NormalKernels {
+  // Numbers begin <= p < end of a column, for even begin.
+  void (*row)(const Normals&, std::uint32_t column, index begin, index end, T* out);
+};
+
 // A row of the last part of an Expansion (ops.hpp): sum becomes y and value.
 template <class T> struct Elementwise {
   const T* sum;
@@ -210,6 +216,7 @@ template <class T> const ProductKernels<T>& product_kernels();
 const NetworkKernels& network_kernels();
 const SpectralKernels& spectral_kernels();
 template <class T> const ParticleKernels<T>& particle_kernels();
+template <class T> const NormalKernels<T>& normal_kernels();
 template <class T> const TwoLayerKernels<T>& two_layer_kernels();
 // For chunks of ATTENTION_LANES heads, or of one.
 const AttentionKernels& attention_kernels(index lanes);

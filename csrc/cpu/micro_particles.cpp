@@ -5,6 +5,7 @@
 
 namespace {
 
+using dmftcore::Activation;
 using dmftcore::index;
 using dmftcore::cpu::Elementwise;
 
@@ -100,51 +101,75 @@ void combine(index count, index k, const T* a, index lda, index n, const T* c, i
   if (j < n) combine_fields<T, 1>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
 }
 
-#undef UNROLL
+// Vectors of a row at a time.
+constexpr int TOGETHER = 4;
+template <class T> constexpr index STRETCH = TOGETHER * LANES<T>;
 
-template <class T> struct Piece {
-  vec<T> base, field, sum;
-};
-
-// One vector of a row. The last lanes of the last one may be any numbers.
-template <class T, bool GAIN>
-inline void blend_vector(const Elementwise<T>& e, Piece<T> piece, vec<T>& y, vec<T>& value) {
+// STRETCH numbers of a row.
+template <class T, Activation PHI> inline void blend_stretch(const Elementwise<T>& e, index at) {
+  using F = Functions<T>;
   const T skip = static_cast<T>(e.skip), scale = static_cast<T>(e.scale);
-  y = scale * piece.sum;
-  if (GAIN) y = y * Functions<T>::slope(e.activation, piece.field);
-  if (e.base) y = y + skip * piece.base;
-  if (e.value) value = Functions<T>::value(e.activation, y);
+  vec<T> y[TOGETHER];
+  UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] = scale * load(e.sum + at + v * LANES<T>);
+  if (e.field) {
+    UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] *=
+        F::slope(PHI, load(e.field + at + v * LANES<T>));
+  }
+  if (e.base) {
+    UNROLL for (int v = 0; v < TOGETHER; ++v) y[v] += skip * load(e.base + at + v * LANES<T>);
+  }
+  if (e.y) {
+    UNROLL for (int v = 0; v < TOGETHER; ++v) store<T>(e.y + at + v * LANES<T>, y[v]);
+  }
+  if (e.value) {
+    UNROLL for (int v = 0; v < TOGETHER; ++v)
+        store<T>(e.value + at + v * LANES<T>, F::value(PHI, y[v]));
+  }
 }
 
-template <class T, bool GAIN> void blend_row(index count, const Elementwise<T>& e) {
+template <class T, Activation PHI> void blend_row(index count, const Elementwise<T>& e) {
+  constexpr index SIZE = STRETCH<T>;
   index p = 0;
-  vec<T> y, value = {};
-  for (; p + LANES<T> <= count; p += LANES<T>) {
-    Piece<T> piece = {};
-    piece.sum = load(e.sum + p);
-    if (e.base) piece.base = load(e.base + p);
-    if (GAIN) piece.field = load(e.field + p);
-    blend_vector<T, GAIN>(e, piece, y, value);
-    if (e.y) store(e.y + p, y);
-    if (e.value) store(e.value + p, value);
-  }
+  for (; p + SIZE <= count; p += SIZE) blend_stretch<T, PHI>(e, p);
   if (p == count) return;
+  // The rest, where there is room for a whole stretch.
   const auto bytes = static_cast<std::size_t>(count - p) * sizeof(T);
-  Piece<T> piece = {};
-  __builtin_memcpy(&piece.sum, e.sum + p, bytes);
-  if (e.base) __builtin_memcpy(&piece.base, e.base + p, bytes);
-  if (GAIN) __builtin_memcpy(&piece.field, e.field + p, bytes);
-  blend_vector<T, GAIN>(e, piece, y, value);
-  if (e.y) __builtin_memcpy(e.y + p, &y, bytes);
-  if (e.value) __builtin_memcpy(e.value + p, &value, bytes);
+  T room[5][SIZE] = {};
+  Elementwise<T> rest = e;
+  const auto copied = [&](const T* from, T* to) -> const T* {
+    return from ? static_cast<const T*>(__builtin_memcpy(to, from + p, bytes)) : nullptr;
+  };
+  rest.sum = copied(e.sum, room[0]);
+  rest.base = copied(e.base, room[1]);
+  rest.field = copied(e.field, room[2]);
+  rest.y = e.y ? room[3] : nullptr;
+  rest.value = e.value ? room[4] : nullptr;
+  blend_stretch<T, PHI>(rest, 0);
+  if (e.y) __builtin_memcpy(e.y + p, room[3], bytes);
+  if (e.value) __builtin_memcpy(e.value + p, room[4], bytes);
 }
 
 template <class T> void blend(index count, const Elementwise<T>& e) {
-  if (e.field)
-    blend_row<T, true>(count, e);
-  else
-    blend_row<T, false>(count, e);
+  using A = Activation;
+  switch (e.activation) {
+  case A::relu:
+    return blend_row<T, A::relu>(count, e);
+  case A::tanh:
+    return blend_row<T, A::tanh>(count, e);
+  case A::erf:
+    return blend_row<T, A::erf>(count, e);
+  case A::gelu:
+    return blend_row<T, A::gelu>(count, e);
+  case A::softplus:
+    return blend_row<T, A::softplus>(count, e);
+  case A::quadratic:
+    return blend_row<T, A::quadratic>(count, e);
+  default:
+    return blend_row<T, A::linear>(count, e);
+  }
 }
+
+#undef UNROLL
 
 } // namespace
 
