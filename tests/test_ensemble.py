@@ -390,8 +390,8 @@ class Shifted(CounterNormals):
         super().__init__(seed)
         self._shift = shift
 
-    def fill(self, out, run, stream, column):
-        super().fill(out, run + self._shift, stream, column)
+    def fill(self, out, run, stream, column, dimension=None):
+        super().fill(out, run + self._shift, stream, column, dimension)
 
 
 @pytest.mark.parametrize("limit", [dc.MLP(3, "tanh"), dc.Residual(2, "relu")])

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from dmftcore import _arrays, _core
 from dmftcore._validate import FloatArray
 from dmftcore.activations import ACTIVATIONS
+from dmftcore.sampled.quasi import DIMENSIONS, WORDS, quasi_normals
 
 __all__ = [
     "CounterNormals",
@@ -237,8 +238,13 @@ def two_layer_step(
 class Normals(Protocol):
     """Standard normal numbers by their place."""
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
-        """Columns from `column` on, (m, S), of a run and of one array of sources."""
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
+        """Columns from `column` on, (m, S), of a run and of one array of sources.
+
+        Those with a `dimension`, which counts from that of the first, may be quasi-random.
+        """
 
 
 class CounterNormals:
@@ -253,9 +259,19 @@ class CounterNormals:
     def __init__(self, seed: int) -> None:
         self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
         """See `Normals`."""
-        _arrays.core_for(out).normals(out, seed=self._key, run=run, stream=stream, column=column)
+        even = 0 if dimension is None else min(len(out), max(0, DIMENSIONS - dimension))
+        for i, row in enumerate(out[:even]):
+            place = (self._key, run, stream, column + i)
+            words = np.random.SeedSequence(place).generate_state(WORDS)
+            quasi_normals(row, (dimension or 0) + i, words)
+        if even < len(out):
+            _arrays.core_for(out).normals(
+                out[even:], seed=self._key, run=run, stream=stream, column=column + even
+            )
 
 
 class TableNormals:
@@ -270,7 +286,9 @@ class TableNormals:
     def __init__(self, entry: Callable[[int, FloatArray], FloatArray]) -> None:
         self._entry, self._next = entry, 0
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
         """See `Normals`."""
         for row in out:
             row[:] = self._entry(self._next, np.arange(float(len(row))))
@@ -286,7 +304,8 @@ class Particles:
       which makes the law of the march that of a network of width S.
     * Matched ones are orthogonal besides to the columns of a pool, the constant and the first
       sources on these particles, and orthonormal among each other, as in the limit of large S.
-      This reduces the variance several times.
+      This reduces the variance several times. Those of the pool may be quasi-random besides,
+      which reduces it several times again, where nothing but means over all particles matters.
     * On a set on which all functions are linear the j-th source may be ``sqrt(S) e_j`` (`unit`):
       vectors are then coefficients of Gaussian sources, and nothing is sampled.
 
@@ -299,6 +318,8 @@ class Particles:
     match, unit : bool
     pool : int, optional
         Largest size of the pool, by default the smaller of 64 and S / 4.
+    quasi : bool
+        Whether matched sources are quasi-random.
     xp : module
         numpy or cupy.
     """
@@ -313,10 +334,12 @@ class Particles:
         match: bool = True,
         unit: bool = False,
         pool: int | None = None,
+        quasi: bool = False,
         xp: Any = np,
     ) -> None:
         self.runs, self.size, self.dtype, self.xp = runs, size, np.dtype(dtype), xp
         self._normals, self._match, self.unit = normals, match and not unit, unit
+        self._quasi = quasi
         self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
         self.pool = self.directions()
         #: Unit sources handed out so far.
@@ -360,11 +383,19 @@ class Particles:
         fresh = self.xp.zeros((self.runs, int(counts.max()), self.size), self.dtype)
         if self.unit:
             return self._unit_sources(counts, fresh)
-        for run, count in enumerate(counts.tolist()):
-            self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
         taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
         # Without room to match, the exact law of a network of width S.
         matched = (taken < self.size) & (counts > 0) & self._match
+        pooled = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
+        for run, (count, even) in enumerate(zip(counts.tolist(), pooled.tolist(), strict=True)):
+            column = int(columns[run])
+            if self._quasi and even:
+                # The constant comes before the first dimension.
+                place = int(self.pool.used[run]) - 1
+                self._normals.fill(fresh[run, :even], run, stream, column, place)
+            else:
+                even = 0
+            self._normals.fill(fresh[run, even:count], run, stream, column + even)
         if not matched.any():
             self._project(fresh, opposite, counts > 0)
             return fresh
@@ -373,8 +404,7 @@ class Particles:
             self._project(fresh, opposite, counts > 0)
         for _ in range(2):
             fresh = orthonormalised(fresh, np.where(matched, counts, 0))
-        room = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
-        self.pool.append(fresh, room)
+        self.pool.append(fresh, pooled)
         return fresh
 
     def mark(self) -> tuple[Any, Any]:
