@@ -405,9 +405,12 @@ def test_a_replica_is_a_run_of_its_own(limit):
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_restored_bit_for_bit(outputs, layers):
-    limit = dc.Residual(2, "gelu", block_layers=layers)
+@pytest.mark.parametrize(
+    "limit",
+    [dc.Residual(2, "gelu"), dc.Residual(2, "gelu", block_layers=2), dc.MLP(1, "gelu")],
+    ids=["residual", "blocks", "one layer"],
+)
+def test_restored_bit_for_bit(limit, outputs):
     targets = np.eye(2)[:, :outputs]
     training = descend(0.2, 10, momentum=0.5, weight_decay=0.02)
 
@@ -511,26 +514,26 @@ def test_what_is_not_visited_is_known_from_inner_products(dtype):
     assert worst < RELIABLE * eps / 10
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
-@pytest.mark.parametrize("outputs", [1, 2])
-def test_one_hidden_layer_at_once_or_by_operations(activation, outputs):
-    targets = np.array([[1.0, -0.5], [-1.0, 0.3]])[:, :outputs]
+@pytest.mark.parametrize(
+    ("activation", "loss", "momentum"),
+    [
+        ("tanh", "square", 0.0),
+        ("relu", "square", 0.7),
+        ("softplus", "logistic", 0.0),
+        ("gelu", "softmax", 0.5),
+    ],
+)
+def test_one_hidden_layer_at_once_or_by_operations(activation, loss, momentum):
+    targets = np.eye(2) if loss == "softmax" else np.array([[1.0], [-1.0]])
+    training = descend(0.3, 12, weight_decay=0.1, momentum=momentum, loss=loss)
 
-    def march(momentum):
-        return ensemble(
-            dc.MLP(1, activation),
-            THREE,
-            targets,
-            descend(0.3, 12, weight_decay=0.1, momentum=momentum),
-            size=1000,
-            runs=2,
-        )
+    def march():
+        return ensemble(dc.MLP(1, activation), THREE, targets, training, size=1000, runs=2)
 
-    # Momentum of nothing takes the other way.
-    at_once, by_operations = march(0.0), march(1e-300)
+    at_once, by_operations = march(), march()
     assert at_once._at_once
-    assert not by_operations._at_once
-    times = np.arange(13)
+    by_operations._at_once = False
+    times = np.array([0, 3, 4, 12])
     one, other = at_once.advance(times), by_operations.advance(times)
     assert np.abs(one[-1]).max() > 0.1
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
@@ -541,9 +544,10 @@ def test_one_hidden_layer_at_once_or_by_operations(activation, outputs):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("limit", [dc.Residual(2, "relu"), dc.MLP(1, "relu")])
 @pytest.mark.parametrize("lr", [30.0, 1e200])
-def test_divergence_stops_the_march(lr):
-    march = ensemble(dc.Residual(2, "relu"), GRAM, TARGETS, descend(lr, 50), size=100, tol=1e-4)
+def test_divergence_stops_the_march(limit, lr):
+    march = ensemble(limit, GRAM, TARGETS, descend(lr, 50), size=100, tol=1e-4)
     outputs = march.advance(np.arange(51))
     assert 0 < len(outputs) == march.step < 50
     assert np.isfinite(outputs).all()

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from dmftcore import _arrays, _core
 from dmftcore._validate import FloatArray
 from dmftcore.activations import ACTIVATIONS
+from dmftcore.losses import LOSSES
 from dmftcore.sampled.quasi import DIMENSIONS, WORDS, quasi_normals
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "enlarged",
     "orthonormalised",
     "products",
-    "two_layer_step",
+    "two_layer_march",
 ]
 
 #: Columns by which an array of directions grows at least.
@@ -80,12 +81,15 @@ class Directions:
 
     def append(self, columns: Any, counts: Any) -> None:
         """Add the first counts[r] of the columns (runs, m, S) to run r."""
+        self.reserve(int((self.used + counts).max()))
         begin, self.used = self.used, self.used + counts
-        needed = int(self.used.max())
-        if needed > self.capacity:
-            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), begin)
         for run, (first, last) in enumerate(zip(begin, self.used, strict=True)):
             self.rows[run, first:last] = columns[run, : last - first]
+
+    def reserve(self, needed: int) -> None:
+        """Have room for so many columns in every run."""
+        if needed > self.capacity:
+            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), self.used)
 
     def enlarge(self, size: int) -> None:
         """Go on in a larger set of unit sources, which keeps all inner products."""
@@ -203,35 +207,65 @@ def _ranks(xp: Any, used: Any) -> Any:
     return None if used is None else xp.asarray(used)
 
 
-def two_layer_step(
-    a: Any, w: Any, points: FloatArray, activation: str, errors: Any = None, kept: float = 1.0
+def two_layer_march(
+    weights: tuple[Any, Any],
+    velocities: tuple[Any, Any],
+    points: FloatArray,
+    targets: FloatArray,
+    centre: FloatArray,
+    rates: FloatArray,
+    *,
+    activation: str,
+    loss: str,
+    gamma: float,
+    momentum: float,
+    decay: float,
 ) -> FloatArray:
-    """Update a network of one hidden layer in place, and its outputs, in one pass over particles.
+    """Train a network of one hidden layer in place, in one pass over particles for each step.
 
-    With ``h_mu = sum_i points_{mu i} a_i`` and e the errors, over the training points mu,
-    ``a_i <- kept a_i + sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` and
-    ``w_k <- kept w_k + sum_mu e_{mu k} phi(h_mu)``.
+    With ``h_mu = sum_i points_{mu i} a_i``, ``f_{mu k} = <w_k, phi(h_mu)> / gamma`` less the
+    centre, and the errors e = -(d loss / d f) / P over the training points mu, the gradients are
+    ``gamma sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` for a_i and
+    ``gamma sum_mu e_{mu k} phi(h_mu)`` for w_k.
 
     Parameters
     ----------
-    a : (runs, r0, S) array
-    w : (runs, K, S) array
+    weights : pair of arrays
+        a, (runs, r0, S), and w, (runs, K, S).
+    velocities : pair of arrays like the weights, or of None
+        None without momentum.
     points : (P + Q, r0) float64 array
         Training points first.
-    activation : str
-        Name of phi.
-    errors : (runs, P, K) float64 array, optional
-        Times the rate; without them nothing is changed.
-    kept : float
+    targets : (P, K) float64 array
+    centre : (runs, P + Q, K) float64 array
+    rates : (n,) float64 array
+        Of the updates.
+    activation, loss : str
+    gamma, momentum, decay : float
 
     Returns
     -------
-    (runs, P + Q, K) array
-        ``<w_k, phi(h_mu)>`` of the new weights.
+    (n + 1, runs, P + Q, K) array
+        Outputs f before every update, and after the last.
     """
-    f = np.empty((len(a), len(points), w.shape[1]))
-    number = ACTIVATIONS.index(activation)
-    _core.two_layer_step(a=a, w=w, x=points, f=f, activation=number, errors=errors, kept=kept)
+    (a, w), (a_velocity, w_velocity) = weights, velocities
+    f = np.empty((len(rates) + 1, *centre.shape))
+    _core.two_layer_march(
+        a=a,
+        w=w,
+        a_velocity=a_velocity,
+        w_velocity=w_velocity,
+        x=points,
+        targets=targets,
+        centre=centre,
+        rates=rates,
+        f=f,
+        activation=ACTIVATIONS.index(activation),
+        loss=LOSSES.index(loss),
+        gamma=gamma,
+        momentum=momentum,
+        decay=decay,
+    )
     return f
 
 
@@ -338,13 +372,12 @@ class Particles:
         xp: Any = np,
     ) -> None:
         self.runs, self.size, self.dtype, self.xp = runs, size, np.dtype(dtype), xp
-        self._normals, self._match, self.unit = normals, match and not unit, unit
-        self._quasi = quasi
-        self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
+        self.normals, self.match, self.unit, self.quasi = normals, match and not unit, unit, quasi
+        self.room = min(LARGEST_POOL, size // 4) if pool is None else pool
         self.pool = self.directions()
         #: Unit sources handed out so far.
         self.sources = np.zeros(runs, dtype=np.int64)
-        if self._match and self._room:
+        if self.match and self.room:
             self.pool.append(xp.ones((runs, 1, size), dtype), 1)
 
     def empty(self, columns: int) -> Any:
@@ -385,17 +418,17 @@ class Particles:
             return self._unit_sources(counts, fresh)
         taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
         # Without room to match, the exact law of a network of width S.
-        matched = (taken < self.size) & (counts > 0) & self._match
-        pooled = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
+        matched = (taken < self.size) & (counts > 0) & self.match
+        pooled = np.clip(self.room - self.pool.used, 0, np.where(matched, counts, 0))
         for run, (count, even) in enumerate(zip(counts.tolist(), pooled.tolist(), strict=True)):
             column = int(columns[run])
-            if self._quasi and even:
+            if self.quasi and even:
                 # The constant comes before the first dimension.
                 place = int(self.pool.used[run]) - 1
-                self._normals.fill(fresh[run, :even], run, stream, column, place)
+                self.normals.fill(fresh[run, :even], run, stream, column, place)
             else:
                 even = 0
-            self._normals.fill(fresh[run, even:count], run, stream, column + even)
+            self.normals.fill(fresh[run, even:count], run, stream, column + even)
         if not matched.any():
             self._project(fresh, opposite, counts > 0)
             return fresh

@@ -52,7 +52,7 @@ BITS = 32
 WORDS = BITS + 1
 
 
-def quasi_normals(out: Any, dimension: int, words: npt.NDArray[np.uint32]) -> None:
+def quasi_normals(out: Any, dimension: int, words: npt.NDArray[Any]) -> None:
     """Fill a column with normal numbers.
 
     Parameters
@@ -61,7 +61,7 @@ def quasi_normals(out: Any, dimension: int, words: npt.NDArray[np.uint32]) -> No
         Of numpy or cupy.
     dimension : int
         Of the sequence, below `DIMENSIONS`. Columns on the same particles take different ones.
-    words : (WORDS,) array
+    words : (WORDS,) uint32 array
         Random bits, which scramble the column. Those of different columns are independent.
     """
     xp = _arrays.namespace(out)
