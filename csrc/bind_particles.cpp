@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cpu/interface.hpp"
+#include "cpu/quasi_normals.hpp"
 #include "ops.hpp"
 
 namespace py = pybind11;
@@ -225,6 +226,17 @@ void fill_normals(Array<T>& x, std::uint64_t seed, std::uint32_t run, std::uint3
   cpu::normals(Normals{seed, run, stream, column}, count, particles, out);
 }
 
+template <class T>
+void fill_quasi_normals(Array<T>& x, const Array<std::uint32_t>& numbers, std::uint32_t shift) {
+  require(x.ndim() == 1, "x must be (particles,)");
+  require(numbers.ndim() == 1 && numbers.shape(0) == cpu::QUASI_BITS, "numbers must be (32,)");
+  T* const out = x.mutable_data();
+  const index particles = x.shape(0);
+  require(particles <= index{1} << cpu::QUASI_BITS, "there are no more than 2^32 points");
+  py::gil_scoped_release nogil;
+  cpu::quasi_normals(numbers.data(), shift, particles, out);
+}
+
 template <class T> void define(py::module_& m) {
   const auto none = py::none();
   m.def("particle_products", &products<T>, py::kw_only(), py::arg("x").noconvert(), py::arg("n"),
@@ -261,6 +273,8 @@ template <class T> void define(py::module_& m) {
         py::arg("momentum") = 0.0, py::arg("decay") = 0.0);
   m.def("normals", &fill_normals<T>, py::arg("x").noconvert(), py::kw_only(), py::arg("seed"),
         py::arg("run"), py::arg("stream"), py::arg("column"));
+  m.def("quasi_normals", &fill_quasi_normals<T>, py::arg("x").noconvert(), py::kw_only(),
+        py::arg("numbers").noconvert(), py::arg("shift"));
 }
 
 } // namespace

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import ndtri
 
 import dmftcore as dc
+from dmftcore import _core
 from dmftcore.sampled.blocks import Sampling
 from dmftcore.sampled.ensemble import Ensemble
 from dmftcore.sampled.interfaces import RELIABLE
@@ -542,6 +543,49 @@ def test_one_hidden_layer_at_once_or_by_operations(activation, loss, momentum):
     for name in ("H", "Phi", "G", "ntk"):
         found, wanted = (x.kernels.equal_time(name)[0] for x in (at_once, by_operations))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
+
+
+#: limit, outputs, how it is sampled
+PASSES = {
+    "perceptron": (dc.MLP(3, "tanh"), 1, {"tol": 1e-4}),
+    "control variates": (dc.Residual(2, "gelu"), 1, {"tol": 1e-6, "control_variates": True}),
+    "blocks": (dc.Residual(1, "erf", block_layers=2), 2, {"tol": 1e-3, "quasi": False}),
+    "without a pool": (dc.MLP(2, "relu"), 2, {"tol": 1e-5, "match": False}),
+    "full": (dc.MLP(2, "tanh"), 1, {"size": 9, "pool": 3}),
+}
+
+
+def passed(name, *, at_once=True):
+    limit, outputs, how = PASSES[name]
+    training = descend(0.3, 12, momentum=0.3, weight_decay=0.05)
+    how = {"size": 150, "runs": 3} | how
+    march = ensemble(limit, THREE, np.eye(3)[:2, :outputs], training, **how)
+    for interface in march.interfaces:
+        interface._at_once = at_once
+    return march.advance(np.arange(13)), march
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_interfaces_at_once_or_by_operations(name):
+    """The one is compiled, the other what devices do."""
+    (one, compiled), (other, by_operations) = passed(name), passed(name, at_once=False)
+    # Rounding, amplified by Gram-Schmidt and by training.
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+    for first, second in zip(compiled.interfaces, by_operations.interfaces, strict=True):
+        for mine, theirs in zip(first.ranks, second.ranks, strict=True):
+            assert np.array_equal(mine, theirs)
+        assert mine.max() > 3
+        np.testing.assert_allclose(first.dropped, second.dropped, rtol=1e-6, atol=1e-12)
+
+
+def test_threads_do_not_matter():
+    before, results = _core.get_num_threads(), []
+    for threads in (1, 2, 5):
+        _core.set_num_threads(threads)
+        results.append(passed("perceptron")[0])
+    _core.set_num_threads(before)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("limit", [dc.Residual(2, "relu"), dc.MLP(1, "relu")])

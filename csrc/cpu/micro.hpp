@@ -145,7 +145,7 @@ template <class T> struct TwoLayerPiece {
   T* w;
   T* a_velocity; // or null
   T* w_velocity;
-  T* known;     // phi(h) and phi'(h) of the first `train` points, 2 train rows; or null
+  T* known;     // phi(h) of the first `train` points, then phi'(h) but for tanh; or null
   T* room;      // two_layer_room numbers
   double* sums; // (points, outputs), added to
 };

@@ -61,8 +61,12 @@ template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, index 
   for (index mu = 0; mu < l.train; ++mu) {
     One value, slope, back = {};
     if (l.known) {
-      value = One::at(l.known + 2 * mu * l.ld + p);
-      slope = One::at(l.known + (2 * mu + 1) * l.ld + p);
+      value = One::at(l.known + mu * l.ld + p);
+      if constexpr (PHI == Activation::tanh) {
+        EACH slope.part[v] = T(1) - value.part[v] * value.part[v];
+      } else {
+        slope = One::at(l.known + (l.train + mu) * l.ld + p);
+      }
     } else {
       const One h = state(l, a, mu);
       EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
@@ -93,14 +97,14 @@ template <class T, Activation PHI> void read(const TwoLayerPiece<T>& l, index p,
   const T *const a = l.a + p, *const w = l.w + p;
   for (index mu = 0; mu < l.points; ++mu) {
     One value = state(l, a, mu);
-    if (l.known && mu < l.train) {
+    if (l.known && mu < l.train && PHI != Activation::tanh) {
       One slope;
       EACH Functions<T>::value_and_slope(PHI, value.part[v], value.part[v], slope.part[v]);
-      value.put(l.known + 2 * mu * l.ld + p);
-      slope.put(l.known + (2 * mu + 1) * l.ld + p);
+      slope.put(l.known + (l.train + mu) * l.ld + p);
     } else {
       EACH value.part[v] = Functions<T>::value(PHI, value.part[v]);
     }
+    if (l.known && mu < l.train) value.put(l.known + mu * l.ld + p);
     for (index k = 0; k < l.outputs; ++k) {
       const One weight = One::at(w + k * l.ld);
       T* const place = sums + (mu * l.outputs + k) * LANES<T>;

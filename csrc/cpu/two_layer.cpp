@@ -19,6 +19,20 @@ constexpr index KEPT = 1 << 20;
 
 index ceil_divide(index a, index b) { return (a + b - 1) / b; }
 
+// Rows that are worth keeping: none, if they cost as little to evaluate.
+index worth_keeping(Activation activation, index train) {
+  switch (activation) {
+  case Activation::linear:
+  case Activation::relu:
+  case Activation::quadratic:
+    return 0;
+  case Activation::tanh:
+    return train;
+  default:
+    return 2 * train;
+  }
+}
+
 // e = -(d loss / d f) of one point, times factor.
 void point_errors(Loss loss, index outputs, const double* f, const double* y, double factor,
                   double* e) {
@@ -116,8 +130,9 @@ private:
   double* outputs(index step) const { return m_.f + (step * m_.runs + run_) * count(); }
   // Rows of what is kept between steps.
   index known() const {
-    const index rows = weights() * (m_.a_velocity ? 2 : 1) + 2 * m_.train;
-    return rows * ld_ * index(sizeof(T)) <= KEPT ? 2 * m_.train : 0;
+    const index kept = worth_keeping(m_.activation, m_.train);
+    const index rows = weights() * (m_.a_velocity ? 2 : 1) + kept;
+    return rows * ld_ * index(sizeof(T)) <= KEPT ? kept : 0;
   }
 
   template <class Body> void each_array(const Body& body) {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numpy import complex128, float32, float64, int64
+from numpy import complex128, float32, float64, int64, uint32
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", float64, float32)
@@ -218,6 +218,7 @@ def two_layer_march(
     decay: float = 0.0,
 ) -> None: ...
 def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int) -> None: ...
+def quasi_normals(x: NDArray[_Float], *, numbers: NDArray[uint32], shift: int) -> None: ...
 
 # bind_attention.cpp
 

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 #: Columns by which an array of directions grows at least.
-SPARE = 16
+SPARE = 32
 
 #: Largest number of columns that fresh ones are matched to by default.
 LARGEST_POOL = 64

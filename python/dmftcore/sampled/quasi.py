@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmftcore import _arrays
+from dmftcore import _arrays, _core
 
 __all__ = ["DIMENSIONS", "WORDS", "quasi_normals"]
 
@@ -64,17 +64,20 @@ def quasi_normals(out: Any, dimension: int, words: npt.NDArray[Any]) -> None:
     words : (WORDS,) uint32 array
         Random bits, which scramble the column. Those of different columns are independent.
     """
+    numbers, shift = _scrambled(dimension, words[:BITS]), words[BITS]
     xp = _arrays.namespace(out)
+    if xp is np:
+        _core.quasi_normals(out, numbers=numbers, shift=int(shift))
+        return
     points = xp.zeros(len(out), np.uint32)
     known = 1
     # The point p is the sum modulo 2 of the numbers that belong to the bits of p.
-    for number in _scrambled(_directions(dimension), words[:BITS]):
+    for number in numbers:
         if known >= len(out):
             break
         points[known : 2 * known] = points[: len(out) - known][:known] ^ number
         known *= 2
-    uniform = ((points ^ words[BITS]) + 0.5) * 2.0**-BITS
-    out[...] = _arrays.special(out).ndtri(uniform)
+    out[...] = _arrays.special(out).ndtri(((points ^ shift) + 0.5) * 2.0**-BITS)
 
 
 @cache
@@ -94,11 +97,16 @@ def _directions(dimension: int) -> npt.NDArray[np.uint32]:
     return np.array([m << (BITS - 1 - i) for i, m in enumerate(numbers)], dtype=np.uint32)
 
 
-def _scrambled(numbers: npt.NDArray[Any], words: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _scrambled(dimension: int, words: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """Numbers times a random lower triangular matrix modulo 2, with ones on its diagonal."""
     leading = _directions(0)
     # Bit j of a number, from the largest, adds itself and random ones below.
     columns = leading | words & (leading - 1)
-    bits = (numbers[:, None] & leading) > 0
-    scrambled: npt.NDArray[Any] = np.bitwise_xor.reduce(np.where(bits, columns, 0), axis=1)
-    return scrambled.astype(np.uint32)
+    scrambled: npt.NDArray[np.uint32] = np.bitwise_xor.reduce(_bits(dimension) * columns, axis=1)
+    return scrambled
+
+
+@cache
+def _bits(dimension: int) -> npt.NDArray[np.uint32]:
+    """Of every number, from the largest, (BITS, BITS)."""
+    return ((_directions(dimension)[:, None] & _directions(0)) > 0).astype(np.uint32)
