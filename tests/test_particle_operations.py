@@ -205,7 +205,7 @@ def test_two_layer_march(rng, dtype, name, particles, train, outputs, momentum):
 
 
 #: Of a run, whose numbers are kept between steps and too many for that.
-SMALL, LARGE = 3_001, 40_001
+SMALL, LARGE = 3_001, 80_001
 
 
 @pytest.mark.parametrize("particles", [SMALL, LARGE])

@@ -15,7 +15,7 @@ constexpr index PIECE = 512, PARTS = 64;
 static_assert(PIECE % TWO_LAYER_PADDING == 0, "only the last piece is padded");
 // What is known of the neurons of a run is kept until the next step if all their numbers are no
 // more than these many bytes: in the cache it costs less than to evaluate it again.
-constexpr index KEPT = 1 << 20;
+constexpr index KEPT = 1 << 22;
 
 index ceil_divide(index a, index b) { return (a + b - 1) / b; }
 
