@@ -378,3 +378,38 @@ def test_arguments_out_of_bounds_are_refused():
         _core.particle_expansion(n=2, base=x, value=x, activation=7)
     with pytest.raises(TypeError):
         _core.particle_products(x=x, n=2, a=a.astype(np.float32))
+
+
+def test_passes_out_of_bounds_are_refused():
+    none, one = np.array([0]), np.array([1])
+    given = {"x": np.zeros((1, 1, 5)), "n": 1, "y": np.zeros((1, 1, 6)), "normals": print}
+    given |= {
+        "visited": np.zeros((1, 2, 5)),
+        "used_visited": one,
+        "responding": np.zeros((1, 3, 5)),
+    }
+    given |= {"fresh": np.zeros((1, 2, 6)), "used_fresh": one, "opposite": np.zeros((1, 3, 6))}
+    given |= {"used_opposite": none, "pool": np.zeros((1, 4, 6)), "used_pool": one, "room": 4}
+    given |= {"match": True, "quasi": False, "matrix": np.zeros((1, 3, 2)), "transposed": False}
+    given |= {"kept": 1.0, "tol": 0.1, "formed": False, "along": np.zeros((1, 2, 1))}
+    given |= {"response": np.zeros((1, 3, 1)), "gram": np.zeros((1, 1, 1))}
+    given |= {"levels": np.zeros((1, 2))}
+    _core.interface_pass(**given)
+    for name, wrong, text in (
+        ("n", 2, "x must be"),
+        ("reference", np.zeros((1, 2, 5)), "reference must be"),
+        ("used_visited", np.array([2]), "visited must have room"),
+        ("used_fresh", np.array([2]), "fresh must have room"),
+        ("room", 5, "pool must have its room"),
+        ("opposite", np.zeros((1, 3, 5)), "opposite must be"),
+        ("used_opposite", np.array([4]), "opposite must be"),
+        ("responding", np.zeros((1, 3, 6)), "responding must be"),
+        ("transposed", True, "matrix must be"),
+        ("along", np.zeros((1, 1, 1)), "results must be"),
+        ("base", np.zeros((1, 1, 5)), "base must be"),
+        ("activation", 7, "no such activation"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            _core.interface_pass(**given | {name: wrong})
+    with pytest.raises(ValueError, match="numbers must be"):
+        _core.quasi_normals(np.zeros(3), numbers=np.zeros(31, np.uint32), shift=0)

@@ -483,7 +483,7 @@ class Ensemble:
         self._kept = np.array([self._kept[0] + rate * velocity, velocity])
 
     def _for_all_runs(self, matrix: FloatArray) -> FloatArray:
-        return np.tile(matrix, (self.sampling.runs, 1, 1))
+        return np.repeat(matrix[None], self.sampling.runs, axis=0)
 
     # -- kernels ---------------------------------------------------------------------------------
 
