@@ -8,7 +8,8 @@ standard error of 1e-3, by more runs, is the measured time times the square of (
 error to 1 / sqrt(2 (n - 1)) only: where algorithm and particles are the same, as in "jax", the
 ratio of the times is the sharper figure.
 
-"jax" is the same algorithm with as many particles (STRONG), jitted, its compilation not counted.
+"jax" is the same algorithm with as many particles (STRONG), jitted, its compilation not counted;
+its particles are drawn by chance, where ours are quasi-random.
 "networks" are networks of finite width from `dmftcore.simulate`; their loss differs from the limit
 by a bias of order 1 / width besides, which more runs do not remove: `deviation` is their relative
 difference from ours. "naive" is the published iteration over whole trajectories, of one hidden

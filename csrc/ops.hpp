@@ -70,22 +70,30 @@ template <class T> struct Expansion {
   T* value;
 };
 
-// A step of a network of one hidden layer, whose neurons are the particles: with
-//     h_mu = sum_i x[mu, i] a_i,      g_{mu k} = w_k phi'(h_mu)
-// first, unless errors is null, the update
-//     a_i <- kept a_i + sum_{mu k} errors[r, mu, k] x[mu, i] g_{mu k}
-//     w_k <- kept w_k + sum_mu errors[r, mu, k] phi(h_mu)
-// over the first `train` points mu, then the outputs f[r, mu, k] = <w_k, phi(h_mu)> of all. Sums
-// are of the same types as those of Products.
-template <class T> struct TwoLayerStep {
-  index runs, particles, points, train, inputs, outputs;
-  const double* x;      // (points, inputs)
-  const double* errors; // (runs, train, outputs)
-  double kept;
+// The training of networks of one hidden layer, whose neurons are the particles. With
+//     h_mu = sum_i x[mu, i] a_i,      f[mu, k] = <w_k, phi(h_mu)> / gamma - centre[r, mu, k]
+// and the errors e = -(d loss / d f) / train of the first `train` points, for every rate
+//     v_i = momentum v_i + gamma sum_{mu k} e[mu, k] x[mu, i] w_k phi'(h_mu) - decay a_i
+//     a_i <- a_i + rate v_i,      and likewise w_k along  gamma sum_mu e[mu, k] phi(h_mu).
+// Outputs are written before every update, and after the last. Without momentum the velocities are
+// null. Sums are of the same types as those of Products.
+enum class Loss : int { square, logistic, softmax }; // the order is that of dmftcore.losses
+constexpr int LOSSES = 3;
+
+template <class T> struct TwoLayerMarch {
+  index runs, particles, points, train, inputs, outputs, steps;
+  const double* x;       // (points, inputs)
+  const double* targets; // (train, outputs)
+  const double* centre;  // (runs, points, outputs)
+  const double* rates;   // (steps,)
   Activation activation;
-  T* a;      // (runs, inputs, particles)
-  T* w;      // (runs, outputs, particles)
-  double* f; // (runs, points, outputs)
+  Loss loss;
+  double gamma, momentum, decay;
+  T* a;          // (runs, inputs, particles)
+  T* w;          // (runs, outputs, particles)
+  T* a_velocity; // like a, or null
+  T* w_velocity; // like w, or null
+  double* f;     // (steps + 1, runs, points, outputs)
 };
 
 // Which random numbers: the stream counts the arrays of fresh columns of one run.
@@ -102,7 +110,7 @@ int num_threads();
 void set_num_threads(int count);
 template <class T> void particle_products(const Products<T>&);
 template <class T> void particle_expansion(const Expansion<T>&);
-template <class T> void two_layer_step(const TwoLayerStep<T>&);
+template <class T> void two_layer_march(const TwoLayerMarch<T>&);
 
 // `count` rows of standard normal numbers, (count, particles). Number p of column k is made of the
 // counter (p / 2, column + k, stream, run) and the seed as the key, by Philox4x32-10 and the

@@ -232,25 +232,29 @@ def particle_expansion(
     return u, y, value
 
 
-def two_layer_step(a, w, x, name, errors=None, kept=1.0):
-    """New a (inputs, particles), w (outputs, particles), and outputs (points, outputs)."""
-    a, w = a.astype(float), w.astype(float)
-    new_a, new_w = a.copy(), w.copy()
-    particles, f = a.shape[1], np.zeros((len(x), len(w)))
-    for p in range(particles):
-        if errors is not None:
-            new_a[:, p] *= kept
-            new_w[:, p] *= kept
-            for mu in range(len(errors)):
-                h = x[mu] @ a[:, p]
-                for k in range(len(w)):
-                    new_a[:, p] += errors[mu, k] * w[k, p] * slope(name, h) * x[mu]
-                    new_w[k, p] += errors[mu, k] * activation(name, h)
-        for mu in range(len(x)):
-            value = activation(name, x[mu] @ new_a[:, p])
+def two_layer_step(weights, velocities, x, targets, f, name, *, gamma, rate, momentum, decay):
+    """One update of a, w (columns, particles) by the square loss, and <w, phi(h)> / gamma."""
+    (a, w), (va, vw) = ([one.astype(float) for one in pair] for pair in (weights, velocities))
+    new_va, new_vw = momentum * va - decay * a, momentum * vw - decay * w
+    errors = gamma * (targets - f[: len(targets)]) / len(targets)
+    for p in range(a.shape[1]):
+        for mu in range(len(errors)):
+            h = x[mu] @ a[:, p]
             for k in range(len(w)):
-                f[mu, k] += new_w[k, p] * value / particles
-    return new_a, new_w, f
+                new_va[:, p] += errors[mu, k] * w[k, p] * slope(name, h) * x[mu]
+                new_vw[k, p] += errors[mu, k] * activation(name, h)
+    a, w = a + rate * new_va, w + rate * new_vw
+    return (a, w), (new_va, new_vw), two_layer_outputs(a, w, x, name) / gamma
+
+
+def two_layer_outputs(a, w, x, name):
+    """<w_k, phi(h_mu)>, (points, outputs)."""
+    f = np.zeros((len(x), len(w)))
+    for p in range(a.shape[1]):
+        for mu in range(len(x)):
+            for k in range(len(w)):
+                f[mu, k] += w[k, p] * activation(name, x[mu] @ a[:, p]) / a.shape[1]
+    return f
 
 
 def philox(counter, key):

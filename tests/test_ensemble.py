@@ -9,6 +9,7 @@ import pytest
 from scipy.special import ndtri
 
 import dmftcore as dc
+from dmftcore import _core
 from dmftcore.sampled.blocks import Sampling
 from dmftcore.sampled.ensemble import Ensemble
 from dmftcore.sampled.interfaces import RELIABLE
@@ -390,8 +391,8 @@ class Shifted(CounterNormals):
         super().__init__(seed)
         self._shift = shift
 
-    def fill(self, out, run, stream, column):
-        super().fill(out, run + self._shift, stream, column)
+    def fill(self, out, run, stream, column, dimension=None):
+        super().fill(out, run + self._shift, stream, column, dimension)
 
 
 @pytest.mark.parametrize("limit", [dc.MLP(3, "tanh"), dc.Residual(2, "relu")])
@@ -405,9 +406,12 @@ def test_a_replica_is_a_run_of_its_own(limit):
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_restored_bit_for_bit(outputs, layers):
-    limit = dc.Residual(2, "gelu", block_layers=layers)
+@pytest.mark.parametrize(
+    "limit",
+    [dc.Residual(2, "gelu"), dc.Residual(2, "gelu", block_layers=2), dc.MLP(1, "gelu")],
+    ids=["residual", "blocks", "one layer"],
+)
+def test_restored_bit_for_bit(limit, outputs):
     targets = np.eye(2)[:, :outputs]
     training = descend(0.2, 10, momentum=0.5, weight_decay=0.02)
 
@@ -511,26 +515,26 @@ def test_what_is_not_visited_is_known_from_inner_products(dtype):
     assert worst < RELIABLE * eps / 10
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
-@pytest.mark.parametrize("outputs", [1, 2])
-def test_one_hidden_layer_at_once_or_by_operations(activation, outputs):
-    targets = np.array([[1.0, -0.5], [-1.0, 0.3]])[:, :outputs]
+@pytest.mark.parametrize(
+    ("activation", "loss", "momentum"),
+    [
+        ("tanh", "square", 0.0),
+        ("relu", "square", 0.7),
+        ("softplus", "logistic", 0.0),
+        ("gelu", "softmax", 0.5),
+    ],
+)
+def test_one_hidden_layer_at_once_or_by_operations(activation, loss, momentum):
+    targets = np.eye(2) if loss == "softmax" else np.array([[1.0], [-1.0]])
+    training = descend(0.3, 12, weight_decay=0.1, momentum=momentum, loss=loss)
 
-    def march(momentum):
-        return ensemble(
-            dc.MLP(1, activation),
-            THREE,
-            targets,
-            descend(0.3, 12, weight_decay=0.1, momentum=momentum),
-            size=1000,
-            runs=2,
-        )
+    def march():
+        return ensemble(dc.MLP(1, activation), THREE, targets, training, size=1000, runs=2)
 
-    # Momentum of nothing takes the other way.
-    at_once, by_operations = march(0.0), march(1e-300)
+    at_once, by_operations = march(), march()
     assert at_once._at_once
-    assert not by_operations._at_once
-    times = np.arange(13)
+    by_operations._at_once = False
+    times = np.array([0, 3, 4, 12])
     one, other = at_once.advance(times), by_operations.advance(times)
     assert np.abs(one[-1]).max() > 0.1
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
@@ -541,9 +545,53 @@ def test_one_hidden_layer_at_once_or_by_operations(activation, outputs):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
 
 
+#: limit, outputs, how it is sampled
+PASSES = {
+    "perceptron": (dc.MLP(3, "tanh"), 1, {"tol": 1e-4}),
+    "control variates": (dc.Residual(2, "gelu"), 1, {"tol": 1e-6, "control_variates": True}),
+    "blocks": (dc.Residual(1, "erf", block_layers=2), 2, {"tol": 1e-3, "quasi": False}),
+    "without a pool": (dc.MLP(2, "relu"), 2, {"tol": 1e-5, "match": False}),
+    "full": (dc.MLP(2, "tanh"), 1, {"size": 9, "pool": 3}),
+}
+
+
+def passed(name, *, at_once=True):
+    limit, outputs, how = PASSES[name]
+    training = descend(0.3, 12, momentum=0.3, weight_decay=0.05)
+    how = {"size": 150, "runs": 3} | how
+    march = ensemble(limit, THREE, np.eye(3)[:2, :outputs], training, **how)
+    for interface in march.interfaces:
+        interface._at_once = at_once
+    return march.advance(np.arange(13)), march
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_interfaces_at_once_or_by_operations(name):
+    """The one is compiled, the other what devices do."""
+    (one, compiled), (other, by_operations) = passed(name), passed(name, at_once=False)
+    # Rounding, amplified by Gram-Schmidt and by training.
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+    for first, second in zip(compiled.interfaces, by_operations.interfaces, strict=True):
+        for mine, theirs in zip(first.ranks, second.ranks, strict=True):
+            assert np.array_equal(mine, theirs)
+        assert mine.max() > 3
+        np.testing.assert_allclose(first.dropped, second.dropped, rtol=1e-6, atol=1e-12)
+
+
+def test_threads_do_not_matter():
+    before, results = _core.get_num_threads(), []
+    for threads in (1, 2, 5):
+        _core.set_num_threads(threads)
+        results.append(passed("perceptron")[0])
+    _core.set_num_threads(before)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("limit", [dc.Residual(2, "relu"), dc.MLP(1, "relu")])
 @pytest.mark.parametrize("lr", [30.0, 1e200])
-def test_divergence_stops_the_march(lr):
-    march = ensemble(dc.Residual(2, "relu"), GRAM, TARGETS, descend(lr, 50), size=100, tol=1e-4)
+def test_divergence_stops_the_march(limit, lr):
+    march = ensemble(limit, GRAM, TARGETS, descend(lr, 50), size=100, tol=1e-4)
     outputs = march.advance(np.arange(51))
     assert 0 < len(outputs) == march.step < 50
     assert np.isfinite(outputs).all()

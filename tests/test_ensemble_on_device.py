@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
 
 import dmftcore as dc
 import emulated
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.skipif(emulated.COMPILER is None, reason="no C++ compil
 @pytest.fixture
 def cupy(monkeypatch):
     module = fake_cupy.module()
+    functions = fake_cupy.Functions("cupyx.scipy.special", scipy.special)
     monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.special", functions)
     monkeypatch.setattr(_core, "cuda", emulated_device.binding().cuda, raising=False)
     monkeypatch.setattr(_core, "cuda_status", lambda: (1, ""))
     return module

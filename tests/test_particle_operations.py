@@ -6,6 +6,7 @@ import pytest
 import reference
 from dmftcore import _core
 from dmftcore.activations import ACTIVATIONS
+from dmftcore.losses import LOSSES, loss_function
 
 ISAS = ["baseline", "v3", "v4"]
 DTYPES = [np.float64, np.float32]
@@ -131,60 +132,133 @@ def test_expansion_in_place(rng):
     np.testing.assert_allclose(y[0], 0.5 * before[0] - 2 * c[0].T @ a[0], atol=1e-14)
 
 
+def two_layer(rng, *, particles, train=4, outputs=1, momentum=0.0, rates=(0.1, 0.05), dtype=float):
+    """Arguments of a march of two runs."""
+    given = {
+        "a": rng.normal(size=(2, 3, particles)).astype(dtype),
+        "w": rng.normal(size=(2, outputs, particles)).astype(dtype),
+        "x": rng.normal(size=(4, 3)),
+        "targets": rng.normal(size=(train, outputs)),
+        "centre": rng.normal(size=(2, 4, outputs)) / 8,
+        "rates": np.array(rates),
+        "f": np.full((1 + len(rates), 2, 4, outputs), np.nan),
+        "activation": 2,
+        "loss": 0,
+        "gamma": 0.8,
+        "momentum": momentum,
+        "decay": 0.1,
+    }
+    if momentum:
+        velocities = {f"{name}_velocity": rng.normal(size=given[name].shape) / 8 for name in "aw"}
+        given |= {name: x.astype(dtype) for name, x in velocities.items()}
+    return given
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize(("particles", "train", "outputs"), [(1, 0, 1), (577, 3, 2), (64, 4, 1)])
-def test_two_layer_step(rng, dtype, name, particles, train, outputs):
-    runs, points, inputs = 2, 4, 3
-    a = rng.normal(size=(runs, inputs, particles)).astype(dtype)
-    w = rng.normal(size=(runs, outputs, particles)).astype(dtype)
-    x, errors = rng.normal(size=(points, inputs)), rng.normal(size=(runs, train, outputs)) / 8
-    f, number = np.full((runs, points, outputs), np.nan), ACTIVATIONS.index(name)
-    before = a.copy(), w.copy()
-    for given in (None, errors):
-        _core.two_layer_step(a=a, w=w, x=x, f=f, activation=number, errors=given, kept=0.9)
-        for run in range(runs):
-            expected = reference.two_layer_step(
-                before[0][run], before[1][run], x, name, None if given is None else given[run], 0.9
-            )
+@pytest.mark.parametrize(
+    ("particles", "train", "outputs", "momentum"),
+    [(1, 1, 1, 0.5), (577, 3, 2, 0.0), (64, 4, 1, 0.9)],
+)
+def test_two_layer_march(rng, dtype, name, particles, train, outputs, momentum):
+    given = two_layer(
+        rng, particles=particles, train=train, outputs=outputs, momentum=momentum, dtype=dtype
+    )
+    given["activation"] = ACTIVATIONS.index(name)
+    none = np.zeros_like(given["a"]), np.zeros_like(given["w"])
+    before = [given["a"].copy(), given["w"].copy()]
+    velocities = [
+        given.get(f"{name}_velocity", zero).copy() for name, zero in zip("aw", none, strict=True)
+    ]
+    _core.two_layer_march(**given)
+    for run in range(2):
+        weights, moving = [x[run] for x in before], [x[run] for x in velocities]
+        f = reference.two_layer_outputs(*weights, given["x"], name) / given["gamma"]
+        for step in range(3):
+            expected = f - given["centre"][run]
             # Conditioning as in `test_expansion`, of sums of some 20 terms in a neuron.
             tolerance = 20 * bound(dtype, 22)
-            for found, wanted in zip((a[run], w[run], f[run]), expected, strict=True):
-                np.testing.assert_allclose(found, wanted, atol=tolerance, rtol=tolerance)
-        if given is None:
-            assert np.array_equal(a, before[0])
-            assert np.array_equal(w, before[1])
+            np.testing.assert_allclose(
+                given["f"][step, run], expected, atol=tolerance, rtol=tolerance
+            )
+            if step < 2:
+                weights, moving, f = reference.two_layer_step(
+                    weights,
+                    moving,
+                    given["x"],
+                    given["targets"],
+                    expected,
+                    name,
+                    gamma=given["gamma"],
+                    rate=given["rates"][step],
+                    momentum=momentum,
+                    decay=given["decay"],
+                )
+        for array, velocity, wanted, moved in zip("aw", "aw", weights, moving, strict=True):
+            np.testing.assert_allclose(given[array][run], wanted, atol=tolerance, rtol=tolerance)
+            if momentum:
+                np.testing.assert_allclose(
+                    given[f"{velocity}_velocity"][run], moved, atol=tolerance, rtol=tolerance
+                )
 
 
-def test_two_layer_step_takes_no_notice_of_threads_and_neighbours(rng):
-    a, w = rng.normal(size=(2, 3, 40_001)), rng.normal(size=(2, 1, 40_001))
-    x, errors = rng.normal(size=(4, 3)), rng.normal(size=(2, 4, 1)) / 8
+#: Of a run, whose numbers are kept between steps and too many for that.
+SMALL, LARGE = 3_001, 80_001
+
+
+@pytest.mark.parametrize("particles", [SMALL, LARGE])
+def test_two_layer_march_takes_no_notice_of_threads_neighbours_and_stops(rng, particles):
+    given = two_layer(rng, particles=particles, momentum=0.5)
+    names = ("a", "w", "a_velocity", "w_velocity")
     results, before = [], _core.get_num_threads()
-    for threads, runs in ((1, slice(2)), (5, slice(2)), (2, slice(1))):
+    for threads, runs, pieces in ((1, 2, (2,)), (5, 2, (2,)), (2, 1, (2,)), (1, 2, (0, 1, 1))):
         _core.set_num_threads(threads)
-        copies = a[runs].copy(), w[runs].copy()
-        f = np.empty((len(copies[0]), 4, 1))
-        _core.two_layer_step(a=copies[0], w=copies[1], x=x, f=f, activation=2, errors=errors[runs])
-        results.append((*copies, f))
+        one = {**given, **{name: given[name][:runs].copy() for name in names}}
+        one["centre"], outputs, first = given["centre"][:runs], [], 0
+        for count in pieces:
+            f = np.empty((count + 1, runs, 4, 1))
+            rates = given["rates"][first : first + count]
+            _core.two_layer_march(**one | {"rates": rates, "f": f})
+            outputs.append(f[:-1])
+            first += count
+        results.append([*(one[name] for name in names), np.concatenate([*outputs, f[-1:]], axis=0)])
     _core.set_num_threads(before)
     for other in results[1:]:
-        for first, second in zip(results[0], other, strict=True):
+        for first, second in zip(results[0][:4], other[:4], strict=True):
             assert np.array_equal(first[: len(second)], second)
+        assert np.array_equal(results[0][4][:, : other[4].shape[1]], other[4])
 
 
-def test_two_layer_step_refuses_arguments_out_of_bounds():
-    a, w, x, f = np.zeros((1, 3, 5)), np.zeros((1, 2, 5)), np.zeros((4, 3)), np.zeros((1, 4, 2))
-    given = {"a": a, "w": w, "x": x, "f": f, "activation": 0}
+def test_losses_of_the_two_layer_march(rng):
+    """Errors of the first update, against those of the losses themselves."""
+    for number, name in enumerate(LOSSES):
+        outputs = 2 if name == "softmax" else 1
+        targets = np.eye(2)[[0, 1, 1]] if outputs == 2 else np.array([[1.0], [-1.0], [1.0]])
+        given = two_layer(rng, particles=70, train=3, outputs=outputs, rates=(0.3,))
+        given |= {"loss": number, "targets": targets, "activation": 0, "decay": 0.0}
+        a, w = given["a"].copy(), given["w"].copy()
+        _core.two_layer_march(**given)
+        errors = given["gamma"] / 3 * loss_function(name).errors(given["f"][0, :, :3], targets)
+        h = np.einsum("mi,rip->rmp", given["x"][:3], a)
+        moved = w + 0.3 * np.einsum("rmk,rmp->rkp", errors, h)
+        np.testing.assert_allclose(given["w"], moved, rtol=0, atol=1e-13)
+
+
+def test_two_layer_march_refuses_arguments_out_of_bounds(rng):
+    given = two_layer(rng, particles=5, train=4, outputs=2)
     for name, wrong, text in (
-        ("w", np.zeros((1, 2, 6)), "a must be"),
+        ("w", np.zeros((2, 2, 6)), "a must be"),
         ("x", np.zeros((4, 2)), "x must be"),
-        ("f", np.zeros((1, 4, 1)), "f must be"),
-        ("errors", np.zeros((1, 5, 2)), "errors must be"),
+        ("f", np.zeros((1, 2, 4, 2)), "f must be"),
+        ("targets", np.zeros((5, 2)), "targets must be"),
+        ("centre", np.zeros((1, 4, 2)), "centre must be"),
+        ("a_velocity", given["a"], "velocities must be"),
         ("activation", 7, "no such activation"),
+        ("loss", 3, "no such loss"),
     ):
         with pytest.raises(ValueError, match=text):
-            _core.two_layer_step(**given | {name: wrong})
+            _core.two_layer_march(**given | {name: wrong})
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -265,3 +339,38 @@ def test_arguments_out_of_bounds_are_refused():
         _core.particle_expansion(n=2, base=x, value=x, activation=7)
     with pytest.raises(TypeError):
         _core.particle_products(x=x, n=2, a=a.astype(np.float32))
+
+
+def test_passes_out_of_bounds_are_refused():
+    none, one = np.array([0]), np.array([1])
+    given = {"x": np.zeros((1, 1, 5)), "n": 1, "y": np.zeros((1, 1, 6)), "normals": print}
+    given |= {
+        "visited": np.zeros((1, 2, 5)),
+        "used_visited": one,
+        "responding": np.zeros((1, 3, 5)),
+    }
+    given |= {"fresh": np.zeros((1, 2, 6)), "used_fresh": one, "opposite": np.zeros((1, 3, 6))}
+    given |= {"used_opposite": none, "pool": np.zeros((1, 4, 6)), "used_pool": one, "room": 4}
+    given |= {"match": True, "quasi": False, "matrix": np.zeros((1, 3, 2)), "transposed": False}
+    given |= {"kept": 1.0, "tol": 0.1, "formed": False, "along": np.zeros((1, 2, 1))}
+    given |= {"response": np.zeros((1, 3, 1)), "gram": np.zeros((1, 1, 1))}
+    given |= {"levels": np.zeros((1, 2))}
+    _core.interface_pass(**given)
+    for name, wrong, text in (
+        ("n", 2, "x must be"),
+        ("reference", np.zeros((1, 2, 5)), "reference must be"),
+        ("used_visited", np.array([2]), "visited must have room"),
+        ("used_fresh", np.array([2]), "fresh must have room"),
+        ("room", 5, "pool must have its room"),
+        ("opposite", np.zeros((1, 3, 5)), "opposite must be"),
+        ("used_opposite", np.array([4]), "opposite must be"),
+        ("responding", np.zeros((1, 3, 6)), "responding must be"),
+        ("transposed", True, "matrix must be"),
+        ("along", np.zeros((1, 1, 1)), "results must be"),
+        ("base", np.zeros((1, 1, 5)), "base must be"),
+        ("activation", 7, "no such activation"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            _core.interface_pass(**given | {name: wrong})
+    with pytest.raises(ValueError, match="numbers must be"):
+        _core.quasi_normals(np.zeros(3), numbers=np.zeros(31, np.uint32), shift=0)

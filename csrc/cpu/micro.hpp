@@ -147,18 +147,23 @@ template <class T> struct ParticleKernels {
   void (*blend)(index count, const Elementwise<T>&);
 };
 
-// A piece of a TwoLayerStep (ops.hpp). Rows of a and w lie ld apart and have room for a multiple of
-// TWO_LAYER_PADDING particles: what lies beyond `count` is set, and counts for nothing.
+// A step for a piece of a TwoLayerMarch (ops.hpp): the update, unless errors is null, and what the
+// outputs sum. Rows over particles lie ld apart and have room for a multiple of TWO_LAYER_PADDING
+// of them: what lies beyond `count` counts for nothing.
 constexpr index TWO_LAYER_PADDING = 64;
 
 template <class T> struct TwoLayerPiece {
   index count, points, train, inputs, outputs, ld;
   const T* x;      // (points, inputs)
-  const T* errors; // (train, outputs), or null
-  T kept;
+  const T* errors; // (train, outputs), times all that multiplies them; or null
+  // Without velocities rate is that of the errors, too: W <- kept W + direction.
+  T kept, rate, momentum, decay;
   Activation activation;
   T* a;
   T* w;
+  T* a_velocity; // or null
+  T* w_velocity;
+  T* known;     // phi(h) of the first `train` points, then phi'(h) but for tanh; or null
   T* room;      // two_layer_room numbers
   double* sums; // (points, outputs), added to
 };

@@ -1,4 +1,6 @@
 // Directions of particles and fields of particles: sums over the one, and over the other.
+#include <type_traits>
+
 #include "cpu/functions.hpp"
 #include "cpu/lanes.hpp"
 #include "cpu/micro.hpp"
@@ -12,12 +14,22 @@ using dmftcore::cpu::Elementwise;
 // Rows of a tile of inner products, fields of a tile of either kind, and vectors of particles of a
 // tile of sums over rows: as many accumulators as there are registers for.
 #if defined(DMFTCORE_ISA_v4)
-constexpr int ROWS = 4, FIELDS = 4, WIDTH = 4;
+constexpr int ROWS = 4, FIELDS = 6, WIDTH = 4;
 #else
 constexpr int ROWS = 4, FIELDS = 2, WIDTH = 4;
 #endif
 
 #define UNROLL _Pragma("GCC unroll 8")
+
+// Of n fields that are left: as many as fit, in two tiles of like size rather than a small rest.
+index fields_of_tile(index n) { return n <= FIELDS ? n : n < 2 * FIELDS ? (n + 1) / 2 : FIELDS; }
+
+// body(integral_constant of n) for 1 <= n <= N.
+template <int N, class Body> void with_constant(index n, const Body& body) {
+  if constexpr (N > 1)
+    if (n < N) return with_constant<N - 1>(n, body);
+  body(std::integral_constant<int, N>{});
+}
 
 template <class T, int K, int N>
 void products_tile(index count, const T* a, index lda, const T* x, index ldx, double* sums,
@@ -44,11 +56,12 @@ void products_tile(index count, const T* a, index lda, const T* x, index ldx, do
 template <class T, int K>
 void products_rows(index count, const T* a, index lda, index n, const T* x, index ldx, double* sums,
                    index ld) {
-  index j = 0;
-  for (; j + FIELDS <= n; j += FIELDS)
-    products_tile<T, K, FIELDS>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
-  for (; j + 2 <= n; j += 2) products_tile<T, K, 2>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
-  if (j < n) products_tile<T, K, 1>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
+  for (index j = 0, fields; j < n; j += fields) {
+    fields = fields_of_tile(n - j);
+    with_constant<FIELDS>(fields, [&](auto tile) {
+      products_tile<T, K, tile.value>(count, a, lda, x + j * ldx, ldx, sums + j, ld);
+    });
+  }
 }
 
 template <class T>
@@ -94,11 +107,12 @@ void combine_fields(index count, index k, const T* a, index lda, const T* c, ind
 template <class T>
 void combine(index count, index k, const T* a, index lda, index n, const T* c, index ldc, T* y,
              index ldy) {
-  index j = 0;
-  for (; j + FIELDS <= n; j += FIELDS)
-    combine_fields<T, FIELDS>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
-  for (; j + 2 <= n; j += 2) combine_fields<T, 2>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
-  if (j < n) combine_fields<T, 1>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
+  for (index j = 0, fields; j < n; j += fields) {
+    fields = fields_of_tile(n - j);
+    with_constant<FIELDS>(fields, [&](auto tile) {
+      combine_fields<T, tile.value>(count, k, a, lda, c + j, ldc, y + j * ldy, ldy);
+    });
+  }
 }
 
 // Vectors of a row at a time.

@@ -36,18 +36,41 @@ template <class T> Tile<T> state(const TwoLayerPiece<T>& l, const T* a, index mu
   return h;
 }
 
-template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, T* a, T* w) {
-  using One = Tile<T>;
-  T *const gains = l.room, *const readout = gains + l.train * One::SIZE;
-  for (index k = 0; k < l.outputs; ++k) {
-    One next = {};
-    next.add(l.kept, One::at(w + k * l.ld));
-    next.put(readout + k * One::SIZE);
+// W along a direction, by heavy ball if there is a velocity.
+template <class T>
+void learn(const TwoLayerPiece<T>& l, const Tile<T>& direction, T* weight, T* velocity) {
+  Tile<T> next = direction;
+  if (velocity) {
+    next.add(l.momentum, Tile<T>::at(velocity));
+    next.add(-l.decay, Tile<T>::at(weight));
+    next.put(velocity);
+    Tile<T> moved = Tile<T>::at(weight);
+    moved.add(l.rate, next);
+    moved.put(weight);
+  } else {
+    next.add(l.kept, Tile<T>::at(weight));
+    next.put(weight);
   }
+}
+
+template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, index p) {
+  using One = Tile<T>;
+  T *const a = l.a + p, *const w = l.w + p;
+  T *const gains = l.room, *const readout = gains + l.train * One::SIZE;
+  for (index k = 0; k < l.outputs; ++k) One{}.put(readout + k * One::SIZE);
   for (index mu = 0; mu < l.train; ++mu) {
-    const One h = state(l, a, mu);
     One value, slope, back = {};
-    EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
+    if (l.known) {
+      value = One::at(l.known + mu * l.ld + p);
+      if constexpr (PHI == Activation::tanh) {
+        EACH slope.part[v] = T(1) - value.part[v] * value.part[v];
+      } else {
+        slope = One::at(l.known + (l.train + mu) * l.ld + p);
+      }
+    } else {
+      const One h = state(l, a, mu);
+      EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
+    }
     for (index k = 0; k < l.outputs; ++k) {
       const T error = l.errors[mu * l.outputs + k];
       back.add(error, One::at(w + k * l.ld));
@@ -58,22 +81,30 @@ template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, T* a, 
     EACH back.part[v] *= slope.part[v];
     back.put(gains + mu * One::SIZE);
   }
-  for (index k = 0; k < l.outputs; ++k) One::at(readout + k * One::SIZE).put(w + k * l.ld);
+  const auto row = [&](T* rows, index i) { return rows ? rows + i * l.ld + p : nullptr; };
+  for (index k = 0; k < l.outputs; ++k)
+    learn(l, One::at(readout + k * One::SIZE), w + k * l.ld, row(l.w_velocity, k));
   for (index i = 0; i < l.inputs; ++i) {
-    One next = {};
-    next.add(l.kept, One::at(a + i * l.ld));
+    One direction = {};
     for (index mu = 0; mu < l.train; ++mu)
-      next.add(l.x[mu * l.inputs + i], One::at(gains + mu * One::SIZE));
-    next.put(a + i * l.ld);
+      direction.add(l.x[mu * l.inputs + i], One::at(gains + mu * One::SIZE));
+    learn(l, direction, a + i * l.ld, row(l.a_velocity, i));
   }
 }
 
-template <class T, Activation PHI>
-void read(const TwoLayerPiece<T>& l, const T* a, const T* w, T* sums) {
+template <class T, Activation PHI> void read(const TwoLayerPiece<T>& l, index p, T* sums) {
   using One = Tile<T>;
+  const T *const a = l.a + p, *const w = l.w + p;
   for (index mu = 0; mu < l.points; ++mu) {
     One value = state(l, a, mu);
-    EACH value.part[v] = Functions<T>::value(PHI, value.part[v]);
+    if (l.known && mu < l.train && PHI != Activation::tanh) {
+      One slope;
+      EACH Functions<T>::value_and_slope(PHI, value.part[v], value.part[v], slope.part[v]);
+      slope.put(l.known + (l.train + mu) * l.ld + p);
+    } else {
+      EACH value.part[v] = Functions<T>::value(PHI, value.part[v]);
+    }
+    if (l.known && mu < l.train) value.put(l.known + mu * l.ld + p);
     for (index k = 0; k < l.outputs; ++k) {
       const One weight = One::at(w + k * l.ld);
       T* const place = sums + (mu * l.outputs + k) * LANES<T>;
@@ -93,10 +124,10 @@ template <class T, Activation PHI> void piece(const TwoLayerPiece<T>& l) {
   const index count = l.points * l.outputs;
   for (index i = 0; i < count; ++i) store<T>(sums + i * LANES<T>, vec<T>{});
   for (index p = 0; p < l.count; p += SIZE) {
-    if (l.errors) update<T, PHI>(l, l.a + p, l.w + p);
+    if (l.errors) update<T, PHI>(l, p);
     for (index q = l.count; q < p + SIZE; ++q)
       for (index k = 0; k < l.outputs; ++k) l.w[k * l.ld + q] = 0;
-    read<T, PHI>(l, l.a + p, l.w + p, sums);
+    read<T, PHI>(l, p, sums);
   }
   for (index i = 0; i < count; ++i) l.sums[i] += total<T>(load(sums + i * LANES<T>));
 }

@@ -10,9 +10,9 @@
 namespace dmftcore::cpu {
 namespace {
 
-// Particles of a piece, directions and fields that meet in it at a time, and parts of a sum over
-// particles that are added as a tree.
-constexpr index PIECE = 512, DIRECTIONS = 8, GROUP = 32, PARTS = 64;
+// Particles of a piece, directions and fields that meet in it at a time, directions that are summed
+// at a time, and parts of a sum over particles that are added as a tree.
+constexpr index PIECE = 512, DIRECTIONS = 8, GROUP = 32, SUMMED = 32, PARTS = 64;
 // Less work than this is not worth a second thread.
 constexpr index LEAST = 1 << 15;
 
@@ -157,9 +157,9 @@ template <class T> void particle_expansion(const Expansion<T>& e) {
       const index rank = used(v, run);
       const T* const vectors = rows(v, run, S, at);
       factors += run * v.capacity * n;
-      for (index i = 0; i < rank; i += DIRECTIONS)
-        kernels.combine(count, std::min(DIRECTIONS, rank - i), vectors + i * S, S, n,
-                        factors + i * n, n, sum, PIECE);
+      for (index i = 0; i < rank; i += SUMMED)
+        kernels.combine(count, std::min(SUMMED, rank - i), vectors + i * S, S, n, factors + i * n,
+                        n, sum, PIECE);
     };
     const auto result = [&](T* array, index j) {
       return array ? array + (run * n + j) * S + at : nullptr;

@@ -1,8 +1,9 @@
 # Types of the compiled core. Its callers are the modules of this package, which document it.
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numpy import complex128, float32, float64, int64
+from numpy import complex128, float32, float64, int64, uint32
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", float64, float32)
@@ -162,17 +163,62 @@ def particle_expansion(
     y: NDArray[_Float] | None = None,
     value: NDArray[_Float] | None = None,
 ) -> None: ...
-def two_layer_step(
+def interface_pass(
+    *,
+    x: NDArray[_Float],
+    n: int,
+    reference: NDArray[_Float] | None = None,
+    visited: NDArray[_Float],
+    used_visited: NDArray[int64],
+    responding: NDArray[_Float],
+    fresh: NDArray[_Float],
+    used_fresh: NDArray[int64],
+    opposite: NDArray[_Float],
+    used_opposite: NDArray[int64],
+    pool: NDArray[_Float],
+    used_pool: NDArray[int64],
+    room: int,
+    match: bool,
+    quasi: bool,
+    matrix: NDArray[float64],
+    transposed: bool,
+    kept: float,
+    tol: float,
+    formed: bool,
+    normals: Callable[[NDArray[_Float], int, int, int | None], None],
+    along: NDArray[float64],
+    response: NDArray[float64],
+    gram: NDArray[float64],
+    levels: NDArray[float64],
+    skip: float = 1.0,
+    scale: float = 1.0,
+    base: NDArray[_Float] | None = None,
+    field: NDArray[_Float] | None = None,
+    repeat: int = 1,
+    activation: int = 0,
+    u: NDArray[_Float] | None = None,
+    y: NDArray[_Float] | None = None,
+    value: NDArray[_Float] | None = None,
+) -> None: ...
+def two_layer_march(
     *,
     a: NDArray[_Float],
     w: NDArray[_Float],
+    a_velocity: NDArray[_Float] | None = None,
+    w_velocity: NDArray[_Float] | None = None,
     x: NDArray[float64],
+    targets: NDArray[float64],
+    centre: NDArray[float64],
+    rates: NDArray[float64],
     f: NDArray[float64],
     activation: int,
-    errors: NDArray[float64] | None = None,
-    kept: float = 1.0,
+    loss: int,
+    gamma: float,
+    momentum: float = 0.0,
+    decay: float = 0.0,
 ) -> None: ...
 def normals(x: NDArray[_Float], *, seed: int, run: int, stream: int, column: int) -> None: ...
+def quasi_normals(x: NDArray[_Float], *, numbers: NDArray[uint32], shift: int) -> None: ...
 
 # bind_attention.cpp
 

@@ -72,6 +72,8 @@ class Sampling:
         Whether sources are matched; see `dmftcore.sampled.particles.Particles`.
     pool : int, optional
         Largest number of columns they are matched to.
+    quasi : bool
+        Whether matched sources are quasi-random.
     unit : bool
         Take unit sources, in a network where nothing is nonlinear.
     control_variates : bool
@@ -85,6 +87,7 @@ class Sampling:
     dtype: str = "float64"
     match: bool = True
     pool: int | None = None
+    quasi: bool = True
     unit: bool = False
     control_variates: bool = False
 
@@ -285,6 +288,7 @@ def build(
             match=sampling.match,
             unit=sampling.unit and not inner,
             pool=sampling.pool,
+            quasi=sampling.quasi,
             xp=xp,
         )
 

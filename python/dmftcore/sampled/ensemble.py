@@ -40,12 +40,15 @@ from dmftcore.sampled.particles import (
     blend,
     enlarged,
     products,
-    two_layer_step,
+    two_layer_march,
 )
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
 
 __all__ = ["Ensemble", "OuterLayer"]
+
+#: Largest number of outputs of the steps that one operation makes.
+AT_ONCE = 1 << 18
 
 
 class Ensemble:
@@ -86,7 +89,7 @@ class Ensemble:
         xp: Any = np,
     ) -> None:
         self.network, self.sampling, self._xp = network, sampling, xp
-        self._points, self._targets = np.ascontiguousarray(points), targets
+        self._points, self._targets = map(np.ascontiguousarray, (points, targets))
         self._training = training
         self._loss = loss_function(training.loss)
         self._n_train, self._outputs = targets.shape
@@ -110,10 +113,8 @@ class Ensemble:
         self._reference = (
             [first.empty(count) for _ in range(states)] if sampling.control_variates else None
         )
-        #: Whether a step is one operation, which keeps no hidden states.
-        self._at_once = xp is np and not (
-            self._blocks or training.momentum or sampling.control_variates
-        )
+        #: Whether steps are one operation, which keeps no hidden states.
+        self._at_once = xp is np and not (self._blocks or sampling.control_variates)
         self._g = first.empty(self._n_train * (self._outputs if self._fields else 1))
         #: Passes that have grown no basis the last time they were made.
         self._quiet: set[Callable[[], None]] = set()
@@ -139,6 +140,8 @@ class Ensemble:
         """Outputs (len(stops), runs, P + Q, K) at the given steps; fewer if a loss diverges."""
         rows: list[FloatArray] = []
         with np.errstate(over="ignore", invalid="ignore"):
+            if self._at_once:
+                return self._advance_at_once(stops)
             for stop in stops.tolist():
                 while self._step < stop:
                     if not self._next_step():
@@ -234,24 +237,69 @@ class Ensemble:
 
     def _next_step(self) -> bool:
         """Update, and move to the next step; False if a loss there has diverged."""
-        rate = float(self._training.rates[self._step]) if self._step >= 0 else 0.0
-        if self._at_once:
-            self._step_at_once(rate)
-        else:
-            if self._step >= 0:
-                if not self._has_gradients:
-                    self._backpropagate()
-                self._update(rate)
-            self._through_interfaces(self._propagate)
+        if self._step >= 0:
+            if not self._has_gradients:
+                self._backpropagate()
+            self._update(float(self._training.rates[self._step]))
+        self._through_interfaces(self._propagate)
         self._step += 1
         self._has_gradients = False
         if self._step == 0:
-            self._f_initial = self._f.copy()
-            self._f = np.zeros_like(self._f)
+            self._start()
+        return bool(self._sound(self._f[None])[0])
+
+    def _start(self) -> None:
+        """At step 0, with outputs from which nothing was subtracted."""
+        self._f_initial = self._f.copy()
+        self._f = np.zeros_like(self._f)
         loss = self._loss.mean(self._f[:, : self._n_train], self._targets)
-        if self._step == 0:
-            self._loss_limit = largest_loss(float(loss.max()))
-        return bool((loss <= self._loss_limit).all() and np.isfinite(self._f).all())
+        self._loss_limit = largest_loss(float(loss.max()))
+
+    def _sound(self, f: FloatArray) -> Any:
+        """Whether no loss has diverged, for outputs (n, runs, P + Q, K) of n steps."""
+        losses = self._loss.mean(f[:, :, : self._n_train], self._targets)
+        return (losses <= self._loss_limit).all(axis=1) & np.isfinite(f).all(axis=(1, 2, 3))
+
+    def _advance_at_once(self, stops: IntArray) -> FloatArray:
+        """`advance`, of a network without interfaces."""
+        if self._step < 0:
+            self._step = 0
+            self._f = self._march_at_once(0)[0]
+            self._start()
+        rows = [self._f[None][: int((stops == self._step).sum())]]
+        most = max(1, AT_ONCE // self._f.size)
+        while self._step < stops[-1]:
+            first, last = self._step, min(int(stops[-1]), self._step + most)
+            f = self._march_at_once(last)
+            sound = self._sound(f)
+            reached = first + (len(f) - 1 if sound.all() else int(sound.argmin()))
+            for rate in self._training.rates[first:reached]:
+                self._forget(float(rate))
+            self._step, self._f, self._has_gradients = reached, f[reached - first], False
+            passed = stops[(stops > first) & (stops <= last)]
+            if not sound.all():
+                rows.append(f[passed[passed < reached] - first])
+                break
+            rows.append(f[passed - first])
+        return np.concatenate(rows)
+
+    def _march_at_once(self, last: int) -> FloatArray:
+        """Outputs of the present step and of all up to the `last`, to which the weights move."""
+        training, network = self._training, self.network
+        rates = np.ascontiguousarray(training.rates[self._step : last], dtype=np.float64)
+        return two_layer_march(
+            (self._a.columns, self._w.columns),
+            (self._a.velocity, self._w.velocity),
+            self._points,
+            self._targets,
+            self._f_initial,
+            rates,
+            activation=network.readout_activation,
+            loss=training.loss,
+            gamma=network.gamma,
+            momentum=training.momentum,
+            decay=training.weight_decay,
+        )
 
     def _through_interfaces(self, carry: Callable[[], None]) -> None:
         """Carry fields through all interfaces.
@@ -280,23 +328,6 @@ class Ensemble:
             for before, interface in zip(ranks, interfaces, strict=True)
         )
         (self._quiet.discard if grown else self._quiet.add)(carry)
-
-    def _step_at_once(self, rate: float) -> None:
-        """Update, and outputs of the new weights, of a network without interfaces."""
-        errors, kept = None, 1.0
-        if self._step >= 0:
-            errors = rate * self.network.gamma * self._errors()
-            kept -= rate * self._training.weight_decay
-            self._forget(rate)
-        f = two_layer_step(
-            self._a.columns,
-            self._w.columns,
-            self._points,
-            self.network.readout_activation,
-            errors,
-            kept,
-        )
-        self._f = f / self.network.gamma - self._f_initial
 
     def _propagate(self) -> None:
         """Hidden states and outputs of the present weights."""
@@ -452,7 +483,7 @@ class Ensemble:
         self._kept = np.array([self._kept[0] + rate * velocity, velocity])
 
     def _for_all_runs(self, matrix: FloatArray) -> FloatArray:
-        return np.tile(matrix, (self.sampling.runs, 1, 1))
+        return np.repeat(matrix[None], self.sampling.runs, axis=0)
 
     # -- kernels ---------------------------------------------------------------------------------
 
@@ -497,7 +528,14 @@ class Ensemble:
 
 
 class OuterLayer:
-    """An outer layer of weights: columns over particles, which learn."""
+    """An outer layer of weights: columns over particles, which learn.
+
+    Attributes
+    ----------
+    columns : (runs, m, S) array
+    velocity : array like `columns`, or None
+        None without momentum.
+    """
 
     def __init__(
         self, particles: Particles, count: int, stream: int, training: GradientDescent
@@ -505,7 +543,7 @@ class OuterLayer:
         self.particles, self._training = particles, training
         none = np.zeros(particles.runs, dtype=np.int64)
         self.columns = particles.draw(none + count, stream, none)
-        self._velocity = particles.xp.zeros_like(self.columns) if training.momentum else None
+        self.velocity = particles.xp.zeros_like(self.columns) if training.momentum else None
 
     @property
     def basis(self) -> tuple[Any, Any]:
@@ -522,7 +560,7 @@ class OuterLayer:
         factors = np.zeros((len(fields), fields.shape[1], along.shape[2]))
         factors[:, :n] = along
         count, decay = along.shape[2], self._training.weight_decay
-        if self._velocity is None:
+        if self.velocity is None:
             blend(
                 count,
                 basis,
@@ -534,26 +572,26 @@ class OuterLayer:
             )
             return
         momentum = self._training.momentum
-        blend(count, basis, factors, base=self._velocity, skip=momentum, y=self._velocity)
+        blend(count, basis, factors, base=self.velocity, skip=momentum, y=self.velocity)
         if decay:
-            self._velocity -= decay * self.columns
-        self.columns += rate * self._velocity
+            self.velocity -= decay * self.columns
+        self.columns += rate * self.velocity
 
     def enlarge(self, size: int) -> None:
         """Go on in a larger set of unit sources."""
         self.columns = enlarged(self.columns, size)
-        if self._velocity is not None:
-            self._velocity = enlarged(self._velocity, size)
+        if self.velocity is not None:
+            self.velocity = enlarged(self.velocity, size)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Weights and velocities."""
         parts = {"columns": _arrays.host_copy(self.columns)}
-        if self._velocity is not None:
-            parts["velocity"] = _arrays.host_copy(self._velocity)
+        if self.velocity is not None:
+            parts["velocity"] = _arrays.host_copy(self.velocity)
         return parts
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take what `state` has returned."""
         xp = self.particles.xp
         self.columns = xp.array(state["columns"])
-        self._velocity = xp.array(state["velocity"]) if "velocity" in state else None
+        self.velocity = xp.array(state["velocity"]) if "velocity" in state else None

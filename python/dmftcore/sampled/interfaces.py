@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 
-from dmftcore import _arrays
+from dmftcore import _arrays, _core
 from dmftcore._validate import FloatArray
+from dmftcore.activations import ACTIVATIONS
 from dmftcore.sampled.particles import (
     Directions,
     Particles,
@@ -101,6 +102,9 @@ class Interface:
         self.below, self.above = Shore(below, streams[0]), Shore(above, streams[1])
         self._tol = tol
         self._xp = below.xp
+        #: Whether what is not visited is formed in any case.
+        self._formed = tol <= RELIABLE * float(np.finfo(below.dtype).eps)
+        self._at_once = self._xp is np and not (below.unit or above.unit)
         self.matrix: Any = self._xp.zeros((below.runs, 0, 0))
         self._velocity: Any = None
         self.dropped = 0.0
@@ -126,17 +130,11 @@ class Interface:
         **rest
             Of `blend`; its ``u`` is c times the Gaussian part.
         """
-        visit = self._visit(self.below, self.above, x, n, reference)
-        learned = self._learned() @ visit.along
-        self._answer(self.above, visit, learned, kept, n, rest)
-        return visit
+        return self._pass(self.below, self.above, x, n, kept, reference, rest)
 
     def backward(self, x: Any, n: int, kept: float, *, reference: Any = None, **rest: Any) -> Visit:
         """W^T x for a field above; as `forward`."""
-        visit = self._visit(self.above, self.below, x, n, reference)
-        learned = self._learned().swapaxes(1, 2) @ visit.along
-        self._answer(self.below, visit, learned, kept, n, rest)
-        return visit
+        return self._pass(self.above, self.below, x, n, kept, reference, rest)
 
     def update(self, left: Any, right: Any, rate: float, momentum: float, decay: float) -> None:
         """Heavy ball on M along ``left right^T``, (runs, backward, m) and (runs, forward, m)."""
@@ -153,10 +151,7 @@ class Interface:
     def leaves_span(self, levels: Any) -> Any:
         """Whether a field of these `levels`, as numpy numbers, makes a basis grow, (runs,)."""
         mean, outside = levels
-        grows = outside > self._tol * mean
-        if self._tol <= RELIABLE * float(np.finfo(self.below.particles.dtype).eps):
-            grows[:] = True
-        return grows
+        return (outside > self._tol * mean) | self._formed
 
     def drop(self, mean: Any, outside: Any) -> None:
         """Count what is dropped of a field."""
@@ -209,6 +204,80 @@ class Interface:
         if self._velocity is not None:
             self._velocity = _padded(self._velocity, shape)
         return self.matrix
+
+    def _pass(
+        self,
+        source: Shore,
+        target: Shore,
+        x: Any,
+        n: int,
+        kept: float,
+        reference: Any,
+        rest: dict[str, Any],
+    ) -> Visit:
+        """A field leaves one shore and arrives at the other one."""
+        if self._at_once:
+            return self._pass_at_once(source, target, x, n, kept, reference, rest)
+        visit = self._visit(source, target, x, n, reference)
+        matrix = self._learned() if source is self.below else self._learned().swapaxes(1, 2)
+        self._answer(target, visit, matrix @ visit.along, kept, n, rest)
+        return visit
+
+    def _pass_at_once(
+        self,
+        source: Shore,
+        target: Shore,
+        x: Any,
+        n: int,
+        kept: float,
+        reference: Any,
+        rest: dict[str, Any],
+    ) -> Visit:
+        """`_pass` of numpy arrays, as one operation."""
+        particles, stream = target.particles, target.stream
+        growing = source.visited, target.sources, particles.pool
+        for directions in growing[:2]:
+            directions.reserve(int(directions.used.max(initial=0)) + n)
+        particles.pool.reserve(particles.room)
+        matrix = self._learned()
+        used = [directions.used.copy() for directions in growing]
+        runs = len(x)
+        along = np.empty((runs, source.visited.capacity, n))
+        response = np.empty((runs, source.sources.capacity, n))
+        gram, levels = np.empty((runs, n, n)), np.empty((runs, 2))
+        rest = rest | {"activation": ACTIVATIONS.index(rest.get("activation", "linear"))}
+        _core.interface_pass(
+            x=x,
+            n=n,
+            reference=reference,
+            visited=source.visited.rows,
+            used_visited=used[0],
+            responding=source.sources.rows,
+            fresh=target.sources.rows,
+            used_fresh=used[1],
+            opposite=target.visited.rows,
+            used_opposite=target.visited.used,
+            pool=particles.pool.rows,
+            used_pool=used[2],
+            room=particles.room,
+            match=particles.match,
+            quasi=particles.quasi,
+            matrix=matrix,
+            transposed=source is self.above,
+            kept=kept,
+            tol=self._tol,
+            formed=self._formed,
+            normals=lambda out, run, *place: particles.normals.fill(out, run, stream, *place),
+            along=along,
+            response=response,
+            gram=gram,
+            levels=levels,
+            **rest,
+        )
+        for directions, count in zip(growing, used, strict=True):
+            directions.used = count
+        self.drop(*levels.T)
+        return Visit(along, response, gram)
 
     def _answer(
         self,

@@ -21,6 +21,8 @@ import numpy.typing as npt
 from dmftcore import _arrays, _core
 from dmftcore._validate import FloatArray
 from dmftcore.activations import ACTIVATIONS
+from dmftcore.losses import LOSSES
+from dmftcore.sampled.quasi import DIMENSIONS, WORDS, quasi_normals
 
 __all__ = [
     "CounterNormals",
@@ -33,11 +35,11 @@ __all__ = [
     "enlarged",
     "orthonormalised",
     "products",
-    "two_layer_step",
+    "two_layer_march",
 ]
 
 #: Columns by which an array of directions grows at least.
-SPARE = 16
+SPARE = 32
 
 #: Largest number of columns that fresh ones are matched to by default.
 LARGEST_POOL = 64
@@ -79,12 +81,15 @@ class Directions:
 
     def append(self, columns: Any, counts: Any) -> None:
         """Add the first counts[r] of the columns (runs, m, S) to run r."""
+        self.reserve(int((self.used + counts).max()))
         begin, self.used = self.used, self.used + counts
-        needed = int(self.used.max())
-        if needed > self.capacity:
-            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), begin)
         for run, (first, last) in enumerate(zip(begin, self.used, strict=True)):
             self.rows[run, first:last] = columns[run, : last - first]
+
+    def reserve(self, needed: int) -> None:
+        """Have room for so many columns in every run."""
+        if needed > self.capacity:
+            self._reserve(max(needed, self.capacity + self.capacity // 2, SPARE), self.used)
 
     def enlarge(self, size: int) -> None:
         """Go on in a larger set of unit sources, which keeps all inner products."""
@@ -202,43 +207,78 @@ def _ranks(xp: Any, used: Any) -> Any:
     return None if used is None else xp.asarray(used)
 
 
-def two_layer_step(
-    a: Any, w: Any, points: FloatArray, activation: str, errors: Any = None, kept: float = 1.0
+def two_layer_march(
+    weights: tuple[Any, Any],
+    velocities: tuple[Any, Any],
+    points: FloatArray,
+    targets: FloatArray,
+    centre: FloatArray,
+    rates: FloatArray,
+    *,
+    activation: str,
+    loss: str,
+    gamma: float,
+    momentum: float,
+    decay: float,
 ) -> FloatArray:
-    """Update a network of one hidden layer in place, and its outputs, in one pass over particles.
+    """Train a network of one hidden layer in place, in one pass over particles for each step.
 
-    With ``h_mu = sum_i points_{mu i} a_i`` and e the errors, over the training points mu,
-    ``a_i <- kept a_i + sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` and
-    ``w_k <- kept w_k + sum_mu e_{mu k} phi(h_mu)``.
+    With ``h_mu = sum_i points_{mu i} a_i``, ``f_{mu k} = <w_k, phi(h_mu)> / gamma`` less the
+    centre, and the errors e = -(d loss / d f) / P over the training points mu, the gradients are
+    ``gamma sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` for a_i and
+    ``gamma sum_mu e_{mu k} phi(h_mu)`` for w_k.
 
     Parameters
     ----------
-    a : (runs, r0, S) array
-    w : (runs, K, S) array
+    weights : pair of arrays
+        a, (runs, r0, S), and w, (runs, K, S).
+    velocities : pair of arrays like the weights, or of None
+        None without momentum.
     points : (P + Q, r0) float64 array
         Training points first.
-    activation : str
-        Name of phi.
-    errors : (runs, P, K) float64 array, optional
-        Times the rate; without them nothing is changed.
-    kept : float
+    targets : (P, K) float64 array
+    centre : (runs, P + Q, K) float64 array
+    rates : (n,) float64 array
+        Of the updates.
+    activation, loss : str
+    gamma, momentum, decay : float
 
     Returns
     -------
-    (runs, P + Q, K) array
-        ``<w_k, phi(h_mu)>`` of the new weights.
+    (n + 1, runs, P + Q, K) array
+        Outputs f before every update, and after the last.
     """
-    f = np.empty((len(a), len(points), w.shape[1]))
-    number = ACTIVATIONS.index(activation)
-    _core.two_layer_step(a=a, w=w, x=points, f=f, activation=number, errors=errors, kept=kept)
+    (a, w), (a_velocity, w_velocity) = weights, velocities
+    f = np.empty((len(rates) + 1, *centre.shape))
+    _core.two_layer_march(
+        a=a,
+        w=w,
+        a_velocity=a_velocity,
+        w_velocity=w_velocity,
+        x=points,
+        targets=targets,
+        centre=centre,
+        rates=rates,
+        f=f,
+        activation=ACTIVATIONS.index(activation),
+        loss=LOSSES.index(loss),
+        gamma=gamma,
+        momentum=momentum,
+        decay=decay,
+    )
     return f
 
 
 class Normals(Protocol):
     """Standard normal numbers by their place."""
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
-        """Columns from `column` on, (m, S), of a run and of one array of sources."""
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
+        """Columns from `column` on, (m, S), of a run and of one array of sources.
+
+        Those with a `dimension`, which counts from that of the first, may be quasi-random.
+        """
 
 
 class CounterNormals:
@@ -253,9 +293,19 @@ class CounterNormals:
     def __init__(self, seed: int) -> None:
         self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
         """See `Normals`."""
-        _arrays.core_for(out).normals(out, seed=self._key, run=run, stream=stream, column=column)
+        even = 0 if dimension is None else min(len(out), max(0, DIMENSIONS - dimension))
+        for i, row in enumerate(out[:even]):
+            place = (self._key, run, stream, column + i)
+            words = np.random.SeedSequence(place).generate_state(WORDS)
+            quasi_normals(row, (dimension or 0) + i, words)
+        if even < len(out):
+            _arrays.core_for(out).normals(
+                out[even:], seed=self._key, run=run, stream=stream, column=column + even
+            )
 
 
 class TableNormals:
@@ -270,7 +320,9 @@ class TableNormals:
     def __init__(self, entry: Callable[[int, FloatArray], FloatArray]) -> None:
         self._entry, self._next = entry, 0
 
-    def fill(self, out: Any, run: int, stream: int, column: int) -> None:
+    def fill(
+        self, out: Any, run: int, stream: int, column: int, dimension: int | None = None
+    ) -> None:
         """See `Normals`."""
         for row in out:
             row[:] = self._entry(self._next, np.arange(float(len(row))))
@@ -286,7 +338,8 @@ class Particles:
       which makes the law of the march that of a network of width S.
     * Matched ones are orthogonal besides to the columns of a pool, the constant and the first
       sources on these particles, and orthonormal among each other, as in the limit of large S.
-      This reduces the variance several times.
+      This reduces the variance several times. Those of the pool may be quasi-random besides,
+      which reduces it several times again, where nothing but means over all particles matters.
     * On a set on which all functions are linear the j-th source may be ``sqrt(S) e_j`` (`unit`):
       vectors are then coefficients of Gaussian sources, and nothing is sampled.
 
@@ -299,6 +352,8 @@ class Particles:
     match, unit : bool
     pool : int, optional
         Largest size of the pool, by default the smaller of 64 and S / 4.
+    quasi : bool
+        Whether matched sources are quasi-random.
     xp : module
         numpy or cupy.
     """
@@ -313,15 +368,16 @@ class Particles:
         match: bool = True,
         unit: bool = False,
         pool: int | None = None,
+        quasi: bool = False,
         xp: Any = np,
     ) -> None:
         self.runs, self.size, self.dtype, self.xp = runs, size, np.dtype(dtype), xp
-        self._normals, self._match, self.unit = normals, match and not unit, unit
-        self._room = min(LARGEST_POOL, size // 4) if pool is None else pool
+        self.normals, self.match, self.unit, self.quasi = normals, match and not unit, unit, quasi
+        self.room = min(LARGEST_POOL, size // 4) if pool is None else pool
         self.pool = self.directions()
         #: Unit sources handed out so far.
         self.sources = np.zeros(runs, dtype=np.int64)
-        if self._match and self._room:
+        if self.match and self.room:
             self.pool.append(xp.ones((runs, 1, size), dtype), 1)
 
     def empty(self, columns: int) -> Any:
@@ -360,11 +416,19 @@ class Particles:
         fresh = self.xp.zeros((self.runs, int(counts.max()), self.size), self.dtype)
         if self.unit:
             return self._unit_sources(counts, fresh)
-        for run, count in enumerate(counts.tolist()):
-            self._normals.fill(fresh[run, :count], run, stream, int(columns[run]))
         taken = counts + self.pool.used + (0 if opposite is None else opposite.used)
         # Without room to match, the exact law of a network of width S.
-        matched = (taken < self.size) & (counts > 0) & self._match
+        matched = (taken < self.size) & (counts > 0) & self.match
+        pooled = np.clip(self.room - self.pool.used, 0, np.where(matched, counts, 0))
+        for run, (count, even) in enumerate(zip(counts.tolist(), pooled.tolist(), strict=True)):
+            column = int(columns[run])
+            if self.quasi and even:
+                # The constant comes before the first dimension.
+                place = int(self.pool.used[run]) - 1
+                self.normals.fill(fresh[run, :even], run, stream, column, place)
+            else:
+                even = 0
+            self.normals.fill(fresh[run, even:count], run, stream, column + even)
         if not matched.any():
             self._project(fresh, opposite, counts > 0)
             return fresh
@@ -373,8 +437,7 @@ class Particles:
             self._project(fresh, opposite, counts > 0)
         for _ in range(2):
             fresh = orthonormalised(fresh, np.where(matched, counts, 0))
-        room = np.clip(self._room - self.pool.used, 0, np.where(matched, counts, 0))
-        self.pool.append(fresh, room)
+        self.pool.append(fresh, pooled)
         return fresh
 
     def mark(self) -> tuple[Any, Any]:
