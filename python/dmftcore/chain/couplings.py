@@ -95,9 +95,14 @@ class Couplings:
         """kept and learned as matrices over the rows of the first `steps` steps, in numpy."""
         c = np.repeat(self.scale[:steps], self._outputs)
         learned = np.zeros((steps, steps))
-        for step in range(steps):
-            learned[step, :step] = self._memory.row(step) / self._points
-        return np.outer(c, c), learned.repeat(self._outputs, 0).repeat(self._outputs, 1)
+        if self._plain:
+            learned[:, :-1] = self._memory.row(steps - 1)
+            learned = np.tril(learned, -1)
+        else:
+            for step in range(steps):
+                learned[step, :step] = self._memory.row(step)
+        learned = (learned / self._points).repeat(self._outputs, 0).repeat(self._outputs, 1)
+        return np.outer(c, c), learned
 
     def _add_learned(self, total: FloatArray, rows: FloatArray, step: int) -> FloatArray:
         if not self._plain and step != self._row_step:

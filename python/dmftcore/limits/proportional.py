@@ -196,7 +196,7 @@ class ProportionalMarch:
         self._xp, self._with_responses = xp, with_responses
         self._chain = _chain(limit, couplings, training.steps, xp)
         self._data = RandomData(population, couplings, steps=training.steps, xp=xp)
-        self._now = np.zeros(3)
+        self._recorded: _Recorded | None = None
         self._loss_limit = np.inf
         self._diverged = False
         self._stored: list[int] = []
@@ -215,17 +215,14 @@ class ProportionalMarch:
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Cp(t,t), CD(t,t) and overlap, (len(stops), 3); fewer rows if the loss diverges."""
-        rows: list[FloatArray] = []
+        begin, pieces = self._chain.step + 1, [np.empty((0, 3))]
+        end = int(stops.max(initial=-1)) + 1
         with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops.tolist():
-                while self.step < stop:
-                    if not self._next_step():
-                        # The kernels end before the step that could not be done.
-                        self._chain.step -= 1
-                        self._diverged = True
-                        return np.array(rows).reshape(-1, 3)
-                rows.append(self._now)
-        return np.array(rows).reshape(-1, 3)
+            while self.step + 1 < end:
+                pieces.append(self._next_steps(end))
+        curves = np.concatenate(pieces)
+        reached: FloatArray = curves[stops[stops < begin + len(curves)] - begin]
+        return reached
 
     def store_kernels(self) -> None:
         """Keep the rows at the step that the histories do not hold."""
@@ -254,7 +251,6 @@ class ProportionalMarch:
             },
             **rows,
             **responses,
-            "now": self._now,
             "loss_limit": np.array(self._loss_limit),
             "stored": np.array(self._stored, dtype=np.int64),
         }
@@ -264,7 +260,6 @@ class ProportionalMarch:
         for part, prefix in ((self._chain, "chain_"), (self._data, "data_")):
             names = (name for name in state if name.startswith(prefix))
             part.restore({name.removeprefix(prefix): state[name] for name in names})
-        self._now = np.asarray(state["now"])
         self._loss_limit = float(state["loss_limit"])
         self._stored = state["stored"].tolist()
         indices = range(len(self._stored))
@@ -335,25 +330,36 @@ class ProportionalMarch:
             "responses": responses,
         }
 
-    def _next_step(self) -> bool:
-        """Move by one step; False if the loss at the new one has diverged, or the chain itself."""
-        response = self._chain.backward()
-        if not self._chain.settled:
-            return False
+    def _next_steps(self, end: int) -> FloatArray:
+        """Move on by some steps, none of them beyond `end`; the curves of those that are done.
+
+        If the loss at one has diverged, or the chain itself, the kernels end before it.
+        """
+        begin, gradients = self.step + 1, self._chain.gradient_histories[self._chain.layers[0]]
+        reached = begin + 1
+        if self._chain.repeats:
+            if self._recorded is None:
+                self._recorded = _Recorded(self._chain, self._data, gradients)
+            reached = self._recorded.run(begin, end)
+        else:
+            self._append(gradients)
+        curves = self._data.curves(begin, reached)
+        if begin == 0:
+            self._loss_limit = DIVERGENCE_FACTOR * max(float(curves[0, 1]), 1e-300)
+        sound = (curves[:, 1] <= self._loss_limit) & np.isfinite(curves).all(axis=1)
+        done = len(curves) if sound.all() else int(np.argmin(sound))
+        done *= self._chain.settled
+        self._diverged = done < len(curves)
+        self._chain.step = begin + done - 1
+        return curves[:done]
+
+    def _append(self, gradients: FloatArray) -> None:
+        """Do the equations of one step."""
+        d = self._chain.backward()
         step = self._chain.step
-        gradients = self._chain.gradient_histories[self._chain.layers[0]]
-        now = self._data.append(step, response, gradients)
-        if step == 0:
-            self._loss_limit = DIVERGENCE_FACTOR * max(float(now[1]), 1e-300)
-        if not (now[1] <= self._loss_limit and np.isfinite(now).all()):
-            return False
-        self._now = now
-        row = (slice(step, step + 1), slice(step + 1))
-        h, a = (
-            self._xp.ascontiguousarray(self._data.histories[name][row]) for name in ("Cv", "A0")
-        )
-        self._chain.forward(h, a)
-        return self._chain.settled
+        if self._chain.settled:
+            self._data.enter(step, d)
+            self._chain.forward(*self._data.leave(step, *self._data.sums(step, gradients)))
 
     def _features(self, layer: int) -> FloatArray:
         """Lower triangle of H of a layer over the stored steps."""
@@ -371,6 +377,39 @@ class ProportionalMarch:
         for i, row in enumerate(rows):
             lower[i, : i + 1] = row[self._stored[: i + 1]]
         return lower
+
+
+class _Recorded:
+    """The equations of a step, run by the core.
+
+    Few modes are recorded with the rest, and the steps follow each other there. Many modes are
+    summed between what precedes and what follows them.
+    """
+
+    def __init__(self, chain: TwoTimeChain, data: RandomData, gradients: FloatArray) -> None:
+        self._data, self._gradients = data, gradients
+        self._before = self._after = chain.program()
+        top: Any = self._before.columns(chain.top)
+        k: Any = data.enter(0, chain.descend(top))
+        sums: Any
+        if data.few_modes:
+            sums = data.recorded_sums(k, gradients)
+        else:
+            self._after = chain.program()
+            sums = self._after.input(2), self._after.input(2)
+        self._sums = sums
+        chain.ascend(*data.leave(0, *sums))
+
+    def run(self, begin: int, end: int) -> int:
+        """Run the step `begin`, and more up to `end` where nothing is between them; where it ends."""
+        if self._data.few_modes:
+            self._before.run(begin, end)
+            return end
+        self._before.run(begin)
+        for rows, found in zip(self._sums, self._data.sums(begin, self._gradients), strict=True):
+            self._after.at(rows, begin)[:] = found
+        self._after.run(begin)
+        return begin + 1
 
 
 def _chain(limit: ProportionalLinear, couplings: Couplings, steps: int, xp: Any) -> TwoTimeChain:
