@@ -62,9 +62,8 @@ public:
   void add(const std::string& name, const std::vector<Place>& results,
            const std::vector<Place>& rows, const std::vector<Doubles>& arrays,
            const std::vector<double>& factors) {
-    const auto* const found =
-        std::find_if(std::begin(SIGNATURES), std::end(SIGNATURES),
-                     [&](const Signature& one) { return name == one.name; });
+    const auto* const found = std::find_if(std::begin(SIGNATURES), std::end(SIGNATURES),
+                                           [&](const Signature& one) { return name == one.name; });
     require(found != std::end(SIGNATURES), "no operation " + name);
     require(results.size() == found->results && rows.size() == found->rows &&
                 arrays.size() == found->arrays && factors.size() == found->factors,
@@ -81,8 +80,7 @@ public:
     // Histories are written to; what is read alone may be read-only.
     if (!arrays.empty()) op.a = const_cast<double*>(arrays[0].data());
     if (arrays.size() > 1) op.b = const_cast<double*>(arrays[1].data());
-    if (results.empty())
-      require(arrays[0].writeable(), name + ": the history is read-only");
+    if (results.empty()) require(arrays[0].writeable(), name + ": the history is read-only");
     operations_.push_back(op);
     arrays_.insert(arrays_.end(), arrays.begin(), arrays.end());
   }
@@ -185,7 +183,7 @@ void register_row_program(py::module_& m) {
   py::class_<RowProgram>(m, "RowProgram")
       .def(py::init<index, index>(), py::arg("times"), py::arg("per_step"))
       .def("add", &RowProgram::add, py::arg("name"), py::arg("results"), py::arg("rows"),
-           py::arg("arrays"), py::arg("factors"))
+           py::arg("arrays").noconvert(), py::arg("factors"))
       .def("run", &RowProgram::run, py::arg("room").noconvert(), py::arg("begin"), py::arg("end"));
 }
 

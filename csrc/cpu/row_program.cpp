@@ -106,8 +106,8 @@ void run(const RowOperation& op, const Step& step) {
 
 } // namespace
 
-void run_rows(const std::vector<RowOperation>& operations, index times, index per_step, double* room,
-              index begin, index end) {
+void run_rows(const std::vector<RowOperation>& operations, index times, index per_step,
+              double* room, index begin, index end) {
   for (index t = begin; t < end; ++t) {
     const Step step{times, (t + 1) * per_step, t * per_step, room};
     for (const RowOperation& op : operations) run(op, step);

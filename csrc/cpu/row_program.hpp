@@ -45,7 +45,7 @@ struct RowOperation {
 };
 
 // Runs the operations at the steps begin <= t < end, when (t + 1) K times are known.
-void run_rows(const std::vector<RowOperation>& operations, index times, index per_step, double* room,
-              index begin, index end);
+void run_rows(const std::vector<RowOperation>& operations, index times, index per_step,
+              double* room, index begin, index end);
 
 } // namespace dmftcore::cpu

@@ -2,9 +2,10 @@
 
 The one place that knows the libraries: numpy on the host; cupy and torch on CUDA devices. They are
 recognised by type and never imported, since an array of a library that is not loaded cannot be an
-argument. Rows that are being recorded belong to their program. Device arrays of any other library that speaks DLPack or has a
+argument. Device arrays of any other library that speaks DLPack or has a
 ``__cuda_array_interface__`` are seen through cupy, where it is loaded, or torch: without a copy,
-ordered after the work of their own stream by the rules of these protocols.
+ordered after the work of their own stream by the rules of these protocols. Rows that are being
+recorded belong to their program, which then is the core.
 """
 
 from __future__ import annotations

@@ -208,7 +208,9 @@ class RandomData:
         products: Any = self._resolvents.times_transposed(inner)
         return record.mix(self._moments, products), record.mix(self._moments, m)
 
-    def leave(self, step: int, sums: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def leave(
+        self, step: int, sums: FloatArray, means: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Append the other rows of `step`, given what `sums` returns; those of Cv and A^0."""
         alpha, known = self.population.sample_ratio, self.histories
         cp = self._row("Cp", step, sums[:1])

@@ -22,9 +22,7 @@ __all__ = ["RowProgram", "Rows"]
 #: Where rows lie: their place in the room, the number of the first of them there, how many.
 _Place: TypeAlias = tuple[int, int, int]
 #: (name, results, rows, arrays, factors), as `_core.RowProgram.add` takes them.
-_Operation: TypeAlias = tuple[
-    str, list["_Value"], list["_Value"], list[FloatArray], list[float]
-]
+_Operation: TypeAlias = tuple[str, list["_Value"], list["_Value"], list[FloatArray], list[float]]
 
 
 class _Value:
@@ -110,13 +108,19 @@ class RowProgram:
         self._core: _core.RowProgram | None = None
         self._room: FloatArray = np.empty(0)
 
+    @property
+    def room_rows(self) -> int:
+        """Rows that the values of a step need at a time."""
+        self._close()
+        return len(self._room) // self.times
+
     def input(self, count: int) -> Rows:
         """Rows that `at` gives access to, to be set before a step is run."""
         value = _Value(count)
         self._pinned.append(value)
         return Rows(self, [(1.0, value)])
 
-    def result(self, rows: Rows) -> Rows:
+    def result(self, rows: Any) -> Rows:
         """Rows that `at` gives access to after a step was run."""
         value = rows.value()
         self._pinned.append(value.whole)
@@ -248,8 +252,8 @@ class RowProgram:
             for value in results:
                 if value not in pinned:
                     take(value)
-            places = [[self._place(x) for x in values] for values in (results, rows)]
-            self._core.add(name, *places, arrays, factors)
+            to, of = map(self._place, results), map(self._place, rows)
+            self._core.add(name, list(to), list(of), arrays, factors)
             for value in {x.whole for x in (*results, *rows)} - pinned:
                 if last.get(value, i) == i:
                     free.setdefault(value.count, []).append(self._places[value])

@@ -67,14 +67,15 @@ class Resolvents:
             rows[:, begin:end] = twotime.rows_causal_batch(x, block)
         return rows
 
-    def record(self, k: Rows) -> FloatArray:
+    def record(self, k: Rows) -> Any:
         """What `append` does, for a row of K that is being recorded, in a single block."""
         if not self._blocks:
             self._blocks.append(np.zeros((len(self._minus), *self._kernel.shape)))
         (block,), record = self._blocks, k.program
         minus = self._minus[:, 0]
         # Nothing is later than itself: K and the block have a zero at the present step.
-        earlier: Any = twotime.rows_causal_batch(record.by_row(minus, k), block)
+        driven: Any = record.by_row(minus, k)
+        earlier: Any = twotime.rows_causal_batch(driven, block)
         rows: Any = earlier + record.by_row(np.ones(len(minus)), record.unit(1))
         record.append(block, rows)
         return rows

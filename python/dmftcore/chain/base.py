@@ -140,7 +140,8 @@ class TwoTimeChain(ABC):
             return self.descend(self._top_rows(self._size(self.step)))
         if self._backward is None:
             program = self.program()
-            self._backward = program, program.result(self.descend(program.columns(self.top)))
+            top: Any = program.columns(self.top)
+            self._backward = program, program.result(self.descend(top))
         program, response = self._backward
         program.run(self.step)
         return program.at(response, self.step)

@@ -218,7 +218,7 @@ class ProportionalMarch:
         begin, pieces = self._chain.step + 1, [np.empty((0, 3))]
         end = int(stops.max(initial=-1)) + 1
         with np.errstate(over="ignore", invalid="ignore"):
-            while self.step + 1 < end:
+            while self.step + 1 < end and not self._diverged:
                 pieces.append(self._next_steps(end))
         curves = np.concatenate(pieces)
         reached: FloatArray = curves[stops[stops < begin + len(curves)] - begin]
@@ -401,7 +401,7 @@ class _Recorded:
         chain.ascend(*data.leave(0, *sums))
 
     def run(self, begin: int, end: int) -> int:
-        """Run the step `begin`, and more up to `end` where nothing is between them; where it ends."""
+        """Run the step `begin`, and those up to `end` where nothing is between; where it ended."""
         if self._data.few_modes:
             self._before.run(begin, end)
             return end
