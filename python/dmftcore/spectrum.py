@@ -66,7 +66,7 @@ class Spectrum:
         wanted = ">= 0" if name in ("values", "target") else "> 0"
         wrong = np.flatnonzero(array < 0 if wanted == ">= 0" else array <= 0)
         if wrong.size:
-            raise ValueError(f"{name} must be {wanted}, found {array[wrong[0]]!r} at {wrong[0]}")
+            raise ValueError(f"{name} must be {wanted}, found {array[wrong[0]]:g} at {wrong[0]}")
         return array
 
     def __eq__(self, other: object) -> bool:

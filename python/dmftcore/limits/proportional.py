@@ -67,8 +67,9 @@ class ProportionalLinear:
         Standard deviation sigma of the initial weights.
     spectrum : Spectrum or PowerLaw, optional
         Covariance and target: eigenvalues, the mean of ``beta*^2`` over the directions of each
-        mode, and the weights of the modes, by default all the same. None is isotropic:
-        all eigenvalues and all ``beta*^2`` are 1.
+        mode, and the weights of the modes, by default all the same. With multiplicities, as of
+        `PowerLaw.grouped`, weights are their parts of the sum, and the target of a mode is shared
+        by its directions. None is isotropic: all eigenvalues and all ``beta*^2`` are 1.
     parameterization : {"mup", "ntk"}
         ``kap = gamma sqrt(nu)``, where the initial output vanishes at large width and learning
         does not change with it, or ``kap = gamma``.
@@ -78,7 +79,7 @@ class ProportionalLinear:
     Raises
     ------
     TypeError, ValueError
-        For values out of range, a depth without limit, and a spectrum with multiplicities.
+        For values out of range, and a depth without limit.
 
     Notes
     -----
@@ -111,14 +112,8 @@ class ProportionalLinear:
         else:
             at_least = 1 if self.branch_scale is None else 2
             object.__setattr__(self, "depth", integer("depth", self.depth, at_least=at_least))
-        if self.spectrum is not None:
-            if not isinstance(self.spectrum, Spectrum | PowerLaw):
-                raise TypeError(f"spectrum must be a Spectrum or a PowerLaw, not {self.spectrum!r}")
-            if self.spectrum.multiplicities is not None:
-                raise ValueError(
-                    "spectrum: here modes are parts of all directions; give it weights, which sum "
-                    "to 1, instead of multiplicities"
-                )
+        if self.spectrum is not None and not isinstance(self.spectrum, Spectrum | PowerLaw):
+            raise TypeError(f"spectrum must be a Spectrum or a PowerLaw, not {self.spectrum!r}")
 
     @property
     def output_scale(self) -> float:
@@ -137,10 +132,13 @@ class ProportionalLinear:
         """The spectrum, with the weights of its modes."""
         if self.spectrum is None:
             return Spectrum([1.0], [1.0], weights=[1.0])
-        values, weights = self.spectrum.values, self.spectrum.weights
-        if weights is None:
+        values, target = self.spectrum.values, self.spectrum.target
+        weights, counts = self.spectrum.weights, self.spectrum.multiplicities
+        if counts is not None:
+            weights, target = counts / counts.sum(), target / counts
+        elif weights is None:
             weights = np.full(len(values), 1 / len(values))
-        return Spectrum(values, self.spectrum.target, weights=weights)
+        return Spectrum(values, target, weights=weights)
 
     def population(self, *, fresh: bool = False) -> Population:
         """The random data; `fresh` ones are drawn anew at every step."""

@@ -116,7 +116,8 @@ def solve_proportional(
         settled = isinstance(system, RandomNetwork) or system.chain.settled
         what = "the training loss" if settled else "the flow in depth"
         remedy = "lower lr"
-        if engine == "chain" and _obstacle(limit, training, options) is None:
+        within = engine == "chain" and bool(np.all(training.rates <= bound))
+        if within and _obstacle(limit, training, options) is None:
             remedy += (
                 ", or try method='growing': where learning is unstable for a while, rounding grows "
                 "with it, and the growing network starts from less of it"
