@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import ContinuumChain, Couplings, HiddenChain, ResidualChain, TwoTimeChain
+from dmftcore.chain import Couplings, TwoTimeChain, hidden_layers
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import DIVERGENCE_FACTOR
 from dmftcore.random_data import Population, RandomData
@@ -192,7 +192,17 @@ class ProportionalMarch:
             xp=xp,
         )
         self._xp, self._with_responses = xp, with_responses
-        self._chain = _chain(limit, couplings, training.steps, xp)
+        self._chain = hidden_layers(
+            couplings,
+            depth=limit.depth,
+            branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
+            steps=training.steps,
+            outputs=1,
+            # The scale of the features is in the couplings.
+            gamma=1.0,
+            xp=xp,
+            answers=True,
+        )
         self._data = RandomData(population, couplings, steps=training.steps, xp=xp)
         self._recorded: _Recorded | None = None
         self._loss_limit = np.inf
@@ -408,19 +418,3 @@ class _Recorded:
             self._after.at(rows, begin)[:] = found
         self._after.run(begin)
         return begin + 1
-
-
-def _chain(limit: ProportionalLinear, couplings: Couplings, steps: int, xp: Any) -> TwoTimeChain:
-    """The hidden layers; the scale gamma of their features is in the couplings."""
-    common: dict[str, Any] = {
-        "steps": steps,
-        "outputs": 1,
-        "gamma": 1.0,
-        "xp": xp,
-        "answers": True,
-    }
-    if limit.branch_scale is None:
-        return HiddenChain(couplings, depth=limit.depth, **common)
-    if limit.branch_factor is None:
-        return ContinuumChain(couplings, branch_scale=limit.branch_scale, **common)
-    return ResidualChain(couplings, depth=limit.depth, branch=limit.branch_factor, **common)
