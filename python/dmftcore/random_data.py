@@ -118,7 +118,9 @@ class RandomData:
         self._mean = float(modes.weights @ modes.values)
         self._answer_scale = 1 / (population.output_scale * population.width_ratio**0.5)
         #: Lower triangles.
-        self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
+        self.histories: dict[str, FloatArray] = dict(
+            zip(KERNELS, xp.zeros((len(KERNELS), size, size)), strict=True)
+        )
         self._length, largest = _blocks(len(modes.values), steps, on_device=xp is not np)
         self._rules = [
             GaussRules(modes.values, weights, largest)

@@ -118,7 +118,7 @@ class TwoTimeChain(ABC):
         self._largest = (steps + 1) * outputs
         #: Lower triangles over (t, k), by name and layer.
         self.histories: dict[str, Kernels] = {}
-        self._a = self._new("a", [0] if answers else [])
+        (self._a,) = self._new(a=[0] if answers else [])
         #: The gradient kernel of the readout, G^{L+1} = top top^T: 1 in the outputs at all times.
         self.top: FloatArray = xp.tile(xp.eye(outputs), (steps + 1, 1))
 
@@ -266,11 +266,17 @@ class TwoTimeChain(ABC):
         else:
             history[self._now(self.step), : rows.shape[1]] = rows
 
-    def _new(self, name: str, layers: Iterable[int]) -> Kernels:
-        """Empty histories of a kernel for the given layers."""
-        size = self._largest
-        self.histories[name] = {layer: self.xp.zeros((size, size)) for layer in layers}
-        return self.histories[name]
+    def _new(self, **layers: Iterable[int]) -> list[Kernels]:
+        """Empty histories of kernels, by name, for the given layers.
+
+        All lie in one block, which the system gives in large pages where it is long.
+        """
+        places = [(name, layer) for name, several in layers.items() for layer in several]
+        block = self.xp.zeros((len(places), self._largest, self._largest))
+        self.histories |= {name: {} for name in layers}
+        for (name, layer), history in zip(places, block, strict=True):
+            self.histories[name][layer] = history
+        return [self.histories[name] for name in layers]
 
     def _top_rows(self, n: int) -> FloatArray:
         """A row of G^{L+1} for every output, (K, n)."""

@@ -103,7 +103,7 @@ class ContinuumChain(TwoTimeChain):
         )
         names = ("z", "hhat", "y", "ghat", "m", "n", "b", "g", "h")
         self._z, self._hhat, self._y, self._ghat, self._m, self._n, self._b, self._g, self._h = (
-            self._new(name, self.layers) for name in names
+            self._new(**dict.fromkeys(names, self.layers))
         )
 
     @staticmethod

@@ -71,10 +71,8 @@ class HiddenChain(TwoTimeChain):
         )
         self.depth = depth
         self.layers = range(1, depth + 1)
-        self.c = self._new("c", self.layers)
-        self.g = self._new("g", self.layers)
-        self.b = self._new("b", range(depth))
-        self.h = self._new("h", range(depth))
+        below = range(depth)
+        self.c, self.g, self.b, self.h = self._new(c=self.layers, g=self.layers, b=below, h=below)
 
     @staticmethod
     def count(depth: int, steps: int, outputs: int) -> int:

@@ -78,14 +78,15 @@ class ResidualChain(TwoTimeChain):
         )
         self.depth, self._branch, self._b2 = depth, branch, branch**2
         self.layers = range(1, depth + 1)
-        self._g = self._new("g", self.layers)
-        self._b = self._new("b", range(depth))
-        self._h = self._new("h", range(depth))
-        self._z = self._new("z", self.layers)
+        outer = range(depth)
+        self._g, self._z, self._b, self._h = self._new(
+            g=self.layers, z=self.layers, b=outer, h=outer
+        )
         #: C^{l+1}, V^{l+1}, Hhat^{l+1} above the block of layer l; D^l, U^l, Ghat^l below it.
         above, below = range(2, depth + 1), range(1, depth)
-        self._c, self._v, self._hhat = (self._new(name, above) for name in ("c", "v", "hhat"))
-        self._d, self._u, self._ghat = (self._new(name, below) for name in ("d", "u", "ghat"))
+        self._c, self._v, self._hhat, self._d, self._u, self._ghat = self._new(
+            c=above, v=above, hhat=above, d=below, u=below, ghat=below
+        )
 
     @staticmethod
     def count(depth: int, steps: int, outputs: int) -> int:

@@ -35,7 +35,7 @@ FIELDS = (*DATA_KERNELS, "H", "G", *RESPONSES)
 
 #: The equations are evaluated once more over a quarter of the steps, but so many at least and at
 #: most; with many modes no more than keep steps^3 x modes below CHECKED_WORK, or a tenth.
-LEAST_CHECKED, MOST_CHECKED = 64, 200
+LEAST_CHECKED, MOST_CHECKED = 32, 200
 CHECKED_WORK = 2e7
 
 
