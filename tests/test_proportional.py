@@ -408,6 +408,18 @@ def test_divergence_is_found_at_its_step(spectrum):
     np.testing.assert_allclose([loss for _, loss in found], found[0][1], rtol=1e-12)
 
 
+def test_a_divergence_that_rounding_may_have_made_names_the_other_engine():
+    limit = Net(2, 1, 2, gamma=4, noise=0.2)
+    rate = 0.7 * stability_bound(limit, GD(1.0, 1))
+    with pytest.raises(dc.DivergenceError, match="try method='growing'"):
+        dc.solve(limit, None, GD(rate, 60), kernel_times=[])
+    # What has no other engine, and what is beyond the bound, is told to lower lr alone.
+    with pytest.raises(dc.DivergenceError, match=r"lower lr$"):
+        dc.solve(limit, None, GD(rate, 60), kernel_times=[], save="RD")
+    with pytest.warns(dc.StabilityWarning), pytest.raises(dc.DivergenceError, match=r"lower lr$"):
+        dc.solve(limit, None, GD(2 * rate, 60), kernel_times=[])
+
+
 def test_the_error_of_the_chain_is_that_of_rounding(monkeypatch):
     """Learning is unstable for a while here; another order of the same sums shows by how much."""
     modes = 100
