@@ -95,6 +95,7 @@ class TwoTimeChain(ABC):
 
     #: The layers whose kernels the chain knows.
     layers: range
+    #: Whether a step is the same row operations each time.
     repeats = True
 
     def __init__(
@@ -111,7 +112,7 @@ class TwoTimeChain(ABC):
         self.step = -1
         #: False once an equation of a step could not be solved.
         self.settled = True
-        #: Whether all steps are the same operations: they are recorded, if the core can run them.
+        # And whether they are to be recorded, which the core runs for numpy arrays.
         self.repeats = self.repeats and couplings.repeats and xp is np
         self._backward: tuple[RowProgram, Any] | None = None
         self._forward: tuple[RowProgram, list[Any]] | None = None
