@@ -6,6 +6,7 @@ namespace dmftcore {
 void register_runtime(py::module_&);
 void register_threads(py::module_&);
 void register_twotime(py::module_&);
+void register_row_program(py::module_&);
 void register_growing(py::module_&);
 void register_jax(py::module_&);
 void register_spectral(py::module_&);
@@ -19,6 +20,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   dmftcore::register_runtime(m);
   dmftcore::register_threads(m);
   dmftcore::register_twotime(m);
+  dmftcore::register_row_program(m);
   dmftcore::register_growing(m);
   dmftcore::register_jax(m);
   dmftcore::register_spectral(m);

@@ -13,9 +13,17 @@ import pytest
 
 import dmftcore as dc
 from dmftcore import _arrays, twotime
+from dmftcore.chain import HiddenChain, ResidualChain
 from dmftcore.limits.linear_marches import ChainMarch
 from dmftcore.limits.proportional import FIELDS, ProportionalMarch
 from dmftcore.modes import LinearProblem
+
+
+@pytest.fixture(autouse=True)
+def no_recording(monkeypatch):
+    """The rows of numpy are computed one by one too, for the same bits; see test_recording."""
+    for chain in (HiddenChain, ResidualChain):
+        monkeypatch.setattr(chain, "repeats", False)
 
 
 class OnDevice(np.ndarray):

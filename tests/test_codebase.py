@@ -22,7 +22,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: A package stands for all of its modules.
 FLOORS = (
     {"_core"},
-    {"_arrays", "_device", "_optional", "_provenance", "_shapes", "_validate", "errors"},
+    {
+        "_arrays",
+        "_device",
+        "_optional",
+        "_provenance",
+        "_shapes",
+        "_validate",
+        "errors",
+        "recording",
+    },
     {"spectrum"},
     {"jax", "spectral", "twotime"},
     {

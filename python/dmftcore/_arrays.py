@@ -4,7 +4,8 @@ The one place that knows the libraries: numpy on the host; cupy and torch on CUD
 recognised by type and never imported, since an array of a library that is not loaded cannot be an
 argument. Device arrays of any other library that speaks DLPack or has a
 ``__cuda_array_interface__`` are seen through cupy, where it is loaded, or torch: without a copy,
-ordered after the work of their own stream by the rules of these protocols.
+ordered after the work of their own stream by the rules of these protocols. Rows that are being
+recorded belong to their program, which then is the core.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dmftcore import _core
 from dmftcore._device import DeviceCore
 from dmftcore._optional import optional_import
 from dmftcore.errors import CudaError
+from dmftcore.recording import Rows
 
 __all__ = [
     "arguments",
@@ -155,6 +157,9 @@ def arguments(**arrays: Any) -> tuple[Any, ...]:
     """
     if _are_plain(*arrays.values()):
         return _core, *arrays.values()
+    rows = next(iter(arrays.values()))
+    if isinstance(rows, Rows):
+        return rows.program, *arrays.values()
     given = [_recognised(name, array) for name, array in arrays.items()]
     for name, (library, array) in zip(arrays, given, strict=True):
         _check_one(name, library, array)

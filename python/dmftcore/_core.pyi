@@ -47,6 +47,20 @@ def rows_causal_batch(
     x: NDArray[_Float], a: NDArray[_Float], transposed: bool
 ) -> NDArray[_Float]: ...
 
+# bind_row_program.cpp
+
+class RowProgram:
+    def __init__(self, times: int, per_step: int) -> None: ...
+    def add(
+        self,
+        name: str,
+        results: list[tuple[int, int, int]],
+        rows: list[tuple[int, int, int]],
+        arrays: list[NDArray[float64]],
+        factors: list[float],
+    ) -> None: ...
+    def run(self, room: NDArray[float64], begin: int, end: int) -> None: ...
+
 # bind_device.cpp, where CUDA was built: a namespace for each type, float64, float32 and complex128,
 # with the operations above as name(device, stream, *arguments of ops.hpp), pointers as integers.
 

@@ -210,7 +210,9 @@ def solve(
         Run the growing network once more, at a hundredth of its tolerance (a hundred times, if
         that would be below rounding), and report the difference of outputs and losses in
         ``diagnostics["error_estimate"]``. The finer run takes up to twice as long as the first.
-        A flow always estimates its error.
+        The chain on random data, which truncates nothing, runs once more at a learning rate a few
+        units in the last place larger: how far rounding has grown. A flow always estimates its
+        error.
     progress : callable, optional
         Called with (step, training loss); once more from step 0 on for `estimate_error`. For a
         flow the first is the number of its times that have been reached; it starts anew for each

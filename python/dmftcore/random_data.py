@@ -41,7 +41,9 @@ from dmftcore import _arrays, twotime
 from dmftcore._validate import FloatArray
 from dmftcore.chain import Couplings
 from dmftcore.chain.base import deviation
+from dmftcore.chain.couplings import Through
 from dmftcore.quadrature import GaussRules
+from dmftcore.recording import Rows
 from dmftcore.resolvents import Resolvents
 from dmftcore.spectrum import Spectrum
 
@@ -116,7 +118,9 @@ class RandomData:
         self._mean = float(modes.weights @ modes.values)
         self._answer_scale = 1 / (population.output_scale * population.width_ratio**0.5)
         #: Lower triangles.
-        self.histories: dict[str, FloatArray] = {n: xp.zeros((size, size)) for n in KERNELS}
+        self.histories: dict[str, FloatArray] = dict(
+            zip(KERNELS, xp.zeros((len(KERNELS), size, size)), strict=True)
+        )
         self._length, largest = _blocks(len(modes.values), steps, on_device=xp is not np)
         self._rules = [
             GaussRules(modes.values, weights, largest)
@@ -127,6 +131,9 @@ class RandomData:
         self._reach: FloatArray = xp.zeros((size, 0))
         self._all_points = False
         self._values: FloatArray = xp.zeros((0, 1))
+        self._ones = xp.ones((size, 1))
+        #: Whether all modes are taken as they are, in one block.
+        self.few_modes = len(modes.values) <= FEW_MODES
 
     @property
     def points(self) -> int:
@@ -145,55 +152,89 @@ class RandomData:
             "quadrature": points * modes if modes > FEW_MODES else 0,
         }
 
-    def append(self, step: int, d: FloatArray, gradients: FloatArray) -> FloatArray:
-        """Append the rows of `step`; Cp(t,t), CD(t,t) and the overlap with the target.
+    def enter(self, step: int, d: FloatArray) -> FloatArray:
+        """Append what the network alone makes of the rows of `step`: E, N and K; that of K.
 
         Parameters
         ----------
         step : int
             The step t, one beyond the last.
-        d : (1, t + 1) array
+        d : (1, t + 1) array or Rows
             Row of the response D^0 of the hidden chain.
+        """
+        known = self.histories
+        e = self._row("E", step, self.population.feedback * d)
+        # E is strictly causal: the rows of RD and CD at this step are not needed yet.
+        noise = twotime.rows_congruence(e, known["CD"], known["E"])[1]
+        self._row("N", step, noise / self.population.sample_ratio)
+        return self._row("K", step, twotime.rows_causal(e, known["RD"]))
+
+    def sums(self, step: int, gradients: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the modes add up to at `step`.
+
+        Parameters
+        ----------
+        step : int
         gradients : (N, N) array
             History of G^1, up to row t.
 
         Returns
         -------
-        (3,) array
+        (2, t + 1) array
+            Rows of Cp and Y.
+        (2, t + 1) array
+            Rows of ``sum_k w_k lambda_k^i M_k``, i = 1, 2.
         """
-        alpha, kap = self.population.sample_ratio, self.population.output_scale
-        known = self.histories
-        e = self._row("E", step, self.population.feedback * d)
-        # E is strictly causal: the rows of RD and CD at this step are not needed yet.
-        self._row("N", step, twotime.rows_congruence(e, known["CD"], known["E"])[1] / alpha)
-        through_gradients = self._couplings.through(
-            lambda rows: twotime.rows_symmetric(rows, gradients), 1 / kap**2
-        )
         if step % self._length == 0 and not self._all_points:
             self._take_points(step, step)
-        self._row("K", step, twotime.rows_causal(e, known["RD"]))
         reach = self._append_reach(step)
         m = self._resolvents.append(step)
-        inner = through_gradients(m)
-        inner += self._values * twotime.rows_symmetric(m, known["N"])
-        cp, y = self._moments @ self._resolvents.times_transposed(inner)
-        learned = (self._target_moments * reach) @ self._reach[: step + 1].T
-        cp, y = cp + learned[0], y + learned[1]
-        self._row("Cp", step, cp)
-        self._row("Y", step, y)
-        rp, x = twotime.rows_causal(self._moments @ m, known["E"])
-        self._row("X", step, x)
-        rd, cd = self._samples(step, -rp[None], cp[None])
+        inner = self._through(gradients)(m)
+        inner += self._values * twotime.rows_symmetric(m, self.histories["N"])
+        sums = self._moments @ self._resolvents.times_transposed(inner)
+        sums += (self._target_moments * reach) @ self._reach[: step + 1].T
+        return sums, self._moments @ m
+
+    def recorded_sums(self, k: Rows, gradients: FloatArray) -> tuple[Rows, Rows]:
+        """The same for few modes and rows that are being recorded, given that of K."""
+        if not self._all_points:
+            self._take_points(0, 0)
+        record, values = k.program, self._values[:, 0]
+        m: Any = self._resolvents.record(k)
+        reach: Any = twotime.rows_low_rank(m, self._ones, self._ones)
+        record.append_now(self._reach, reach)
+        network: Any = self._through(gradients)(m)
+        noise: Any = twotime.rows_symmetric(m, self.histories["N"])
+        target = self._by_overlap / self._weights
+        inner = network + record.by_row(values, noise) + record.by_row(target, reach)
+        products: Any = self._resolvents.times_transposed(inner)
+        return record.mix(self._moments, products), record.mix(self._moments, m)
+
+    def leave(
+        self, step: int, sums: FloatArray, means: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Append the other rows of `step`, given what `sums` returns; those of Cv and A^0."""
+        alpha, known = self.population.sample_ratio, self.histories
+        cp = self._row("Cp", step, sums[:1])
+        self._row("Y", step, sums[1:])
+        responses = twotime.rows_causal(means, known["E"])
+        self._row("X", step, responses[1:])
+        rd, cd = self._samples(step, -responses[:1], cp)
         # CD F^T = (CD X^T) RD^T needs no history of F.
         f, cdx = twotime.rows_causal_pair(rd, cd, known["X"])
         inner = twotime.rows_symmetric(rd, known["Y"]) - cdx / alpha
         frd, seen = twotime.rows_causal_pair(f, inner, known["RD"])
-        seen += (self._mean * cd - twotime.rows_symmetric(f, known["CD"])) / alpha
-        self._row("Cv", step, seen)
-        self._row("A0", step, (frd - self._mean * rd) * self._answer_scale)
-        overlap = self._by_overlap @ (1 - reach)
-        now: FloatArray = _arrays.to_host(self._xp.stack([cp[step], cd[0, step], overlap]))
-        return now
+        seen = seen + (self._mean * cd - twotime.rows_symmetric(f, known["CD"])) / alpha
+        answer = (frd - self._mean * rd) * self._answer_scale
+        return self._row("Cv", step, seen), self._row("A0", step, answer)
+
+    def curves(self, begin: int, end: int) -> FloatArray:
+        """Cp(t,t), CD(t,t) and the overlap with the target, (steps, 3), of the last steps."""
+        steps = slice(begin, end)
+        columns = [self.histories[name][steps, steps].diagonal() for name in ("Cp", "CD")]
+        columns.append((1 - self._reach[steps]) @ self._by_overlap)
+        found: FloatArray = _arrays.to_host(self._xp.stack(columns, axis=1))
+        return found
 
     def residual(self, response: FloatArray, gradients: FloatArray) -> float:
         """Largest relative violation of the equations, over the first n steps.
@@ -261,9 +302,14 @@ class RandomData:
         points = step - step % self._length + self._length + 1
         self._all_points = points >= max(map(len, self._rules))
         (values, weights), (targets, by_target) = (rule.rule(points) for rule in self._rules)
+        if self.few_modes:
+            # The target is zero in some modes perhaps, which stay.
+            by_mode = np.zeros(len(values))
+            by_mode[np.searchsorted(values, targets)] = by_target
+            targets, by_target = values, by_mode
         xp, size = self._xp, len(self._reach)
         powers = np.arange(1, 3)[:, None]
-        self._values = xp.asarray(values[:, None])
+        self._values, self._weights = xp.asarray(values[:, None]), xp.asarray(weights)
         #: w_k lambda_k and w_k lambda_k^2.
         self._moments = xp.asarray(weights * values**powers)
         self._target_values = xp.asarray(targets)
@@ -281,24 +327,50 @@ class RandomData:
         self._reach[step] = reach
         return reach
 
+    def _through(self, gradients: FloatArray) -> Through:
+        """Products with what the network adds to the predictors of all modes alike."""
+        return self._couplings.through(
+            lambda rows: twotime.rows_symmetric(rows, gradients),
+            1 / self.population.output_scale**2,
+        )
+
     def _samples(self, step: int, rp: FloatArray, cp: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Append and return the rows of RD and CD, given those of Rp and Cp."""
+        """Append and return the rows of RD and CD, given those of -Rp and Cp."""
         known, noise2 = self.histories, self.population.noise**2
+        one = self._unit(step, cp)
         if self.population.fresh:
-            rd, cd = self._xp.zeros_like(cp), self._xp.zeros_like(cp)
-            cd[0, step] = cp[0, step] + noise2
-        else:
-            rd = twotime.rows_causal(rp / self.population.sample_ratio, known["RD"])
-        rd[0, step] = 1.0
+            rd = self._row("RD", step, one)
+            return rd, self._row("CD", step, self._now(cp) + noise2 * one)
+        # Nothing is later than itself: the row of -Rp ends in a zero.
+        rd = one + twotime.rows_causal(rp / self.population.sample_ratio, known["RD"])
         self._row("RD", step, rd)
-        if not self.population.fresh:
-            inner = twotime.rows_symmetric(rd, known["Cp"]) + noise2 * rd.sum()
-            cd = twotime.rows_causal_transposed(inner, known["RD"])
-        return rd, self._row("CD", step, cd)
+        noise = noise2 * twotime.rows_low_rank(rd, self._ones, self._ones)
+        inner = twotime.rows_symmetric(rd, known["Cp"]) + noise
+        return rd, self._row("CD", step, twotime.rows_causal_transposed(inner, known["RD"]))
+
+    def _unit(self, step: int, like: FloatArray) -> FloatArray:
+        """A row that is 1 at `step`."""
+        if isinstance(like, Rows):
+            return like.program.unit(1)
+        one: FloatArray = self._xp.zeros((1, step + 1))
+        one[0, step] = 1.0
+        return one
+
+    def _now(self, row: FloatArray) -> FloatArray:
+        """A row without what is earlier than the present step."""
+        if isinstance(row, Rows):
+            return row.program.now(row)
+        present: FloatArray = self._xp.zeros_like(row)
+        present[:, -1] = row[:, -1]
+        return present
 
     def _row(self, name: str, step: int, row: FloatArray) -> FloatArray:
         """Append a row to a history."""
-        self.histories[name][step, : step + 1] = row
+        history = self.histories[name]
+        if isinstance(row, Rows):
+            row.program.append(history, row)
+        else:
+            history[step, : step + 1] = row
         return row
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from dmftcore import twotime
 from dmftcore._validate import FloatArray
+from dmftcore.recording import Rows
 
 __all__ = ["Resolvents"]
 
@@ -64,6 +65,19 @@ class Resolvents:
             x = rows[:, end:] @ self._kernel[end : step + 1, begin:end]
             x *= self._minus
             rows[:, begin:end] = twotime.rows_causal_batch(x, block)
+        return rows
+
+    def record(self, k: Rows) -> Any:
+        """What `append` does, for a row of K that is being recorded, in a single block."""
+        if not self._blocks:
+            self._blocks.append(np.zeros((len(self._minus), *self._kernel.shape)))
+        (block,), record = self._blocks, k.program
+        minus = self._minus[:, 0]
+        # Nothing is later than itself: K and the block have a zero at the present step.
+        driven: Any = record.by_row(minus, k)
+        earlier: Any = twotime.rows_causal_batch(driven, block)
+        rows: Any = earlier + record.by_row(np.ones(len(minus)), record.unit(1))
+        record.append(block, rows)
         return rows
 
     def times_transposed(self, rows: FloatArray) -> FloatArray:

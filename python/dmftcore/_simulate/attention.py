@@ -10,7 +10,7 @@ import numpy as np
 from dmftcore._simulate.linear import factor
 from dmftcore._simulate.networks import TrainedNetworks, placed
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.run import run
+from dmftcore._simulate.run import Measured, run
 from dmftcore._simulate.token_records import TokenRecords
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.attention_tangent import tangent_kernel
@@ -266,10 +266,11 @@ def train(
     )
     records = TokenRecords(data, options.save)
     networks = AttentionNetworks(limit, data, training, weights, points, records)
-    report = {"heads": heads, "key_dim": keys, "width": heads * keys}
+    measured = Measured.on_data(data, training.loss, networks.shape)
     return run(
-        networks, records, data, training, options, config, plan=plan, watch=watch, report=report
-    )
+        networks, records, measured, training, options, config,
+        plan=plan, watch=watch, heads=heads, key_dim=keys, width=heads * keys,
+    )  # fmt: skip
 
 
 def _check_shape(limit: AttentionCore, shape: tuple[int, int]) -> None:

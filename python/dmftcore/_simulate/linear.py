@@ -10,7 +10,7 @@ import numpy as np
 from dmftcore._simulate.networks import LinearNetworks, Weights, initial_weights
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import Records, Sides, products
-from dmftcore._simulate.run import check_trainable, run
+from dmftcore._simulate.run import Measured, check_trainable, run
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 from dmftcore.limits.linear import DeepLinear
@@ -147,7 +147,11 @@ def train(
     )
     records = Records(sides(limit, data), data, options)
     networks = Networks(limit, data, training, weights, points, records)
-    return run(networks, records, data, training, options, config, plan=plan, watch=watch)
+    measured = Measured.on_data(data, training.loss, networks.shape)
+    return run(
+        networks, records, measured, training, options, config,
+        plan=plan, watch=watch, width=options.width,
+    )  # fmt: skip
 
 
 def _check_limit(limit: DeepLinear) -> None:

@@ -13,7 +13,7 @@ from dmftcore._simulate.linear import factor
 from dmftcore._simulate.networks import TrainedNetworks, Weights, random_weights
 from dmftcore._simulate.options import Options
 from dmftcore._simulate.records import Records, Sides, products
-from dmftcore._simulate.run import check_trainable, run
+from dmftcore._simulate.run import Measured, check_trainable, run
 from dmftcore._validate import FloatArray
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
@@ -226,7 +226,11 @@ def train(
     )
     records = Records(sides(net, data), data, options)
     networks = NonlinearNetworks(net, data, training, weights, points, records)
-    return run(networks, records, data, training, options, config, plan=plan, watch=watch)
+    measured = Measured.on_data(data, training.loss, networks.shape)
+    return run(
+        networks, records, measured, training, options, config,
+        plan=plan, watch=watch, width=options.width,
+    )  # fmt: skip
 
 
 def memory_plan(

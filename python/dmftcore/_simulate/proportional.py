@@ -13,23 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dmftcore import _arrays
 from dmftcore._simulate.networks import LinearNetworks, Weights, initial_weights, placed
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.records import two_time_kernel
-from dmftcore._validate import INFINITE, FloatArray
-from dmftcore.errors import DivergenceError
+from dmftcore._simulate.records import VectorRecords
+from dmftcore._simulate.run import Measured, check_finite_depth, run
+from dmftcore._validate import FloatArray
 from dmftcore.limits.proportional import ProportionalLinear
-from dmftcore.march import Diverged, Stopwatch, march, resumed
+from dmftcore.march import Stopwatch, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import standard_error
-from dmftcore.schedule import Schedule
-from dmftcore.solution import Layers, Solution
+from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent, OnlineSGD
 
-__all__ = ["KERNELS", "RandomNetworks", "Samples", "VectorRecords", "sizes", "train"]
+__all__ = ["KERNELS", "RandomNetworks", "Samples", "sizes", "train"]
 
 #: Two-time kernels that a simulation can store.
 KERNELS = ("Cp", "CD", "Cv", "H", "G")
@@ -135,92 +131,6 @@ class Samples:
         # The last word of the counter: 2^192 numbers lie between two stretches.
         counter = [0, 0, 0, stretch]
         return np.random.Generator(np.random.Philox(key=self._keys[network], counter=counter))
-
-
-class VectorRecords:
-    """Kernels of vectors at the kernel times passed so far: means and standard errors.
-
-    Every kernel is the mean product of the entries of two vectors of a network.
-
-    Parameters
-    ----------
-    lengths : mapping of mappings
-        Name -> layer -> length of the vectors; what has no layers has the layer 0.
-    options : Options
-    """
-
-    def __init__(self, lengths: Mapping[str, Mapping[int, int]], options: Options) -> None:
-        slots, seeds = len(options.schedule.kernel_times), options.seeds
-        self._count = 0
-        self._squares: dict[str, Layers] = {
-            name: {layer: np.empty((slots, seeds)) for layer in layers}
-            for name, layers in lengths.items()
-        }
-        # Vectors at all kernel times: two-time kernels are their products, taken at the end.
-        self._vectors: dict[str, Layers] = {
-            name: {
-                layer: np.empty((slots, seeds, 1, length))
-                for layer, length in lengths[name].items()
-            }
-            for name in options.save
-        }
-
-    def store(self, vectors: Mapping[str, Mapping[int, Any]]) -> None:
-        """Add one step: vectors (S, 1, length) by name and layer, of numpy or cupy."""
-        for name, layers in vectors.items():
-            for layer, vector in layers.items():
-                squares = (vector**2).mean(axis=(1, 2))
-                self._squares[name][layer][self._count] = _arrays.to_host(squares)
-                if name in self._vectors:
-                    self._vectors[name][layer][self._count] = _arrays.to_host(vector)
-        self._count += 1
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is stored so far."""
-        stored = {name: values[: self._count].copy() for name, values in self._by_slot().items()}
-        return {"count": np.array(self._count), **stored}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take what `state` of a run of the same networks has stored."""
-        self._count = int(state["count"])
-        for name, values in self._by_slot().items():
-            values[: self._count] = state[name]
-
-    def _by_slot(self) -> dict[str, FloatArray]:
-        groups = {"squares": self._squares, "vectors": self._vectors}
-        return {
-            f"{group}.{name}.{layer}": values
-            for group, fields in groups.items()
-            for name, layers in fields.items()
-            for layer, values in layers.items()
-        }
-
-    def fields(self) -> dict[str, Any]:
-        """The kernel fields of a `Solution`."""
-        done = slice(self._count)
-        squares = {
-            name: {layer: values[done] for layer, values in layers.items()}
-            for name, layers in self._squares.items()
-        }
-        several = all(v.shape[1] > 1 for layers in squares.values() for v in layers.values())
-        return {
-            "equal_time": {
-                name: {layer: values.mean(axis=1) for layer, values in layers.items()}
-                for name, layers in squares.items()
-            },
-            "two_time": {
-                name: {
-                    layer: two_time_kernel(values[done].swapaxes(0, 1), ())[0]
-                    for layer, values in layers.items()
-                }
-                for name, layers in self._vectors.items()
-            },
-            "standard_errors": {
-                name: np.stack([standard_error(values.T) for values in layers.values()])
-                for name, layers in squares.items()
-                if several
-            },
-        }
 
 
 class RandomNetworks(LinearNetworks):
@@ -340,59 +250,15 @@ def train(
     records = VectorRecords(lengths, options)
     networks = RandomNetworks(limit, training, weights, drawn, records, options.device)
 
-    def mean_loss(measured: FloatArray) -> float:
-        return float(measured[:, 0].mean())
-
-    def solution(schedule: Schedule, measured: FloatArray) -> Solution:
-        diagnostics = {
-            "engine": "simulate",
-            "width": options.width,
-            "inputs": inputs,
-            "samples": samples,
-            "seeds": options.seeds,
-            "device": options.device,
-            "memory": plan.total,
-            "wall_seconds": watch.seconds(),
-        }
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        kernels = records.fields()
-        curves = measured.reshape(len(schedule.times), *networks.shape).transpose(2, 1, 0)
-        per_seed = {name: np.ascontiguousarray(c) for name, c in zip(CURVES, curves, strict=True)}
-        errors = {
-            name: standard_error(curve) for name, curve in per_seed.items() if options.seeds > 1
-        }
-        return Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **{name: curve.mean(axis=0) for name, curve in per_seed.items()},
-            per_seed=per_seed,
-            standard_errors={**errors, **kernels.pop("standard_errors")},
-            **kernels,
-            diagnostics=diagnostics,
-            config=config,
-        )
-
-    try:
-        measured = march(
-            networks, options.schedule, mean_loss, options.progress, options.checkpoint
-        )
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the training loss of a network diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    return solution(options.schedule, measured)
+    measured = Measured.by_name(CURVES, options.seeds)
+    return run(
+        networks, records, measured, training, options, config,
+        plan=plan, watch=watch, width=options.width, inputs=inputs, samples=samples,
+    )  # fmt: skip
 
 
 def _check(limit: ProportionalLinear, training: GradientDescent | OnlineSGD) -> None:
-    if limit.depth == INFINITE:
-        raise ValueError(
-            "simulate needs a finite depth: a network of infinite depth cannot be built; pass "
-            "e.g. depth=64, whose distance to the limit is of order 1 / depth"
-        )
+    check_finite_depth(limit.depth)
     if isinstance(training, OnlineSGD) and training.batch is not None:
         raise ValueError(
             "batch: sample_ratio sets the samples of a step, sample_ratio * D; leave batch out"

@@ -15,7 +15,7 @@ from dmftcore.data import Dataset
 from dmftcore.observables import sharpness, standard_error
 from dmftcore.solution import Layers
 
-__all__ = ["Records", "Sides", "Vectors", "products"]
+__all__ = ["Records", "Sides", "VectorRecords", "Vectors", "products"]
 
 #: What one side of every kernel counts: name -> layer -> shape.
 Sides: TypeAlias = Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -194,3 +194,89 @@ def two_time_kernel(
     if squares is None:
         return mean.reshape(shape), None
     return mean.reshape(shape), np.sqrt(squares / ((seeds - 1) * seeds)).reshape(shape)
+
+
+class VectorRecords:
+    """Kernels of vectors at the kernel times passed so far: means and standard errors.
+
+    Every kernel is the mean product of the entries of two vectors of a network.
+
+    Parameters
+    ----------
+    lengths : mapping of mappings
+        Name -> layer -> length of the vectors; what has no layers has the layer 0.
+    options : Options
+    """
+
+    def __init__(self, lengths: Mapping[str, Mapping[int, int]], options: Options) -> None:
+        slots, seeds = len(options.schedule.kernel_times), options.seeds
+        self._count = 0
+        self._squares: dict[str, Layers] = {
+            name: {layer: np.empty((slots, seeds)) for layer in layers}
+            for name, layers in lengths.items()
+        }
+        # Vectors at all kernel times: two-time kernels are their products, taken at the end.
+        self._vectors: dict[str, Layers] = {
+            name: {
+                layer: np.empty((slots, seeds, 1, length))
+                for layer, length in lengths[name].items()
+            }
+            for name in options.save
+        }
+
+    def store(self, vectors: Mapping[str, Mapping[int, Any]]) -> None:
+        """Add one step: vectors (S, 1, length) by name and layer, of numpy or cupy."""
+        for name, layers in vectors.items():
+            for layer, vector in layers.items():
+                squares = (vector**2).mean(axis=(1, 2))
+                self._squares[name][layer][self._count] = _arrays.to_host(squares)
+                if name in self._vectors:
+                    self._vectors[name][layer][self._count] = _arrays.to_host(vector)
+        self._count += 1
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What is stored so far."""
+        stored = {name: values[: self._count].copy() for name, values in self._by_slot().items()}
+        return {"count": np.array(self._count), **stored}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take what `state` of a run of the same networks has stored."""
+        self._count = int(state["count"])
+        for name, values in self._by_slot().items():
+            values[: self._count] = state[name]
+
+    def _by_slot(self) -> dict[str, FloatArray]:
+        groups = {"squares": self._squares, "vectors": self._vectors}
+        return {
+            f"{group}.{name}.{layer}": values
+            for group, fields in groups.items()
+            for name, layers in fields.items()
+            for layer, values in layers.items()
+        }
+
+    def fields(self) -> dict[str, Any]:
+        """The kernel fields of a `Solution`."""
+        done = slice(self._count)
+        squares = {
+            name: {layer: values[done] for layer, values in layers.items()}
+            for name, layers in self._squares.items()
+        }
+        several = all(v.shape[1] > 1 for layers in squares.values() for v in layers.values())
+        return {
+            "equal_time": {
+                name: {layer: values.mean(axis=1) for layer, values in layers.items()}
+                for name, layers in squares.items()
+            },
+            "two_time": {
+                name: {
+                    layer: two_time_kernel(values[done].swapaxes(0, 1), ())[0]
+                    for layer, values in layers.items()
+                }
+                for name, layers in self._vectors.items()
+            },
+            "standard_errors": {
+                name: np.stack([standard_error(values.T) for values in layers.values()])
+                for name, layers in squares.items()
+                if several
+            },
+        }

@@ -1,31 +1,32 @@
-"""From networks on a fixed data set, ready to train, to the solution that reports them."""
+"""From networks that are ready to train to the solution that reports them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dmftcore._simulate.networks import TrainedNetworks
+import numpy as np
+
 from dmftcore._simulate.options import Options
 from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.errors import DivergenceError
-from dmftcore.march import Diverged, Stopwatch, march
+from dmftcore.march import Diverged, March, Stopwatch, march
 from dmftcore.memory import Plan
-from dmftcore.observables import collapse, curves_of_runs, training_loss
+from dmftcore.observables import collapse, curves_of_runs, standard_error, training_loss
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
-from dmftcore.training import GradientDescent
+from dmftcore.training import GradientDescent, OnlineSGD
 
-__all__ = ["check_trainable", "run"]
+__all__ = ["Measured", "check_finite_depth", "check_trainable", "run"]
 
 
-class Measured(Protocol):
-    """What the networks of a run have stored."""
+class KernelRecords(Protocol):
+    """What is kept of the kernels of networks."""
 
     def fields(self) -> dict[str, Any]:
-        """Fields of a `Solution` at the kernel times, among them standard errors."""
+        """The kernel fields of a `Solution`, with `standard_errors`."""
 
 
 def check_trainable(*, depth: int, gamma: float) -> None:
@@ -41,6 +42,17 @@ def check_trainable(*, depth: int, gamma: float) -> None:
             "simulate needs gamma > 0: at gamma = 0 the weights of a network do not move; "
             "take a small value such as gamma=1e-2 for the lazy limit"
         )
+    check_finite_depth(depth)
+
+
+def check_finite_depth(depth: int) -> None:
+    """Refuse infinite depth.
+
+    Raises
+    ------
+    ValueError
+        For it.
+    """
     if depth == INFINITE:
         raise ValueError(
             "simulate needs a finite depth: a network of infinite depth cannot be built; pass "
@@ -48,45 +60,79 @@ def check_trainable(*, depth: int, gamma: float) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What to make of the numbers that networks store at a step.
+
+    Attributes
+    ----------
+    loss : callable
+        Their training loss.
+    curves : callable
+        Curve fields of a `Solution` from those of n steps, with `standard_errors`.
+    """
+
+    loss: Callable[[FloatArray], float]
+    curves: Callable[[FloatArray], dict[str, Any]]
+
+    @classmethod
+    def on_data(cls, data: Dataset, loss: str, shape: tuple[int, ...]) -> Measured:
+        """Outputs of the given shape, of networks that all see one data set."""
+
+        def curves(outputs: FloatArray) -> dict[str, Any]:
+            return curves_of_runs(data, outputs.reshape(len(outputs), *shape), loss)
+
+        return cls(training_loss(data, loss), curves)
+
+    @classmethod
+    def by_name(cls, names: Sequence[str], seeds: int) -> Measured:
+        """Curves (seeds, names) of networks with data of their own, the training loss first."""
+
+        def curves(measured: FloatArray) -> dict[str, Any]:
+            by_name = measured.reshape(len(measured), seeds, len(names)).transpose(2, 1, 0)
+            runs = {name: np.ascontiguousarray(c) for name, c in zip(names, by_name, strict=True)}
+            errors = {name: standard_error(curve) for name, curve in runs.items() if seeds > 1}
+            means = {name: curve.mean(axis=0) for name, curve in runs.items()}
+            return {**means, "per_seed": runs, "standard_errors": errors}
+
+        return cls(lambda measured: float(measured[:, 0].mean()), curves)
+
+
 def run(
-    networks: TrainedNetworks,
-    records: Measured,
-    data: Dataset,
-    training: GradientDescent,
+    networks: March,
+    records: KernelRecords,
+    measured: Measured,
+    training: GradientDescent | OnlineSGD,
     options: Options,
     config: dict[str, Any],
     *,
     plan: Plan,
     watch: Stopwatch,
-    report: Mapping[str, Any] = MappingProxyType({}),
+    **facts: Any,
 ) -> Solution:
-    """Train `networks`; the kernels are those that they have left in `records`.
+    """Train `networks`, which store what is `measured` and leave their kernels in `records`.
 
-    What else there is to tell of the networks, in the diagnostics, is in `report`.
+    The facts go into the diagnostics.
 
     Raises
     ------
     DivergenceError
         With what was measured before.
     """
-    loss = training_loss(data, training.loss)
 
-    def solution(schedule: Schedule, outputs: FloatArray) -> Solution:
+    def solution(schedule: Schedule, stored: FloatArray) -> Solution:
         diagnostics = {
             "engine": "simulate",
-            "width": options.width,
+            **facts,
             "seeds": options.seeds,
             "device": options.device,
             "memory": plan.total,
             "wall_seconds": watch.seconds(),
-            **report,
         }
         if options.checkpoint is not None:
             diagnostics.update(options.checkpoint.diagnostics())
-        kernels = records.fields()
+        kernels, fields = records.fields(), measured.curves(stored)
         diagnostics |= collapse(kernels.get("order_parameters", {}))
-        measured = outputs.reshape(len(schedule.times), *networks.shape)
-        fields = curves_of_runs(data, measured, training.loss)
         errors = {**fields.pop("standard_errors"), **kernels.pop("standard_errors")}
         return Solution(
             schedule.times,
@@ -99,7 +145,9 @@ def run(
         )
 
     try:
-        outputs = march(networks, options.schedule, loss, options.progress, options.checkpoint)
+        stored = march(
+            networks, options.schedule, measured.loss, options.progress, options.checkpoint
+        )
     except Diverged as stop:
         raise DivergenceError(
             f"the training loss of a network diverged at step {stop.step}: lower lr "
@@ -107,4 +155,4 @@ def run(
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
-    return solution(options.schedule, outputs)
+    return solution(options.schedule, stored)

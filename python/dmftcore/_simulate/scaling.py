@@ -19,15 +19,13 @@ import numpy.typing as npt
 from dmftcore import _arrays
 from dmftcore._simulate.networks import placed
 from dmftcore._simulate.options import Options
-from dmftcore._simulate.proportional import VectorRecords
+from dmftcore._simulate.records import VectorRecords
+from dmftcore._simulate.run import Measured, run
 from dmftcore._validate import FloatArray
-from dmftcore.errors import DivergenceError
 from dmftcore.limits import feature_learning, random_features
 from dmftcore.limits.scaling import FeatureLearning, RandomFeatures
-from dmftcore.march import Diverged, Stopwatch, largest_loss, march, resumed
+from dmftcore.march import Stopwatch, largest_loss, resumed
 from dmftcore.memory import Plan, check_memory
-from dmftcore.observables import standard_error
-from dmftcore.schedule import Schedule
 from dmftcore.solution import IntArray, Solution
 from dmftcore.spectrum import AnySpectrum, PowerLaw
 from dmftcore.training import GradientDescent, OnlineSGD
@@ -395,51 +393,11 @@ def train(
         assert isinstance(training, GradientDescent)
         models = FeatureModels(limit, directions, training, records, options)
 
-    def solution(schedule: Schedule, measured: FloatArray) -> Solution:
-        diagnostics = {
-            "engine": "simulate",
-            "features": options.width,
-            "directions": len(directions.values),
-            "seeds": options.seeds,
-            "device": options.device,
-            "memory": plan.total,
-            "wall_seconds": watch.seconds(),
-        }
-        if options.checkpoint is not None:
-            diagnostics.update(options.checkpoint.diagnostics())
-        kernels = records.fields()
-        curves = measured.reshape(len(schedule.times), options.seeds, -1).transpose(2, 1, 0)
-        per_seed = {name: np.ascontiguousarray(c) for name, c in zip(CURVES, curves, strict=True)}
-        errors = {
-            name: standard_error(curve) for name, curve in per_seed.items() if options.seeds > 1
-        }
-        return Solution(
-            schedule.times,
-            schedule.kernel_times,
-            **{name: curve.mean(axis=0) for name, curve in per_seed.items()},
-            per_seed=per_seed,
-            standard_errors={**errors, **kernels.pop("standard_errors")},
-            **kernels,
-            diagnostics=diagnostics,
-            config=config,
-        )
-
-    try:
-        measured = march(
-            models,
-            options.schedule,
-            lambda now: float(now[:, 0].mean()),
-            options.progress,
-            options.checkpoint,
-        )
-    except Diverged as stop:
-        raise DivergenceError(
-            f"the loss of a model diverged at step {stop.step}: lower lr "
-            f"(now {training.rates.max():g})",
-            step=stop.step,
-            partial=solution(stop.schedule, stop.outputs),
-        ) from None
-    return solution(options.schedule, measured)
+    measured = Measured.by_name(CURVES, options.seeds)
+    return run(
+        models, records, measured, training, options, config,
+        plan=plan, watch=watch, features=options.width, directions=len(directions.values),
+    )  # fmt: skip
 
 
 def _lengths(

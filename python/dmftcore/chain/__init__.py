@@ -3,6 +3,7 @@
 from dmftcore.chain.base import LiftedRows, TwoTimeChain
 from dmftcore.chain.continuum import ContinuumChain
 from dmftcore.chain.couplings import Couplings
+from dmftcore.chain.layers import hidden_layers
 from dmftcore.chain.plain import HiddenChain
 from dmftcore.chain.residual import ResidualChain
 
@@ -13,4 +14,5 @@ __all__ = [
     "LiftedRows",
     "ResidualChain",
     "TwoTimeChain",
+    "hidden_layers",
 ]

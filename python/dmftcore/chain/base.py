@@ -15,6 +15,7 @@ from dmftcore._validate import FloatArray
 from dmftcore.chain.couplings import Couplings, Through
 from dmftcore.chain.packing import packed, unpack
 from dmftcore.chain.reflection import Factors
+from dmftcore.recording import RowProgram, Rows
 
 __all__ = ["Kernels", "LiftedRows", "TwoTimeChain"]
 
@@ -94,6 +95,8 @@ class TwoTimeChain(ABC):
 
     #: The layers whose kernels the chain knows.
     layers: range
+    #: Whether a step is the same row operations each time.
+    repeats = True
 
     def __init__(
         self,
@@ -109,20 +112,59 @@ class TwoTimeChain(ABC):
         self.step = -1
         #: False once an equation of a step could not be solved.
         self.settled = True
+        # And whether they are to be recorded, which the core runs for numpy arrays.
+        self.repeats = self.repeats and couplings.repeats and xp is np
+        self._backward: tuple[RowProgram, Any] | None = None
+        self._forward: tuple[RowProgram, list[Any]] | None = None
         self._largest = (steps + 1) * outputs
         #: Lower triangles over (t, k), by name and layer.
         self.histories: dict[str, Kernels] = {}
-        self._a = self._new("a", [0] if answers else [])
+        (self._a,) = self._new(a=[0] if answers else [])
         #: The gradient kernel of the readout, G^{L+1} = top top^T: 1 in the outputs at all times.
         self.top: FloatArray = xp.tile(xp.eye(outputs), (steps + 1, 1))
 
     @abstractmethod
-    def backward(self) -> FloatArray:
-        """Go to the next step and append its rows of the g side; the response D^0 (K, n_t)."""
+    def descend(self, top: FloatArray) -> FloatArray:
+        """Append the rows of the g side at the present step, given those of G^{L+1}; those of D^0.
+
+        Rows are (K, n_t) arrays, or `Rows` if the step `repeats`.
+        """
 
     @abstractmethod
+    def ascend(self, h: FloatArray, a: FloatArray | None = None) -> None:
+        """Append the rows of the h side at the present step, given those of H^0 and A^0."""
+
+    def backward(self) -> FloatArray:
+        """Go to the next step and append its rows of the g side; the response D^0 (K, n_t)."""
+        self.step += 1
+        if not self.repeats:
+            return self.descend(self._top_rows(self._size(self.step)))
+        if self._backward is None:
+            program = self.program()
+            top: Any = program.columns(self.top)
+            self._backward = program, program.result(self.descend(top))
+        program, response = self._backward
+        program.run(self.step)
+        return program.at(response, self.step)
+
     def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """Append the rows of the h side at the present step, given those of H^0, A^0 (K, n_t)."""
+        if not self.repeats:
+            self.ascend(h, a)
+            return
+        given = [h] if a is None else [h, a]
+        if self._forward is None:
+            program = self.program()
+            self._forward = program, [program.input(self.outputs) for _ in given]
+            self.ascend(*self._forward[1])
+        program, inputs = self._forward
+        for rows, array in zip(inputs, given, strict=True):
+            program.at(rows, self.step)[:] = array
+        program.run(self.step)
+
+    def program(self) -> RowProgram:
+        """An empty program for the steps of this march."""
+        return RowProgram(self._largest, self.outputs)
 
     @abstractmethod
     def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
@@ -216,13 +258,26 @@ class TwoTimeChain(ABC):
     def _remember(self, a: FloatArray | None) -> None:
         """Append the row of A^0, which the march itself needs no more."""
         if a is not None:
-            self._a[0][self._now(self.step), : a.shape[1]] = a
+            self._append(self._a[0], a)
 
-    def _new(self, name: str, layers: Iterable[int]) -> Kernels:
-        """Empty histories of a kernel for the given layers."""
-        size = self._largest
-        self.histories[name] = {layer: self.xp.zeros((size, size)) for layer in layers}
-        return self.histories[name]
+    def _append(self, history: FloatArray, rows: FloatArray) -> None:
+        """Append the rows of the present step to a history."""
+        if isinstance(rows, Rows):
+            rows.program.append(history, rows)
+        else:
+            history[self._now(self.step), : rows.shape[1]] = rows
+
+    def _new(self, **layers: Iterable[int]) -> list[Kernels]:
+        """Empty histories of kernels, by name, for the given layers.
+
+        All lie in one block, which the system gives in large pages where it is long.
+        """
+        places = [(name, layer) for name, several in layers.items() for layer in several]
+        block = self.xp.zeros((len(places), self._largest, self._largest))
+        self.histories |= {name: {} for name in layers}
+        for (name, layer), history in zip(places, block, strict=True):
+            self.histories[name][layer] = history
+        return [self.histories[name] for name in layers]
 
     def _top_rows(self, n: int) -> FloatArray:
         """A row of G^{L+1} for every output, (K, n)."""

@@ -64,6 +64,8 @@ Slopes: TypeAlias = Callable[[FloatArray, FloatArray], Flow]
 class ContinuumChain(TwoTimeChain):
     """The chain at infinite depth; its layers are the nodes 0, 1, ... in depth.
 
+    A step is iterated until it rests, and so not the same operations each time.
+
     Parameters
     ----------
     couplings : Couplings
@@ -74,6 +76,8 @@ class ContinuumChain(TwoTimeChain):
     steps, outputs, gamma, xp, answers
         As in `TwoTimeChain`.
     """
+
+    repeats = False
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class ContinuumChain(TwoTimeChain):
         )
         names = ("z", "hhat", "y", "ghat", "m", "n", "b", "g", "h")
         self._z, self._hhat, self._y, self._ghat, self._m, self._n, self._b, self._g, self._h = (
-            self._new(name, self.layers) for name in names
+            self._new(**dict.fromkeys(names, self.layers))
         )
 
     @staticmethod
@@ -130,11 +134,9 @@ class ContinuumChain(TwoTimeChain):
             largest.append(np.abs(spectrum[-1]).max() / np.abs(rows).max())
         return {"depth_nodes": self.collocation.nodes.tolist(), "depth_error": float(max(largest))}
 
-    def backward(self) -> FloatArray:
+    def descend(self, top: FloatArray) -> FloatArray:
         """See `TwoTimeChain`."""
-        self.step += 1
         step, n, now = self.step, self._size(self.step), self._now(self.step)
-        top = self._top_rows(n)
 
         def slopes(y: FloatArray, ghat: FloatArray) -> Flow:
             slope_y, slope_ghat = self.xp.empty_like(y), self.xp.empty_like(ghat)
@@ -172,7 +174,7 @@ class ContinuumChain(TwoTimeChain):
         )
         return self.couplings.both(self._b[0][now, :n], self._g[0][now, :n], step)
 
-    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
+    def ascend(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
         step, n, now = self.step, self._size(self.step), self._now(self.step)
         self._remember(a)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dmftcore._validate import FloatArray
 from dmftcore.optimizer import OptimizerMemory
+from dmftcore.recording import Rows
 from dmftcore.training import GradientDescent
 
 __all__ = ["Couplings", "Through"]
@@ -50,6 +51,11 @@ class Couplings:
         self._row = self._on_rows(self._memory.row(self._row_step) / points)
 
     @property
+    def repeats(self) -> bool:
+        """Whether rows are coupled alike at all steps, so that they can be recorded."""
+        return self._plain and self.is_constant
+
+    @property
     def is_constant(self) -> bool:
         """Whether kept is the same number at all times."""
         return self._c is None
@@ -62,10 +68,14 @@ class Couplings:
 
     def learned(self, rows: FloatArray, step: int) -> FloatArray:
         """learned o rows, for rows (m, n) at `step`; zero from the columns of `step` on."""
+        if isinstance(rows, Rows):
+            return rows.program.before(rows, self._row)
         return self._add_learned(self._xp.zeros_like(rows), rows, step)
 
     def both(self, response: FloatArray, correlation: FloatArray, step: int) -> FloatArray:
         """``kept o A + learned o H`` for rows (m, n) of a response A and a correlation H."""
+        if isinstance(correlation, Rows):
+            return self.kept(response, step) + self.learned(correlation, step)
         return self._add_learned(self.kept(response, step), correlation, step)
 
     def through(self, kernel: Through, factor: float = 1.0) -> Through:
@@ -85,9 +95,14 @@ class Couplings:
         """kept and learned as matrices over the rows of the first `steps` steps, in numpy."""
         c = np.repeat(self.scale[:steps], self._outputs)
         learned = np.zeros((steps, steps))
-        for step in range(steps):
-            learned[step, :step] = self._memory.row(step) / self._points
-        return np.outer(c, c), learned.repeat(self._outputs, 0).repeat(self._outputs, 1)
+        if self._plain:
+            learned[:, :-1] = self._memory.row(steps - 1)
+            learned = np.tril(learned, -1)
+        else:
+            for step in range(steps):
+                learned[step, :step] = self._memory.row(step)
+        learned = (learned / self._points).repeat(self._outputs, 0).repeat(self._outputs, 1)
+        return np.outer(c, c), learned
 
     def _add_learned(self, total: FloatArray, rows: FloatArray, step: int) -> FloatArray:
         if not self._plain and step != self._row_step:

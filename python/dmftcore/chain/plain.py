@@ -71,26 +71,21 @@ class HiddenChain(TwoTimeChain):
         )
         self.depth = depth
         self.layers = range(1, depth + 1)
-        self.c = self._new("c", self.layers)
-        self.g = self._new("g", self.layers)
-        self.b = self._new("b", range(depth))
-        self.h = self._new("h", range(depth))
+        below = range(depth)
+        self.c, self.g, self.b, self.h = self._new(c=self.layers, g=self.layers, b=below, h=below)
 
     @staticmethod
     def count(depth: int, steps: int, outputs: int) -> int:
         """Numbers that the history of such a chain holds."""
         return 4 * depth * ((steps + 1) * outputs) ** 2
 
-    def backward(self) -> FloatArray:
+    def descend(self, top: FloatArray) -> FloatArray:
         """See `TwoTimeChain`."""
-        self.step += 1
-        n, now = self._size(self.step), self._now(self.step)
-        b, g = self.xp.zeros((self.outputs, n)), self._top_rows(n)
+        g, d = top, self.couplings.learned(top, self.step)
         for layer in reversed(self.layers):
             c, history = self.c[layer], self.b[layer - 1]
-            d = self.couplings.both(b, g, self.step)
             b = reflected_response(d, c, history, self.g2)
-            history[now, :n] = b
+            self._append(history, b)
             g, _ = reflected_covariance(
                 b,
                 self.couplings.kept(g, self.step),
@@ -100,21 +95,21 @@ class HiddenChain(TwoTimeChain):
                 self._through(self.h[layer - 1]),
                 self.g2,
             )
-            self.g[layer][now, :n] = g
-        return self.couplings.both(b, g, self.step)
+            self._append(self.g[layer], g)
+            d = self.couplings.both(b, g, self.step)
+        return d
 
-    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
+    def ascend(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
-        n, now = self._size(self.step), self._now(self.step)
         self._remember(a)
-        self.h[0][now, :n] = h
+        self._append(self.h[0], h)
         c = self._enter(h, a, self.step)
-        self.c[1][now, :n] = c
+        self._append(self.c[1], c)
         for layer in self.layers[:-1]:
             h, a, _ = self._features(layer, c, h, self.step)
-            self.h[layer][now, :n] = h
+            self._append(self.h[layer], h)
             c = self.couplings.both(a, h, self.step)
-            self.c[layer + 1][now, :n] = c
+            self._append(self.c[layer + 1], c)
 
     def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """See `TwoTimeChain`."""

@@ -78,14 +78,15 @@ class ResidualChain(TwoTimeChain):
         )
         self.depth, self._branch, self._b2 = depth, branch, branch**2
         self.layers = range(1, depth + 1)
-        self._g = self._new("g", self.layers)
-        self._b = self._new("b", range(depth))
-        self._h = self._new("h", range(depth))
-        self._z = self._new("z", self.layers)
+        outer = range(depth)
+        self._g, self._z, self._b, self._h = self._new(
+            g=self.layers, z=self.layers, b=outer, h=outer
+        )
         #: C^{l+1}, V^{l+1}, Hhat^{l+1} above the block of layer l; D^l, U^l, Ghat^l below it.
         above, below = range(2, depth + 1), range(1, depth)
-        self._c, self._v, self._hhat = (self._new(name, above) for name in ("c", "v", "hhat"))
-        self._d, self._u, self._ghat = (self._new(name, below) for name in ("d", "u", "ghat"))
+        self._c, self._v, self._hhat, self._d, self._u, self._ghat = self._new(
+            c=above, v=above, hhat=above, d=below, u=below, ghat=below
+        )
 
     @staticmethod
     def count(depth: int, steps: int, outputs: int) -> int:
@@ -96,16 +97,14 @@ class ResidualChain(TwoTimeChain):
         """b for the blocks, 1 for the first and the last weights."""
         return self._branch if 0 < layer < self.depth else 1.0
 
-    def backward(self) -> FloatArray:
+    def descend(self, top: FloatArray) -> FloatArray:
         """See `TwoTimeChain`."""
-        self.step += 1
-        step, n, now = self.step, self._size(self.step), self._now(self.step)
-        top = self._top_rows(n)
+        step = self.step
         y, ghat = self.couplings.learned(top, step), self.couplings.kept(top, step)
         b, g = self._meet(self.depth, y, ghat)
         for layer in reversed(self.layers[:-1]):
             d = self._b2 * self.couplings.both(b, g, step)
-            self._d[layer][now, :n] = d
+            self._append(self._d[layer], d)
             u, carried = self._reflected(
                 y,
                 ghat,
@@ -115,20 +114,20 @@ class ResidualChain(TwoTimeChain):
                 self._through(self._h[layer], self._b2),
             )
             y, ghat = d + u, self._b2 * self.couplings.kept(g, step) + carried
-            self._ghat[layer][now, :n] = ghat
+            self._append(self._ghat[layer], ghat)
             b, g = self._meet(layer, y, ghat)
         return self.couplings.both(b, g, step)
 
-    def forward(self, h: FloatArray, a: FloatArray | None = None) -> None:
+    def ascend(self, h: FloatArray, a: FloatArray | None = None) -> None:
         """See `TwoTimeChain`."""
-        step, n, now = self.step, self._size(self.step), self._now(self.step)
+        step = self.step
         self._remember(a)
-        self._h[0][now, :n] = h
+        self._append(self._h[0], h)
         z, hhat = self._enter(h, a, step), self.couplings.kept(h, step)
-        self._z[1][now, :n] = z
+        self._append(self._z[1], z)
         for layer in self.layers[:-1]:
             h, a, _ = self._features(layer, z, hhat)
-            self._h[layer][now, :n] = h
+            self._append(self._h[layer], h)
             c = self._b2 * self.couplings.both(a, h, step)
             v, carried = self._reflected(
                 z,
@@ -140,7 +139,7 @@ class ResidualChain(TwoTimeChain):
             )
             z, hhat = c + v, self._b2 * self.couplings.kept(h, step) + carried
             for history, row in ((self._c, c), (self._z, z), (self._hhat, hhat)):
-                history[layer + 1][now, :n] = row
+                self._append(history[layer + 1], row)
 
     def lift(self, h: FloatArray, step: int, a: FloatArray | None = None) -> LiftedRows:
         """See `TwoTimeChain`."""
@@ -240,7 +239,7 @@ class ResidualChain(TwoTimeChain):
             self._through_ghat(layer),
             self._through_hhat(layer),
         )
-        self._g[layer][self._now(self.step), : g.shape[1]] = g
+        self._append(self._g[layer], g)
         return b, g
 
     def _reflected(
@@ -254,7 +253,7 @@ class ResidualChain(TwoTimeChain):
     ) -> tuple[FloatArray, FloatArray]:
         """Rows of R, which are appended to its history, and of the reflected covariance."""
         r = reflected_response(y, z, history, self.g2)
-        history[self._now(self.step), : r.shape[1]] = r
+        self._append(history, r)
         covariance, _ = reflected_covariance(r, c, z, history, through_c, through_m, self.g2)
         return r, covariance
 

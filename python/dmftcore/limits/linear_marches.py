@@ -16,15 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmftcore import _arrays
-from dmftcore._validate import INFINITE, FloatArray
-from dmftcore.chain import (
-    ContinuumChain,
-    Couplings,
-    HiddenChain,
-    LiftedRows,
-    ResidualChain,
-    TwoTimeChain,
-)
+from dmftcore._validate import FloatArray
+from dmftcore.chain import Couplings, LiftedRows, TwoTimeChain, hidden_layers
 from dmftcore.chain.continuum import NODES
 from dmftcore.chain.visited import VisitedErrors
 from dmftcore.march import March
@@ -78,7 +71,23 @@ class ChainMarch:
         outputs = self._data.n_outputs
         self._targets = self._xp.asarray(self._data.targets.reshape(-1, outputs).T)
         self._points = self._data.n_train + self._data.n_test
-        self._chain = _chain(problem, steps, self._xp, nodes)
+        couplings = Couplings(
+            problem.training,
+            points=self._data.n_train,
+            init_scale=problem.init_scale,
+            outputs=outputs,
+            xp=self._xp,
+        )
+        self._chain = hidden_layers(
+            couplings,
+            depth=problem.depth,
+            branch=problem.branch,
+            nodes=nodes,
+            steps=steps,
+            outputs=outputs,
+            gamma=problem.gamma,
+            xp=self._xp,
+        )
         self._errors = VisitedErrors(self._data, self._xp)
         #: Coordinates a(t) of all errors; columns beyond the directions visited are spare.
         self._history = self._xp.zeros(((steps + 1) * outputs, 16))
@@ -298,26 +307,3 @@ class ChainMarch:
         on_host = _arrays.to_host(self._xp.stack(rows)) if rows else np.empty(0)
         outputs: FloatArray = on_host.reshape(-1, self._points, self._chain.outputs)
         return outputs
-
-
-def _chain(problem: LinearProblem, steps: int, xp: Any, nodes: int) -> TwoTimeChain:
-    """The hidden layers of a problem."""
-    outputs = problem.data.n_outputs
-    couplings = Couplings(
-        problem.training,
-        points=problem.data.n_train,
-        init_scale=problem.init_scale,
-        outputs=outputs,
-        xp=xp,
-    )
-    common: dict[str, Any] = {
-        "steps": steps,
-        "outputs": outputs,
-        "gamma": problem.gamma,
-        "xp": xp,
-    }
-    if problem.branch is None:
-        return HiddenChain(couplings, depth=problem.depth, **common)
-    if problem.depth == INFINITE:
-        return ContinuumChain(couplings, branch_scale=problem.branch, nodes=nodes, **common)
-    return ResidualChain(couplings, depth=problem.depth, branch=problem.branch, **common)

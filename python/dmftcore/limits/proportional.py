@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dmftcore import _arrays
 from dmftcore._validate import INFINITE, FloatArray, integer, non_negative, one_of, positive
-from dmftcore.chain import ContinuumChain, Couplings, HiddenChain, ResidualChain, TwoTimeChain
+from dmftcore.chain import Couplings, TwoTimeChain, hidden_layers
 from dmftcore.limits.linear import DeepLinear
 from dmftcore.march import largest_loss
 from dmftcore.random_data import Population, RandomData
@@ -35,7 +35,7 @@ FIELDS = (*DATA_KERNELS, "H", "G", *RESPONSES)
 
 #: The equations are evaluated once more over a quarter of the steps, but so many at least and at
 #: most; with many modes no more than keep steps^3 x modes below CHECKED_WORK, or a tenth.
-LEAST_CHECKED, MOST_CHECKED = 64, 200
+LEAST_CHECKED, MOST_CHECKED = 32, 200
 CHECKED_WORK = 2e7
 
 
@@ -67,8 +67,9 @@ class ProportionalLinear:
         Standard deviation sigma of the initial weights.
     spectrum : Spectrum or PowerLaw, optional
         Covariance and target: eigenvalues, the mean of ``beta*^2`` over the directions of each
-        mode, and the weights of the modes, by default all the same. None is isotropic:
-        all eigenvalues and all ``beta*^2`` are 1.
+        mode, and the weights of the modes, by default all the same. With multiplicities, as of
+        `PowerLaw.grouped`, weights are their parts of the sum, and the target of a mode is shared
+        by its directions. None is isotropic: all eigenvalues and all ``beta*^2`` are 1.
     parameterization : {"mup", "ntk"}
         ``kap = gamma sqrt(nu)``, where the initial output vanishes at large width and learning
         does not change with it, or ``kap = gamma``.
@@ -78,7 +79,7 @@ class ProportionalLinear:
     Raises
     ------
     TypeError, ValueError
-        For values out of range, a depth without limit, and a spectrum with multiplicities.
+        For values out of range, and a depth without limit.
 
     Notes
     -----
@@ -111,14 +112,8 @@ class ProportionalLinear:
         else:
             at_least = 1 if self.branch_scale is None else 2
             object.__setattr__(self, "depth", integer("depth", self.depth, at_least=at_least))
-        if self.spectrum is not None:
-            if not isinstance(self.spectrum, Spectrum | PowerLaw):
-                raise TypeError(f"spectrum must be a Spectrum or a PowerLaw, not {self.spectrum!r}")
-            if self.spectrum.multiplicities is not None:
-                raise ValueError(
-                    "spectrum: here modes are parts of all directions; give it weights, which sum "
-                    "to 1, instead of multiplicities"
-                )
+        if self.spectrum is not None and not isinstance(self.spectrum, Spectrum | PowerLaw):
+            raise TypeError(f"spectrum must be a Spectrum or a PowerLaw, not {self.spectrum!r}")
 
     @property
     def output_scale(self) -> float:
@@ -137,10 +132,13 @@ class ProportionalLinear:
         """The spectrum, with the weights of its modes."""
         if self.spectrum is None:
             return Spectrum([1.0], [1.0], weights=[1.0])
-        values, weights = self.spectrum.values, self.spectrum.weights
-        if weights is None:
+        values, target = self.spectrum.values, self.spectrum.target
+        weights, counts = self.spectrum.weights, self.spectrum.multiplicities
+        if counts is not None:
+            weights, target = counts / counts.sum(), target / counts
+        elif weights is None:
             weights = np.full(len(values), 1 / len(values))
-        return Spectrum(values, self.spectrum.target, weights=weights)
+        return Spectrum(values, target, weights=weights)
 
     def population(self, *, fresh: bool = False) -> Population:
         """The random data; `fresh` ones are drawn anew at every step."""
@@ -194,9 +192,19 @@ class ProportionalMarch:
             xp=xp,
         )
         self._xp, self._with_responses = xp, with_responses
-        self._chain = _chain(limit, couplings, training.steps, xp)
+        self._chain = hidden_layers(
+            couplings,
+            depth=limit.depth,
+            branch=limit.branch_scale if limit.depth == INFINITE else limit.branch_factor,
+            steps=training.steps,
+            outputs=1,
+            # The scale of the features is in the couplings.
+            gamma=1.0,
+            xp=xp,
+            answers=True,
+        )
         self._data = RandomData(population, couplings, steps=training.steps, xp=xp)
-        self._now = np.zeros(3)
+        self._recorded: _Recorded | None = None
         self._loss_limit = np.inf
         self._diverged = False
         self._stored: list[int] = []
@@ -215,17 +223,14 @@ class ProportionalMarch:
 
     def advance(self, stops: IntArray) -> FloatArray:
         """Cp(t,t), CD(t,t) and overlap, (len(stops), 3); fewer rows if the loss diverges."""
-        rows: list[FloatArray] = []
+        begin, pieces = self._chain.step + 1, [np.empty((0, 3))]
+        end = int(stops.max(initial=-1)) + 1
         with np.errstate(over="ignore", invalid="ignore"):
-            for stop in stops.tolist():
-                while self.step < stop:
-                    if not self._next_step():
-                        # The kernels end before the step that could not be done.
-                        self._chain.step -= 1
-                        self._diverged = True
-                        return np.array(rows).reshape(-1, 3)
-                rows.append(self._now)
-        return np.array(rows).reshape(-1, 3)
+            while self.step + 1 < end and not self._diverged:
+                pieces.append(self._next_steps(end))
+        curves = np.concatenate(pieces)
+        reached: FloatArray = curves[stops[stops < begin + len(curves)] - begin]
+        return reached
 
     def store_kernels(self) -> None:
         """Keep the rows at the step that the histories do not hold."""
@@ -254,7 +259,6 @@ class ProportionalMarch:
             },
             **rows,
             **responses,
-            "now": self._now,
             "loss_limit": np.array(self._loss_limit),
             "stored": np.array(self._stored, dtype=np.int64),
         }
@@ -264,7 +268,6 @@ class ProportionalMarch:
         for part, prefix in ((self._chain, "chain_"), (self._data, "data_")):
             names = (name for name in state if name.startswith(prefix))
             part.restore({name.removeprefix(prefix): state[name] for name in names})
-        self._now = np.asarray(state["now"])
         self._loss_limit = float(state["loss_limit"])
         self._stored = state["stored"].tolist()
         indices = range(len(self._stored))
@@ -335,25 +338,36 @@ class ProportionalMarch:
             "responses": responses,
         }
 
-    def _next_step(self) -> bool:
-        """Move by one step; False if the loss at the new one has diverged, or the chain itself."""
-        response = self._chain.backward()
-        if not self._chain.settled:
-            return False
+    def _next_steps(self, end: int) -> FloatArray:
+        """Move on by some steps, none of them beyond `end`; the curves of those that are done.
+
+        If the loss at one has diverged, or the chain itself, the kernels end before it.
+        """
+        begin, gradients = self.step + 1, self._chain.gradient_histories[self._chain.layers[0]]
+        reached = begin + 1
+        if self._chain.repeats:
+            if self._recorded is None:
+                self._recorded = _Recorded(self._chain, self._data, gradients)
+            reached = self._recorded.run(begin, end)
+        else:
+            self._append(gradients)
+        curves = self._data.curves(begin, reached)
+        if begin == 0:
+            self._loss_limit = largest_loss(float(curves[0, 1]))
+        sound = (curves[:, 1] <= self._loss_limit) & np.isfinite(curves).all(axis=1)
+        done = len(curves) if sound.all() else int(np.argmin(sound))
+        done *= self._chain.settled
+        self._diverged = done < len(curves)
+        self._chain.step = begin + done - 1
+        return curves[:done]
+
+    def _append(self, gradients: FloatArray) -> None:
+        """Do the equations of one step."""
+        d = self._chain.backward()
         step = self._chain.step
-        gradients = self._chain.gradient_histories[self._chain.layers[0]]
-        now = self._data.append(step, response, gradients)
-        if step == 0:
-            self._loss_limit = largest_loss(float(now[1]))
-        if not (now[1] <= self._loss_limit and np.isfinite(now).all()):
-            return False
-        self._now = now
-        row = (slice(step, step + 1), slice(step + 1))
-        h, a = (
-            self._xp.ascontiguousarray(self._data.histories[name][row]) for name in ("Cv", "A0")
-        )
-        self._chain.forward(h, a)
-        return self._chain.settled
+        if self._chain.settled:
+            self._data.enter(step, d)
+            self._chain.forward(*self._data.leave(step, *self._data.sums(step, gradients)))
 
     def _features(self, layer: int) -> FloatArray:
         """Lower triangle of H of a layer over the stored steps."""
@@ -373,17 +387,34 @@ class ProportionalMarch:
         return lower
 
 
-def _chain(limit: ProportionalLinear, couplings: Couplings, steps: int, xp: Any) -> TwoTimeChain:
-    """The hidden layers; the scale gamma of their features is in the couplings."""
-    common: dict[str, Any] = {
-        "steps": steps,
-        "outputs": 1,
-        "gamma": 1.0,
-        "xp": xp,
-        "answers": True,
-    }
-    if limit.branch_scale is None:
-        return HiddenChain(couplings, depth=limit.depth, **common)
-    if limit.branch_factor is None:
-        return ContinuumChain(couplings, branch_scale=limit.branch_scale, **common)
-    return ResidualChain(couplings, depth=limit.depth, branch=limit.branch_factor, **common)
+class _Recorded:
+    """The equations of a step, run by the core.
+
+    Few modes are recorded with the rest, and the steps follow each other there. Many modes are
+    summed between what precedes and what follows them.
+    """
+
+    def __init__(self, chain: TwoTimeChain, data: RandomData, gradients: FloatArray) -> None:
+        self._data, self._gradients = data, gradients
+        self._before = self._after = chain.program()
+        top: Any = self._before.columns(chain.top)
+        k: Any = data.enter(0, chain.descend(top))
+        sums: Any
+        if data.few_modes:
+            sums = data.recorded_sums(k, gradients)
+        else:
+            self._after = chain.program()
+            sums = self._after.input(2), self._after.input(2)
+        self._sums = sums
+        chain.ascend(*data.leave(0, *sums))
+
+    def run(self, begin: int, end: int) -> int:
+        """Run the step `begin`, and those up to `end` where nothing is between; where it ended."""
+        if self._data.few_modes:
+            self._before.run(begin, end)
+            return end
+        self._before.run(begin)
+        for rows, found in zip(self._sums, self._data.sums(begin, self._gradients), strict=True):
+            self._after.at(rows, begin)[:] = found
+        self._after.run(begin)
+        return begin + 1

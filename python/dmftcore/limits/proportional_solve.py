@@ -37,6 +37,8 @@ DEFAULT_TOL = 1e-6
 TOL_RATIO = 100
 #: Below it, directions are made of rounding noise.
 ROUNDING_TOL = 1e-13
+#: By how much the learning rate of the chain differs in the run it is compared with.
+OTHER_ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
 def solve_proportional(
@@ -113,15 +115,22 @@ def solve_proportional(
     except Diverged as stop:
         settled = isinstance(system, RandomNetwork) or system.chain.settled
         what = "the training loss" if settled else "the flow in depth"
+        remedy = "lower lr"
+        within = engine == "chain" and bool(np.all(training.rates <= bound))
+        if within and _obstacle(limit, training, options) is None:
+            remedy += (
+                ", or try method='growing': where learning is unstable for a while, rounding grows "
+                "with it, and the growing network starts from less of it"
+            )
         raise DivergenceError(
             f"{what} diverged at step {stop.step}: lr = {training.rates.max():g}, where the "
-            f"largest stable rate without feature learning is {bound:.6g}; lower lr",
+            f"largest stable rate without feature learning is {bound:.6g}; {remedy}",
             step=stop.step,
             partial=solution(stop.schedule, stop.outputs),
         ) from None
     result = solution(schedule, curves)
     if options.estimate_error:
-        error = _truncation_error(limit, training, options, config, result)
+        error = _error_estimate(limit, training, options, config, result)
         result.diagnostics["error_estimate"] = error
     return result
 
@@ -130,14 +139,7 @@ def _engine(
     limit: ProportionalLinear, training: GradientDescent | OnlineSGD, options: SolveOptions
 ) -> tuple[str, str]:
     """The engine of a run, and why."""
-    responses = [name for name in RESPONSES if name in options.save]
-    obstacle = None
-    if isinstance(training, OnlineSGD):
-        obstacle = "fresh samples: each step visits a new direction (OnlineSGD)"
-    elif limit.branch_scale is not None:
-        obstacle = "residual blocks on random data (branch_scale)"
-    elif responses:
-        obstacle = f"responses (save={responses[0]!r})"
+    obstacle = _obstacle(limit, training, options)
     if options.method == "growing" and obstacle is not None:
         raise ValueError(f"method='growing' has no {obstacle}; use method='chain'")
     if options.method is not None:
@@ -156,6 +158,17 @@ def _engine(
         f"no responses were asked for, and the cost of the chain is cubic in the {training.steps} "
         "steps",
     )
+
+
+def _obstacle(
+    limit: ProportionalLinear, training: GradientDescent | OnlineSGD, options: SolveOptions
+) -> str | None:
+    """What keeps the growing network from a run, if anything does."""
+    if isinstance(training, OnlineSGD):
+        return "fresh samples: each step visits a new direction (OnlineSGD)"
+    if limit.branch_scale is not None:
+        return "residual blocks on random data (branch_scale)"
+    return next((f"responses (save={name!r})" for name in RESPONSES if name in options.save), None)
 
 
 def _truncation(options: SolveOptions) -> float:
@@ -185,38 +198,47 @@ def _system(
     )
 
 
-def _truncation_error(
+def _error_estimate(
     limit: ProportionalLinear,
     training: GradientDescent | OnlineSGD,
     options: SolveOptions,
     config: dict[str, Any],
     result: Solution,
 ) -> dict[str, Any]:
-    """How far `result` is from what the growing network answers at another tolerance."""
-    if options.tol is None:
-        return {"reason": "the engine 'chain' truncates nothing"}
+    """How far `result` is from a run of the same engine with another error.
+
+    The growing network has another tolerance there. The chain, which truncates nothing, has
+    another rounding, since its learning rate is a few units in the last place larger: where
+    learning is unstable, rounding grows with everything else.
+    """
     if len(result.times) == 0:
         return {"reason": "no times are stored"}
-    finer = options.tol / TOL_RATIO
-    tol = finer if finer >= ROUNDING_TOL else options.tol * TOL_RATIO
+    report: dict[str, Any]
+    if options.tol is None:
+        tol, engine = None, "chain"
+        training = replace(training, lr=training.lr * (1 + OTHER_ROUNDING))
+        report, other_run = {"reference_lr": training.lr}, "a learning rate next to this one"
+    else:
+        finer = options.tol / TOL_RATIO
+        tol, engine = finer if finer >= ROUNDING_TOL else options.tol * TOL_RATIO, "growing"
+        report, other_run = {"reference_tol": tol}, f"tol = {tol:g}"
     other = replace(
         options,
         schedule=replace(options.schedule, kernel_times=np.empty(0, dtype=np.int64)),
         save=(),
         tol=tol,
-        method="growing",
+        method=engine,
         estimate_error=False,
         nested=True,
         checkpoint=None if options.checkpoint is None else options.checkpoint.beside("reference"),
     )
-    report: dict[str, Any] = {"reference_tol": tol}
     try:
         with warnings.catch_warnings():
             # The other run is as unstable as this one.
             warnings.simplefilter("ignore", StabilityWarning)
             reference = solve_proportional(limit, None, training, other, config)
     except (DivergenceError, MemoryError) as error:
-        return {**report, "reason": f"the run at tol = {tol:g} failed: {error}"}
+        return {**report, "reason": f"the run at {other_run} failed: {error}"}
     for name in ("test_loss", "train_loss"):
         exact = getattr(reference, name)
         floor = np.maximum(exact, LOSS_FLOOR * exact.max())
