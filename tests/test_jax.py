@@ -199,6 +199,42 @@ def test_inside_scan():
         close(found, expected, 1e-12)
 
 
+@pytest.mark.parametrize("transposed", ["a", "b"])
+def test_products_with_a_transpose(transposed):
+    a, b = random_arrays("causal_matmul", 13)
+    ours = partial(dj.causal_matmul, transposed=transposed, block=3)
+
+    def plain(a, b):
+        a, b = causal(a, 3), causal(b, 3)
+        return causal(a.T @ b if transposed == "a" else a @ b.T, 3)
+
+    np.testing.assert_array_equal(
+        ours(a, b), twotime.causal_matmul(a, b, transposed=transposed, block=3)
+    )
+    for found, expected in zip(
+        jax.jit(jax.jacrev(ours, argnums=(0, 1)))(a, b),
+        jax.jit(jax.jacrev(plain, argnums=(0, 1)))(a, b),
+        strict=True,
+    ):
+        close(found, expected)
+
+
+def test_a_transposed_kernel_applied():
+    k, g = random_arrays("causal_apply", 14)
+    ours = partial(dj.causal_apply, transposed=True)
+    np.testing.assert_array_equal(ours(k, g), twotime.causal_apply(k, g, transposed=True))
+
+    def plain(k, g):
+        return jnp.tensordot(jnp.tril(k, -1).T, g, 1)
+
+    for found, expected in zip(
+        jax.jit(jax.jacrev(ours, argnums=(0, 1)))(k, g),
+        jax.jit(jax.jacrev(plain, argnums=(0, 1)))(k, g),
+        strict=True,
+    ):
+        close(found, expected)
+
+
 # -- derivatives --------------------------------------------------------------------------------
 
 
@@ -318,6 +354,8 @@ def zeros(*shape):
         ("resolvent", (zeros(4, 4),), {"block": 3}),
         ("resolvent", (zeros(4, 4),), {"block": 0}),
         ("resolvent", (zeros(4, 4),), {"block": 2.0}),
+        ("causal_matmul", (zeros(3, 3), zeros(3, 3)), {"transposed": "c"}),
+        ("causal_matmul", (zeros(3, 3), zeros(3, 3)), {"transposed": True}),
         ("congruence", (zeros(3, 3), zeros(4, 4)), {}),
         ("causal_apply", (zeros(2, 3, 3), zeros(3, 3)), {}),
     ],
@@ -374,13 +412,15 @@ def test_the_handler_refuses_what_it_would_read_beyond():
     with pytest.raises(Exception, match="dmftcore: expected 2 arguments and one result"):
         call("causal_matmul", zeros(3, 3), block=one)
     with pytest.raises(Exception, match="dmftcore: the kernels must have one shape"):
-        call("causal_matmul", zeros(3, 3), zeros(4, 4), block=one)
+        call("causal_matmul", zeros(3, 3), zeros(4, 4), block=one, transposed=one)
     with pytest.raises(Exception, match="dmftcore: the arguments must have one dtype"):
         call("causal_matmul", zeros(3, 3), np.zeros((3, 3), np.float32), block=one)
     with pytest.raises(Exception, match="dmftcore: arrays must be float64 or float32"):
         call("resolvent", np.zeros((3, 3), int), block=one)
     with pytest.raises(Exception, match=r"dmftcore: the second argument must be \(\*batch, n"):
-        call("causal_apply", zeros(3, 3), zeros(4), block=one, strict=one)
+        call("causal_apply", zeros(3, 3), zeros(4), block=one, strict=one, transposed=one)
+    with pytest.raises(Exception, match="dmftcore: transposed must be 0, 1 or 2"):
+        call("causal_matmul", zeros(3, 3), zeros(3, 3), block=one, transposed=np.int64(3))
 
 
 # -- platforms ----------------------------------------------------------------------------------
