@@ -385,6 +385,26 @@ def test_dtypes_are_refused(change, message):
         dj.causal_matmul(zeros(3, 3), change(zeros(3, 3)))
 
 
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda a, block: dj.resolvent(a, block=block), "block"),
+        (lambda a, dense: dj.causal_solve(a, a, dense), "dense"),
+        (lambda a, strict: dj.causal_apply(a, a, strict), "strict"),
+        (lambda a, transposed: dj.causal_apply(a, a, transposed=transposed), "transposed"),
+        (
+            lambda a, steps: dj.deep_linear_loss(
+                a, a, depth=1, lr=0.1, gamma=1.0, init_scale=1.0, steps=steps
+            ),
+            "steps",
+        ),
+    ],
+)
+def test_options_are_known_when_a_call_is_traced(call, option):
+    with pytest.raises(TypeError, match=f"{option} must be known .* static_argnames='{option}'"):
+        jax.jit(call)(zeros(3, 3), 1)
+
+
 def test_float64_is_not_cut_to_float32():
     jax.config.update("jax_enable_x64", False)
     try:

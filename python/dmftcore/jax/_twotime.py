@@ -60,6 +60,7 @@ def causal_matmul(a: Array, b: Array, *, transposed: str | None = None, block: i
     each of its two derivatives in reverse mode.
     """
     a, b = _arrays(a=a, b=b)
+    _check_options(transposed=transposed, block=block)
     check_kernels(block, a=a, b=b)
     return _matmul.bind(a, b, transposed=transposed_factor(transposed), block=int(block))
 
@@ -81,6 +82,7 @@ def causal_solve(a: Array, b: Array, dense: bool = False, *, block: int = 1) -> 
     Errors and derivatives as in `causal_matmul`.
     """
     a, b = _arrays(a=a, b=b)
+    _check_options(dense=dense, block=block)
     if dense:
         check_kernels(block, a=a)
         check_right_side(a, b)
@@ -104,6 +106,7 @@ def resolvent(a: Array, *, block: int = 1) -> Array:
     Errors and derivatives as in `causal_matmul`.
     """
     (a,) = _arrays(a=a)
+    _check_options(block=block)
     check_kernels(block, a=a)
     return _resolvent.bind(a, block=int(block))
 
@@ -125,6 +128,7 @@ def congruence(r: Array, c: Array, *, block: int = 1) -> Array:
     vanishes above the diagonal, and has twice the symmetric one below.
     """
     r, c = _arrays(r=r, c=c)
+    _check_options(block=block)
     check_kernels(block, r=r, c=c)
     return _congruence.bind(r, c, block=int(block))
 
@@ -148,10 +152,21 @@ def causal_apply(
     Errors and derivatives as in `causal_matmul`. Under ``vmap`` over `g` alone, `k` is not copied.
     """
     k, g = _arrays(k=k, g=g)
+    _check_options(strict=strict, transposed=transposed, block=block)
     check_kernels(block, k=k)
     check_functions(k, g)
     options = {"strict": int(strict), "transposed": int(transposed), "block": int(block)}
     return _apply.bind(k, g, **options)
+
+
+def _check_options(**options: Any) -> None:
+    """Options choose what is compiled: they are no arrays, which tracing makes of arguments."""
+    for name, value in options.items():
+        if isinstance(value, jax.Array):
+            raise TypeError(
+                f"{name} must be known when the call is traced: pass static_argnames={name!r} to "
+                "jax.jit, or set it by functools.partial"
+            )
 
 
 def _arrays(**arrays: Any) -> tuple[Array, ...]:
