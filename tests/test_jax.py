@@ -356,6 +356,8 @@ def zeros(*shape):
         ("resolvent", (zeros(4, 4),), {"block": 2.0}),
         ("causal_matmul", (zeros(3, 3), zeros(3, 3)), {"transposed": "c"}),
         ("causal_matmul", (zeros(3, 3), zeros(3, 3)), {"transposed": True}),
+        ("causal_solve", (zeros(3, 3), zeros(3, 3)), {"dense": "yes"}),
+        ("causal_apply", (zeros(3, 3), zeros(3)), {"transposed": "a"}),
         ("congruence", (zeros(3, 3), zeros(4, 4)), {}),
         ("causal_apply", (zeros(2, 3, 3), zeros(3, 3)), {}),
     ],

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_functions", "check_kernels", "check_right_side", "transposed_factor"]
+__all__ = [
+    "check_flags",
+    "check_functions",
+    "check_kernels",
+    "check_right_side",
+    "transposed_factor",
+]
 
 #: Which factor of a product is transposed: the numbers of the compiled core.
 TRANSPOSED = {None: 0, "a": 1, "b": 2}
@@ -33,6 +39,13 @@ def check_kernels(block: int, **kernels: Any) -> None:
                 f"{name} must have the shape {shape} of {first}, not {tuple(kernel.shape)}; batch "
                 "axes are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
             )
+
+
+def check_flags(**flags: Any) -> None:
+    """Arguments that are True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def transposed_factor(transposed: str | None) -> int:

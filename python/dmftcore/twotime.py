@@ -22,7 +22,13 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from dmftcore import _arrays, _core
-from dmftcore._shapes import check_functions, check_kernels, check_right_side, transposed_factor
+from dmftcore._shapes import (
+    check_flags,
+    check_functions,
+    check_kernels,
+    check_right_side,
+    transposed_factor,
+)
 
 __all__ = [
     "causal_apply",
@@ -124,6 +130,7 @@ def causal_solve(
     n^3/3 flops, n^2 m with `dense`.
     """
     core, a, b = _arrays.arguments(a=a, b=b)
+    check_flags(dense=dense)
     if dense:
         check_kernels(block, a=a)
         check_right_side(a, b)
@@ -237,6 +244,7 @@ def causal_apply(
     n^2 m flops for m trailing elements; for small m one pass over the n^2/2 elements of `k`.
     """
     core, k, g = _arrays.arguments(k=k, g=g)
+    check_flags(strict=strict, transposed=transposed)
     check_kernels(block, k=k)
     check_functions(k, g)
     return core.causal_apply(k, g, strict, transposed, block)

@@ -20,7 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore._shapes import check_functions, check_kernels, check_right_side, transposed_factor
+from dmftcore._shapes import (
+    check_flags,
+    check_functions,
+    check_kernels,
+    check_right_side,
+    transposed_factor,
+)
 from dmftcore.jax._primitive import primitive
 
 # After the module that says what to do where jax is missing.
@@ -83,6 +89,7 @@ def causal_solve(a: Array, b: Array, dense: bool = False, *, block: int = 1) -> 
     """
     a, b = _arrays(a=a, b=b)
     _check_options(dense=dense, block=block)
+    check_flags(dense=dense)
     if dense:
         check_kernels(block, a=a)
         check_right_side(a, b)
@@ -153,6 +160,7 @@ def causal_apply(
     """
     k, g = _arrays(k=k, g=g)
     _check_options(strict=strict, transposed=transposed, block=block)
+    check_flags(strict=strict, transposed=transposed)
     check_kernels(block, k=k)
     check_functions(k, g)
     options = {"strict": int(strict), "transposed": int(transposed), "block": int(block)}
