@@ -15,6 +15,8 @@ from dmftcore._summary import error_estimate, stability
 from dmftcore._validate import FloatArray
 from dmftcore.memory import readable
 from dmftcore.observables import alignment
+from dmftcore.plotting import plot_solutions
+from dmftcore.plotting.fields import layers_of, targets_of, training_kernels
 from dmftcore.solution import Solution, TimeArray
 
 __all__ = ["report"]
@@ -32,8 +34,8 @@ OUTPUTS = {"outputs": "outputs", "test_outputs": "test outputs"}
 DEVIATIONS = (
     "A deviation is (experiment - theory) / standard error; of outputs and kernels, the root mean "
     "square of the difference over their elements, over that of the standard error. Of order one, "
-    "no difference is seen. The error is that of the mean over the trained networks: what their "
-    "finite width changes in this mean comes on top."
+    "no difference is seen. The error is that of the mean over the trained networks, with that of "
+    "a sampled theory: what the finite width changes in this mean comes on top."
 )
 NO_DEVIATIONS = (
     "A single network has no standard error. Train several, by seeds in [simulate], to have "
@@ -112,9 +114,8 @@ def _outcome(solutions: Mapping[str, Solution]) -> Iterator[str]:
 
 
 def _picture(solutions: Mapping[str, Solution]) -> Iterator[str]:
-    plotting = optional_import("dmftcore.plotting", extra="plot", purpose="drawing")
     stream = io.BytesIO()
-    plotting.plot_solutions(solutions).savefig(stream, format="png", dpi=150)
+    plot_solutions(solutions).savefig(stream, format="png", dpi=150)
     encoded = base64.b64encode(stream.getvalue()).decode()
     yield f'<img alt="losses, kernels" src="data:image/png;base64,{encoded}">'
     yield _note("Lines: theory. Points: experiment, with bands of one standard error.")
@@ -164,12 +165,18 @@ def _compared_kernels(
         expected, found = theory.equal_time[name], experiment.equal_time[name]
         if expected.keys() != found.keys():
             continue  # nodes of an infinite depth are no layers of a network
-        size = (len(found), *next(iter(found.values())).shape)
-        errors = _variance(experiment, name, size)[:, places[1]]
-        errors = errors + _variance(theory, name, size)[:, places[0]]
+        variance = (
+            _variances(theory, name)[:, places[0]] + _variances(experiment, name)[:, places[1]]
+        )
         for number, layer in enumerate(found):
             difference = found[layer][places[1]] - expected[layer][places[0]]
-            yield [f"{name}, layer {layer}", *_deviations(difference, errors[number])]
+            yield [f"{name}, layer {layer}", *_deviations(difference, variance[number])]
+
+
+def _variances(solution: Solution, name: str) -> FloatArray:
+    """`_variance` of a kernel, with the layers on the first axis."""
+    layers = list(solution.equal_time[name].values())
+    return _variance(solution, name, (len(layers), *layers[0].shape))
 
 
 def _kernels(solutions: Mapping[str, Solution]) -> Iterator[str]:
@@ -203,10 +210,8 @@ def _mean_diagonal(kernels: FloatArray) -> FloatArray | None:
 
 
 def _alignments(solution: Solution, at: list[int]) -> Iterator[list[str]]:
-    fields = optional_import("dmftcore.plotting.fields", extra="plot", purpose="drawing")
-    for layer in _some(fields.layers_of(solution, "H")):
-        kernels = fields.training_kernels(solution, "H", layer)[at]
-        found = alignment(kernels, fields.targets_of(solution))
+    for layer in _some(layers_of(solution, "H")):
+        found = alignment(training_kernels(solution, "H", layer)[at], targets_of(solution))
         yield [f"alignment of H, layer {layer}, with y y^T", *_numbers(found)]
 
 
