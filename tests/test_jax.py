@@ -292,7 +292,9 @@ def test_second_derivatives(name):
 
         return jax.grad(slope, argnums=every)(*arrays)
 
-    expected = jax.jit(forward_over_reverse, static_argnums=0)(plain)
+    # Not compiled: of the plain congruence jaxlib 0.6.0 makes a matrix that reverse over reverse
+    # contradicts, and so does the same without jit.
+    expected = forward_over_reverse(plain)
     assert max(np.abs(e).max() for e in expected) > 0.1
     for order in (forward_over_reverse, reverse_over_reverse):
         for found, e in zip(jax.jit(order, static_argnums=0)(ours), expected, strict=True):
