@@ -38,6 +38,12 @@ void define(py::module_& m, const char* name, void (*operation)(cuda::Stream, A.
   });
 }
 
+template <class T>
+void causal_matmul(cuda::Stream stream, index batch, index n, index block, int transposed,
+                   const T* a, const T* b, T* c) {
+  cuda::causal_matmul(stream, batch, n, block, Transposed(transposed), a, b, c);
+}
+
 // Operations on particles, whose arguments ops.hpp has in structs.
 
 template <class T>
@@ -70,7 +76,7 @@ void normals(cuda::Stream stream, std::uint64_t seed, std::uint32_t run, std::ui
 }
 
 template <class T> void define_operations(py::module_ m) {
-  define(m, "causal_matmul", &cuda::causal_matmul<T>);
+  define(m, "causal_matmul", &causal_matmul<T>);
   define(m, "causal_solve", &cuda::causal_solve<T>);
   define(m, "causal_solve_dense", &cuda::causal_solve_dense<T>);
   define(m, "resolvent", &cuda::resolvent<T>);

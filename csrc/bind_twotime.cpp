@@ -123,9 +123,9 @@ template <class T> Array<T> empty_like(const Array<T>& a) {
   return Array<T>(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()));
 }
 
-// A kernel from two: the operations with the signature of causal_matmul.
-template <class T, void (*OPERATION)(index, index, index, const T*, const T*, T*)>
-Array<T> of_two_kernels(const Array<T>& a, const Array<T>& b, index block) {
+// A kernel from two: OPERATION(batch, n, block, options..., a, b, c).
+template <class T, auto OPERATION, class... O>
+Array<T> of_two_kernels(const Array<T>& a, const Array<T>& b, O... options, index block) {
   const Shape shape = square(a, block, "kernels must be (*batch, n, n)");
   same_shape(a, b, "the kernels must have one shape");
   Array<T> c = empty_like(a);
@@ -133,9 +133,15 @@ Array<T> of_two_kernels(const Array<T>& a, const Array<T>& b, index block) {
   T* cp = c.mutable_data();
   {
     py::gil_scoped_release nogil;
-    OPERATION(shape.batch, shape.rows, block, ap, bp, cp);
+    OPERATION(shape.batch, shape.rows, block, options..., ap, bp, cp);
   }
   return c;
+}
+
+template <class T>
+Array<T> causal_matmul(const Array<T>& a, const Array<T>& b, int transposed, index block) {
+  require(transposed >= 0 && transposed <= 2, "transposed must be 0, 1 or 2");
+  return of_two_kernels<T, cpu::causal_matmul<T>, Transposed>(a, b, Transposed(transposed), block);
 }
 
 template <class T>
@@ -171,7 +177,8 @@ template <class T> Array<T> resolvent(const Array<T>& a, index block) {
 }
 
 template <class T>
-Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index block) {
+Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, bool transposed,
+                      index block) {
   const Shape shape = square(k, block, "k must be (*batch, n, n)");
   require(g.ndim() >= k.ndim() - 1 && std::equal(k.shape(), k.shape() + k.ndim() - 1, g.shape()),
           "g must be (*batch, n, *trailing)");
@@ -182,7 +189,7 @@ Array<T> causal_apply(const Array<T>& k, const Array<T>& g, bool strict, index b
   T* yp = y.mutable_data();
   {
     py::gil_scoped_release nogil;
-    cpu::causal_apply(shape.batch, shape.rows, columns, block, strict, kp, gp, yp);
+    cpu::causal_apply(shape.batch, shape.rows, columns, block, strict, transposed, kp, gp, yp);
   }
   return y;
 }
@@ -205,7 +212,7 @@ Array<T> rows_causal_batch(const Array<T>& x, const Array<T>& a, bool transposed
 
 template <class T> void register_for(py::module_& m) {
   const auto strict = [](const char* name) { return py::arg(name).noconvert(); };
-  m.def("causal_matmul", &of_two_kernels<T, cpu::causal_matmul<T>>, strict("a"), strict("b"),
+  m.def("causal_matmul", &causal_matmul<T>, strict("a"), strict("b"), py::arg("transposed"),
         py::arg("block"));
   m.def("causal_solve", &causal_solve<T>, strict("a"), strict("b"), py::arg("dense"),
         py::arg("block"));
@@ -213,7 +220,7 @@ template <class T> void register_for(py::module_& m) {
   m.def("congruence", &of_two_kernels<T, cpu::congruence<T>>, strict("r"), strict("c"),
         py::arg("block"));
   m.def("causal_apply", &causal_apply<T>, strict("k"), strict("g"), py::arg("strict"),
-        py::arg("block"));
+        py::arg("transposed"), py::arg("block"));
   m.def("rows_causal", &rows_times_history<T, cpu::rows_causal<T>>, strict("x"), strict("a"));
   m.def("rows_causal_transposed", &rows_times_history<T, cpu::rows_causal_transposed<T>>,
         strict("x"), strict("a"));

@@ -96,6 +96,9 @@ template <class T> struct TwoLayerMarch {
   double* f;     // (steps + 1, runs, points, outputs)
 };
 
+// Which factor of a product is transposed.
+enum class Transposed : int { neither, left, right };
+
 // Which random numbers: the stream counts the arrays of fresh columns of one run.
 struct Normals {
   std::uint64_t seed;
@@ -117,9 +120,10 @@ template <class T> void two_layer_march(const TwoLayerMarch<T>&);
 // transformation of Box and Muller.
 template <class T> void normals(const Normals& which, index count, index particles, T* x);
 
-// c = a b
+// c = a b, or the causal part of a^T b or of a b^T, for causal a and b.
 template <class T>
-void causal_matmul(index batch, index n, index block, const T* a, const T* b, T* c);
+void causal_matmul(index batch, index n, index block, Transposed transposed, const T* a, const T* b,
+                   T* c);
 
 // x = (1 - a)^-1 b for causal b; the diagonal blocks of a are not read and count as zero.
 template <class T>
@@ -136,10 +140,11 @@ template <class T> void resolvent(index batch, index n, index block, const T* a,
 // symmetric.
 template <class T> void congruence(index batch, index n, index block, const T* r, const T* c, T* s);
 
-// y = k g for g: n x m; a strict k counts its diagonal blocks as zero and they are not read.
+// y = k g, or k^T g, for g: n x m; a strict k counts its diagonal blocks as zero and they are not
+// read.
 template <class T>
-void causal_apply(index batch, index n, index m, index block, bool strict, const T* k, const T* g,
-                  T* y);
+void causal_apply(index batch, index n, index m, index block, bool strict, bool transposed,
+                  const T* k, const T* g, T* y);
 
 // Row operations: m new rows x (m x n, contiguous) meet a history of which the leading n x n
 // corner is known, stored with leading dimension ld. Only its lower triangle is read, elementwise.
@@ -203,7 +208,8 @@ template <class T>
 void normals(Stream stream, const Normals& which, index count, index particles, T* x);
 
 template <class T>
-void causal_matmul(Stream stream, index batch, index n, index block, const T* a, const T* b, T* c);
+void causal_matmul(Stream stream, index batch, index n, index block, Transposed transposed,
+                   const T* a, const T* b, T* c);
 
 template <class T>
 void causal_solve(Stream stream, index batch, index n, index block, const T* a, const T* b, T* x);
@@ -220,7 +226,7 @@ void congruence(Stream stream, index batch, index n, index block, const T* r, co
 
 template <class T>
 void causal_apply(Stream stream, index batch, index n, index m, index block, bool strict,
-                  const T* k, const T* g, T* y);
+                  bool transposed, const T* k, const T* g, T* y);
 
 template <class T>
 void rows_causal(Stream stream, index m, index n, const T* x, const T* a, index ld, T* y);

@@ -254,7 +254,7 @@ def passed(argument):
     return (ctypes.c_double if isinstance(argument, float) else ctypes.c_ssize_t)(argument)
 
 
-def whole(library, function, *arrays, block=1, dense=False, strict=True):
+def whole(library, function, *arrays, block=1, dense=False, strict=True, transposed=None):
     first, last = arrays[0], arrays[-1]
     n = first.shape[-1]
     batch = math.prod(first.shape[:-2])
@@ -264,8 +264,10 @@ def whole(library, function, *arrays, block=1, dense=False, strict=True):
     name, sizes = function, [batch, n, block]
     if dense:
         name, sizes = "causal_solve_dense", [batch, n, columns, block]
+    if function == "causal_matmul":
+        sizes = [*sizes, (None, "a", "b").index(transposed)]
     if function == "causal_apply":
-        sizes = [batch, n, columns, block, strict]
+        sizes = [batch, n, columns, block, strict, bool(transposed)]
     library.call(name, last.dtype, *sizes, *arrays, result)
     return result
 

@@ -19,13 +19,20 @@ def earlier(i, block):
     return i // block * block
 
 
-def causal_matmul(a, b, *, block=1):
+def causal_matmul(a, b, *, transposed=None, block=1):
     n = len(a)
     c = np.zeros((n, n))
     for i in range(n):
         for j in range(later(i, block)):
-            for k in range(earlier(j, block), later(i, block)):
-                c[i, j] += a[i, k] * b[k, j]
+            if transposed == "a":
+                for k in range(earlier(i, block), n):
+                    c[i, j] += a[k, i] * b[k, j]
+            elif transposed == "b":
+                for k in range(later(j, block)):
+                    c[i, j] += a[i, k] * b[j, k]
+            else:
+                for k in range(earlier(j, block), later(i, block)):
+                    c[i, j] += a[i, k] * b[k, j]
     return c
 
 
@@ -55,11 +62,14 @@ def congruence(r, c, *, block=1):
     return s
 
 
-def causal_apply(k, g, strict=True, *, block=1):
+def causal_apply(k, g, strict=True, *, transposed=False, block=1):
     y = np.zeros(g.shape)
     for t in range(len(k)):
         for s in range(earlier(t, block) if strict else later(t, block)):
-            y[t] += k[t, s] * g[s].astype(float)
+            if transposed:
+                y[s] += k[t, s] * g[t].astype(float)
+            else:
+                y[t] += k[t, s] * g[s].astype(float)
     return y
 
 

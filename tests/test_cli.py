@@ -126,6 +126,46 @@ def test_pictures_by_option_and_by_section(folder):
     assert files() == ["here.pdf", "out.nc", "results", "run.toml"]
 
 
+def test_report_is_one_page_with_theory_against_experiment():
+    write()
+    run("solve", "run.toml", "-o", "out.nc")
+    result = run("report", "out.nc", "-o", "out.html")
+    assert result.exit_code == 0, result.output
+    assert "wrote out.html" in result.stdout
+    page = Path("out.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    theory, experiment = (dc.Solution.load("out.nc", group=g) for g in ("theory", "experiment"))
+    # The deviation of the last training loss, of the numbers in the file.
+    error = experiment.stderr("train_loss")[-1]
+    deviation = (experiment.train_loss[-1] - theory.train_loss[-1]) / error
+    last = next(line for line in page.splitlines() if line.startswith("<tr><td>20</td>"))
+    cells = re.findall("<td>(.*?)</td>", last)
+    assert cells[1:4] == [
+        f"{theory.train_loss[-1]:.4g}",
+        f"{experiment.train_loss[-1]:.4g} \N{PLUS-MINUS SIGN} {error:.1g}",
+        f"{deviation:.2f}",
+    ]
+    for text in ("depth = 2", "method: growing: ", "stable: ", "H, layer 2", "width = 16", "numpy"):
+        assert text in page
+
+
+def test_report_of_a_theory_alone():
+    write(CONFIG)
+    run("solve", "run.toml", "-o", "out.nc")
+    assert run("report", "out.nc", "-o", "out.html").exit_code == 0
+    page = Path("out.html").read_text()
+    assert "deviation" not in page
+    assert "alignment of H, layer 2" in page
+
+
+def test_report_refuses_what_is_no_page_or_no_result():
+    write()
+    assert_refused(run("report", "run.toml", "-o", "out.pdf"), "choose a name that ends in .html")
+    assert_refused(run("report", "run.toml", "-o", "out.html"), "run.toml is not a result")
+    assert_refused(run("report", "none.nc", "-o", "out.html"), "there is no file none.nc")
+    assert files() == ["run.toml"]
+
+
 def test_plot_overlays_any_number_of_files(monkeypatch):
     write()
     write(CONFIG, lr=0.05, name="slow.toml")

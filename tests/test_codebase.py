@@ -64,7 +64,17 @@ FLOORS = (
     },
     {"limits"},
     {"_simulate", "_solve", "_verbs"},
-    {"_commands", "_progress", "_sweep", "cli", "config", "demo", "plotting"},
+    {
+        "_commands",
+        "_progress",
+        "_report",
+        "_summary",
+        "_sweep",
+        "cli",
+        "config",
+        "demo",
+        "plotting",
+    },
 )
 
 #: Imports that run upward on purpose, inside a function: (module, imported).

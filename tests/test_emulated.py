@@ -88,6 +88,21 @@ FAULTS = {
         "c[i * p.c.ld + j] = kept ? value : T(0);",
         "if (kept) c[i * p.c.ld + j] = value;",
     ),
+    "transposed_rows_beyond_the_diagonal": Fault(
+        "causal_matmul_a",
+        "product.cuh",
+        "at < k && i < min(rows, support.limit(at))",
+        "at < k && i < min(rows, support.limit(at) + 1)",
+    ),
+    "transposed_rows_from_too_late_on": Fault(
+        "causal_matmul_a", "product.cuh", "p.a.support.first_row(row0)", "row0 + DEPTH"
+    ),
+    "columns_of_a_transpose_end_too_early": Fault(
+        "causal_matmul_b",
+        "product.cuh",
+        "p.b.support.limit(last_column)",
+        "p.b.support.limit(column0)",
+    ),
     "zero_arrives_after_the_half": Fault(
         "congruence",
         "product.cuh",
@@ -271,7 +286,17 @@ def test_nothing_is_found_where_no_fault_acts(name):
     assert failures(0, name) == []
 
 
-@pytest.mark.parametrize("name", ["causal_matmul", "resolvent", "congruence", "causal_apply"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "causal_matmul",
+        "causal_matmul_a",
+        "causal_matmul_b",
+        "resolvent",
+        "congruence",
+        "causal_apply",
+    ],
+)
 @pytest.mark.parametrize("dtype", twotime_cases.DTYPES, ids=lambda dtype: dtype.__name__)
 def test_bits_depend_on_the_arguments_alone(name, dtype):
     # Not on the order of threads and blocks, the size of tiles, or the GPU.

@@ -148,10 +148,13 @@ def test_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gram": np.zeros((4, 3))}, r"gram must be \(P, P\), not \(4, 3\)"),
+        ({"gram": np.zeros((4, 3))}, r"gram must be \(P, P\) with P >= 1, not \(4, 3\)"),
         ({"targets": np.zeros(3)}, r"targets must be \(4,\) or \(4, K\) for gram .* not \(3,\)"),
         ({"depth": 0}, "depth must be an integer >= 1, not 0"),
         ({"steps": -1}, "steps must be an integer >= 0, not -1"),
+        ({"lr": np.ones(5)}, r"lr must be a scalar, not of shape \(5,\); for several use jax.vmap"),
+        ({"gamma": "1"}, "gamma must be a scalar, not '1'"),
+        ({"gram": np.zeros((0, 0)), "targets": np.zeros(0)}, r"with P >= 1, not \(0, 0\)"),
     ],
 )
 def test_errors(options, message):

@@ -155,6 +155,15 @@ def test_two_time_map(ax, theory):
     assert corners[4, 1, 1] < 8 < corners[5, 1, 1]
 
 
+def test_kernels_without_a_diagonal_need_a_pair(ax):
+    everything = solve(save="all", kernel_times=[0, 5, STEPS])
+    with pytest.raises(ValueError, match=r"'AG' is a kernel between points and outputs.*pair="):
+        plotting.plot_two_time(ax, everything, name="AG")
+    plotting.plot_two_time(ax, everything, name="AG", pair=(7, 0))
+    titles = [a.get_title() for a in plotting.plot_solutions({"theory": everything}).axes]
+    assert not any("AG" in title or "BPhi" in title for title in titles)
+
+
 def test_two_time_map_of_a_pair_of_points(ax, theory):
     mesh = plotting.plot_two_time(ax, theory, layer=1, pair=(0, 4))
     np.testing.assert_array_equal(mesh.get_array(), theory.kernel("H", 1)[:, 0, :, 4])

@@ -104,8 +104,11 @@ class dense:
     """The operations as dense algebra, same names as in `reference`."""
 
     @staticmethod
-    def causal_matmul(a, b, *, block=1):
-        return causal(a, block) @ causal(b, block)
+    def causal_matmul(a, b, *, transposed=None, block=1):
+        a, b = causal(a, block), causal(b, block)
+        a = np.swapaxes(a, -1, -2) if transposed == "a" else a
+        b = np.swapaxes(b, -1, -2) if transposed == "b" else b
+        return causal(a @ b, block)
 
     @staticmethod
     def causal_solve(a, b, dense=False, *, block=1):
@@ -120,8 +123,9 @@ class dense:
         return causal(r, block) @ symmetric(c) @ transposed(causal(r, block))
 
     @staticmethod
-    def causal_apply(k, g, strict=True, *, block=1):
+    def causal_apply(k, g, strict=True, *, transposed=False, block=1):
         kernel = (strictly_causal if strict else causal)(k, block)
+        kernel = np.swapaxes(kernel, -1, -2) if transposed else kernel
         return (kernel @ g.reshape(*k.shape[:-1], -1).astype(float)).reshape(g.shape)
 
     @staticmethod
@@ -235,6 +239,12 @@ class Operation:
 
 OPERATIONS = {
     "causal_matmul": Operation("causal_matmul", ("causal", "causal"), result="causal"),
+    "causal_matmul_a": Operation(
+        "causal_matmul", ("causal", "causal"), options=(("transposed", "a"),), result="causal"
+    ),
+    "causal_matmul_b": Operation(
+        "causal_matmul", ("causal", "causal"), options=(("transposed", "b"),), result="causal"
+    ),
     "causal_solve": Operation("causal_solve", ("strict", "causal"), result="causal"),
     "causal_solve_dense": Operation(
         "causal_solve", ("strict", "columns"), options=(("dense", True),)
@@ -244,6 +254,9 @@ OPERATIONS = {
     "causal_apply": Operation("causal_apply", ("strict", "functions")),
     "causal_apply_equal_time": Operation(
         "causal_apply", ("causal", "functions"), options=(("strict", False),)
+    ),
+    "causal_apply_transposed": Operation(
+        "causal_apply", ("strict", "functions"), options=(("transposed", True),)
     ),
     "rows_causal": Operation("rows_causal", ("rows", "history"), blocks=False),
     "rows_causal_transposed": Operation(

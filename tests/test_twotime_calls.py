@@ -199,6 +199,20 @@ def test_wrong_dense_right_hand_side_is_refused():
         twotime.causal_solve(zeros(3, 3), zeros(3), dense=True)
 
 
+@pytest.mark.parametrize(
+    ("function", "options", "error", "message"),
+    [
+        ("causal_solve", {"dense": "yes"}, TypeError, "dense must be True or False, not 'yes'"),
+        ("causal_apply", {"transposed": "a"}, TypeError, "transposed must be True or False"),
+        ("causal_matmul", {"transposed": True}, TypeError, "must be a string, not bool"),
+        ("causal_matmul", {"transposed": "c"}, ValueError, 'must be None, "a" or "b", not \'c\''),
+    ],
+)
+def test_wrong_option_is_refused(function, options, error, message):
+    with pytest.raises(error, match=message):
+        getattr(twotime, function)(zeros(3, 3), zeros(3, 3), **options)
+
+
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize(
     ("block", "error", "message"),
@@ -225,8 +239,10 @@ def test_compiled_functions_refuse_by_themselves(name):
     keywords = operation.keywords(Case(6))
     if operation.function == "causal_solve":
         keywords = {"dense": False} | keywords
+    if operation.function == "causal_matmul":
+        keywords["transposed"] = (None, "a", "b").index(keywords.get("transposed"))
     if operation.function == "causal_apply":
-        keywords = {"strict": True} | keywords
+        keywords = {"strict": True, "transposed": False} | keywords
     if operation.function == "rows_causal_batch":
         keywords = {"transposed": False} | keywords
     function = getattr(_core, operation.function)

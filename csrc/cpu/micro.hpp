@@ -45,7 +45,8 @@ template <class T> struct ProductKernels {
                         index begin, index end, T* out);
   Pack left;
   Pack right_transposed;
-  // out[(k - begin) * W + w] = data[k * ld + first + w], W = columns.
+  // out[(k - begin) * W + w] = data[k * ld + first + w], W alike.
+  Pack left_transposed;
   Pack right;
   // c = left right over `depth` values of k, plus `add` unless that is null; add may be c.
   void (*tile)(index depth, const T* left, const T* right, T* c, index ldc, const T* add,

@@ -115,12 +115,14 @@ const ProductKernels<double> product_double = {MR,
                                                NR<double>,
                                                pack_rows<double, MR>,
                                                pack_rows<double, NR<double>>,
+                                               pack_columns<double, MR>,
                                                pack_columns<double, NR<double>>,
                                                tile<double>};
 const ProductKernels<float> product_float = {MR,
                                              NR<float>,
                                              pack_rows<float, MR>,
                                              pack_rows<float, NR<float>>,
+                                             pack_columns<float, MR>,
                                              pack_columns<float, NR<float>>,
                                              tile<float>};
 

@@ -25,6 +25,12 @@ struct Range {
   index end;
 };
 
+// The k < depth for which some of the rows [first, first + count) of a are not zero.
+template <class T> Range nonzero(const Left<T>& a, index depth, index first, index count) {
+  if (a.form == Form::transposed) return {a.support.first_row(first), depth};
+  return {0, std::min(depth, a.support.limit(first + count - 1))};
+}
+
 // The k < depth for which some of the columns [first, first + count) of b are not zero.
 template <class T> Range nonzero(const Right<T>& b, index depth, index first, index count) {
   switch (b.form) {
@@ -101,6 +107,7 @@ void write_tile(const ProductKernels<T>& kernels, index depth, const T* left, co
 template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b, Result<T> c) {
   const ProductKernels<T>& kernels = product_kernels<T>();
   const index MR = kernels.rows, NR = kernels.columns;
+  const auto pack_left = a.form == Form::transposed ? kernels.left_transposed : kernels.left;
   if (m == 0 || n == 0) return;
 
   const bool parallel = num_threads() > 1 && m * n * k >= PARALLEL_WORK;
@@ -144,25 +151,27 @@ template <class T> void product(index m, index n, index k, Left<T> a, Right<T> b
         Scratch<T> packed_sliver(pack_first ? 0 : NR * (k1 - k0));
         for (index i0 = i_begin; i0 < i_end; i0 += MR) {
           const index rows = std::min(MR, i_end - i0);
-          const index end = std::min(k1, a.support.limit(i0 + rows - 1));
-          if (k0 < end)
-            kernels.left(a.data, a.ld, a.support, i0, rows, k0, end,
-                         packed_left.data() + (i0 - i_begin) * (k1 - k0));
+          const Range range = nonzero(a, k, i0, rows);
+          const index begin = std::max(k0, range.begin), end = std::min(k1, range.end);
+          if (begin < end)
+            pack_left(a.data, a.ld, a.support, i0, rows, begin, end,
+                      packed_left.data() + (i0 - i_begin) * (k1 - k0) + (begin - k0) * MR);
         }
         for (index s = slivers * chunk / column_chunks; s < slivers * (chunk + 1) / column_chunks;
              ++s) {
           const index j0 = j_panel + s * NR, columns = std::min(NR, n - j0);
-          const Range range = nonzero(b, k, j0, columns);
-          const index begin = std::max(k0, range.begin);
+          const Range of_columns = nonzero(b, k, j0, columns);
           T* const right = pack_first ? sliver_at(s) : packed_sliver.data();
           if (!pack_first) pack_sliver(s, right);
           for (index i0 = i_begin; i0 < i_end; i0 += MR) {
             const index rows = std::min(MR, i_end - i0);
             if (j0 >= c.support.limit(i0 + rows - 1)) continue;
-            const index tile_end = std::min({k, a.support.limit(i0 + rows - 1), range.end});
-            const index end = std::min(k1, tile_end);
+            const Range of_rows = nonzero(a, k, i0, rows);
+            const Range range{std::max(of_rows.begin, of_columns.begin),
+                              std::min(of_rows.end, of_columns.end)};
+            const index begin = std::max(k0, range.begin), end = std::min(k1, range.end);
             // A tile without any k is written once, with depth 0.
-            const bool empty = range.begin >= tile_end && k0 == 0 && c.add != c.data;
+            const bool empty = range.begin >= range.end && k0 == 0 && c.add != c.data;
             if (begin >= end && !empty) continue;
             write_tile(kernels, std::max<index>(0, end - begin),
                        packed_left.data() + (i0 - i_begin) * (k1 - k0) + (begin - k0) * MR,

@@ -5,17 +5,19 @@
 
 namespace dmftcore::cpu {
 
-template <class T> struct Left {
-  const T* data; // element (i, k) is data[i * ld + k] for k < support.limit(i), else 0
-  index ld;
-  Support support;
+// Of a left factor plain and transposed alone.
+enum class Form {
+  plain,         // element (i, j) is data[i * ld + j] for j < support.limit(i), else 0
+  transposed,    // element (i, j) is data[j * ld + i] for i < support.limit(j), else 0
+  half_diagonal, // as plain with support {1, 1}, and the diagonal halved
+  symmetric,     // data[max(i, j) * ld + min(i, j)]
 };
 
-enum class Form {
-  plain,         // element (k, j) is data[k * ld + j] for j < support.limit(k), else 0
-  transposed,    // element (k, j) is data[j * ld + k] for k < support.limit(j), else 0
-  half_diagonal, // as plain with support {1, 1}, and the diagonal halved
-  symmetric,     // data[max(k, j) * ld + min(k, j)]
+template <class T> struct Left {
+  const T* data;
+  index ld;
+  Support support;
+  Form form = Form::plain;
 };
 
 template <class T> struct Right {

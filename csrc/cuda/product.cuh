@@ -75,6 +75,33 @@ __device__ __forceinline__ void load_rows(T* to, const T* from, int ld, Support 
     copy([&](int i) { return i < rows && at < min(k, support.limit(i)); });
 }
 
+// The same of the transpose of a matrix, of k x rows. Lanes lie 8 along the rows, to read whole
+// sectors, by 4 along k, to write to different banks.
+template <class TILE, class T>
+__device__ __forceinline__ void load_rows_transposed(T* to, const T* from, int ld, Support support,
+                                                     int row0, int rows, int k0, int k) {
+  constexpr int ACROSS = 8, ALONG = WARP / ACROSS;
+  constexpr int AT_ONCE = TILE::THREADS / WARP * ACROSS;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = thread / WARP * ACROSS + thread % ACROSS, step = thread % WARP / ACROSS;
+  const auto copy = [&](const auto& valid) {
+    const T* source = from + index{k0 + step} * ld + row0 + row;
+    T* target = to + row * TILE::PITCH_A + step;
+    DMFTCORE_UNROLL
+    for (int at = 0; at < DEPTH; at += ALONG) {
+      DMFTCORE_UNROLL
+      for (int i = 0; i < TILE::ROWS; i += AT_ONCE)
+        copy_async(target + i * TILE::PITCH_A + at, source + i,
+                   valid(row0 + row + i, k0 + step + at));
+      source += index{ALONG} * ld;
+    }
+  };
+  if (k0 + DEPTH <= k && row0 + TILE::ROWS <= min(rows, support.limit(k0)))
+    copy([](int, int) { return true; });
+  else
+    copy([&](int i, int at) { return at < k && i < min(rows, support.limit(at)); });
+}
+
 // The columns column0, ... of a matrix in the rows k0 .. k0 + DEPTH - 1, of k x columns.
 template <Form FORM, class TILE, class T>
 __device__ __forceinline__ void load_columns(T* to, const T* from, int ld, Support support,
@@ -141,7 +168,10 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) product_kernel(co
   for (index tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const int column0 = static_cast<int>(tile % p.column_tiles) * TILE::COLUMNS;
     const index above = tile / p.column_tiles;
-    const int row0 = static_cast<int>(p.row_tiles - 1 - above % p.row_tiles) * TILE::ROWS;
+    const index row_tile = above % p.row_tiles;
+    const int row0 =
+        static_cast<int>(FORM == Form::left_transposed ? row_tile : p.row_tiles - 1 - row_tile) *
+        TILE::ROWS;
     const index part = above / p.row_tiles % p.parts, item = above / p.row_tiles / p.parts;
     const int m = part == p.parts - 1 ? p.last_m : p.m;
     if (row0 >= m || (FORM == Form::symmetrised && column0 >= row0 + TILE::ROWS)) continue;
@@ -153,11 +183,18 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) product_kernel(co
     const int last_column = min(column0 + TILE::COLUMNS, p.n) - 1;
 
     // Steps start at multiples of DEPTH whatever the tile. Nothing is read from end_k on.
-    int first_k = 0, end_k = min(p.k, p.a.support.limit(last_row));
-    if (FORM == Form::symmetrised)
+    constexpr bool BY_COLUMNS = FORM == Form::symmetrised || FORM == Form::right_transposed;
+    int first_k = 0, end_k = p.k;
+    if (FORM == Form::left_transposed)
+      first_k = p.a.support.first_row(row0);
+    else
+      end_k = min(end_k, p.a.support.limit(last_row));
+    if (BY_COLUMNS)
       end_k = min(end_k, p.b.support.limit(last_column));
     else
-      first_k = p.b.support.first_row(column0) / DEPTH * DEPTH;
+      first_k = max(first_k, p.b.support.first_row(column0));
+    first_k = first_k / DEPTH * DEPTH;
+    if (column0 >= p.c.support.limit(last_row)) end_k = 0; // nothing of the tile is kept
     const int steps = end_k > first_k ? (end_k - first_k + DEPTH - 1) / DEPTH : 0;
     const int all_steps = FORM == Form::symmetrised ? 2 * steps : steps;
 
@@ -172,8 +209,14 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) product_kernel(co
           load_transposed<TILE>(to_b, second ? a : b, ld_b, p.b.support, column0, p.n, k0, end_k);
         } else {
           const int k0 = first_k + step * DEPTH;
-          load_rows<TILE>(to_a, a, ld_a, p.a.support, row0, m, k0, end_k);
-          load_columns<FORM, TILE>(to_b, b, ld_b, p.b.support, column0, p.n, k0, end_k);
+          if constexpr (FORM == Form::left_transposed)
+            load_rows_transposed<TILE>(to_a, a, ld_a, p.a.support, row0, m, k0, end_k);
+          else
+            load_rows<TILE>(to_a, a, ld_a, p.a.support, row0, m, k0, end_k);
+          if constexpr (FORM == Form::right_transposed)
+            load_transposed<TILE>(to_b, b, ld_b, p.b.support, column0, p.n, k0, end_k);
+          else
+            load_columns<FORM, TILE>(to_b, b, ld_b, p.b.support, column0, p.n, k0, end_k);
         }
       }
       copy_async_commit(); // empty at the end, so that the number of open groups tells the step

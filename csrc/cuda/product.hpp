@@ -24,12 +24,14 @@ template <class T> Matrices<const T> constant(const Matrices<T>& matrices) {
 }
 
 enum class Form {
-  plain,         // c = a b (+ add)
-  half_diagonal, // c = a b with half the diagonal of b, whose support is LOWER
-  symmetrised,   // c = a b^T + b a^T, full and exactly symmetric; a and b share ld and stride
+  plain,            // c = a b (+ add)
+  left_transposed,  // c = a^T b, where the support of a is that of the stored matrix
+  right_transposed, // c = a b^T alike
+  half_diagonal,    // c = a b with half the diagonal of b, whose support is LOWER
+  symmetrised,      // c = a b^T + b a^T, full and exactly symmetric; a and b share ld and stride
 };
 
-// a: m x k, b: k x n.
+// a: m x k, b: k x n, after transposition.
 struct Shape {
   index m, n, k;
   index items, parts = 1;

@@ -15,15 +15,33 @@ template <auto OPERATION, class... A> void run(const Call& call, A... arguments)
     OPERATION(arguments...);
 }
 
-// A kernel from two: causal_matmul(a, b) and those with its signature.
+// The sizes of two kernels of one shape.
+Kernels two_kernels(const Call& call) {
+  const Kernels k(call, 0);
+  const Buffer& a = call.buffer(0);
+  require(a.rank == call.buffer(1).rank && same_axes(a, call.buffer(1), a.rank),
+          "the kernels must have one shape");
+  return k;
+}
+
+template <class T, auto OPERATION> struct Matmul {
+  static constexpr int ARGUMENTS = 2;
+
+  static void call(const Call& call) {
+    const Kernels k = two_kernels(call);
+    const index transposed = call.attribute("transposed");
+    require(transposed >= 0 && transposed <= 2, "transposed must be 0, 1 or 2");
+    run<OPERATION>(call, k.batch, k.n, k.block, Transposed(transposed), call.input<T>(0),
+                   call.input<T>(1), call.output<T>());
+  }
+};
+
+// A kernel from two.
 template <class T, auto OPERATION> struct OfTwoKernels {
   static constexpr int ARGUMENTS = 2;
 
   static void call(const Call& call) {
-    const Kernels k(call, 0);
-    const Buffer& a = call.buffer(0);
-    require(a.rank == call.buffer(1).rank && same_axes(a, call.buffer(1), a.rank),
-            "the kernels must have one shape");
+    const Kernels k = two_kernels(call);
     run<OPERATION>(call, k.batch, k.n, k.block, call.input<T>(0), call.input<T>(1),
                    call.output<T>());
   }
@@ -63,7 +81,8 @@ template <class T, auto OPERATION> struct Apply {
   static void call(const Call& call) {
     const Kernels k(call, 0);
     run<OPERATION>(call, k.batch, k.n, columns(call), k.block, call.attribute("strict") != 0,
-                   call.input<T>(0), call.input<T>(1), call.output<T>());
+                   call.attribute("transposed") != 0, call.input<T>(0), call.input<T>(1),
+                   call.output<T>());
   }
 };
 
@@ -124,7 +143,7 @@ template <class KAPPA> Error* spectral_kappa(CallFrame* frame) {
    handle<SHAPE<double, SPACE::OPERATION<double>>, SHAPE<float, SPACE::OPERATION<float>>>}
 
 #define DMFTCORE_TARGETS(PLATFORM, SPACE)                                                          \
-  DMFTCORE_TARGET(PLATFORM, SPACE, OfTwoKernels, causal_matmul),                                   \
+  DMFTCORE_TARGET(PLATFORM, SPACE, Matmul, causal_matmul),                                         \
       DMFTCORE_TARGET(PLATFORM, SPACE, OfTwoKernels, causal_solve),                                \
       DMFTCORE_TARGET(PLATFORM, SPACE, SolveDense, causal_solve_dense),                            \
       DMFTCORE_TARGET(PLATFORM, SPACE, OfOneKernel, resolvent),                                    \

@@ -18,8 +18,10 @@ from rich.console import Console
 from dmftcore import _core
 from dmftcore._optional import optional_import
 from dmftcore._progress import reporting
+from dmftcore._report import report
 from dmftcore._simulate import simulate
 from dmftcore._solve import solve
+from dmftcore._summary import summary
 from dmftcore._verbs import unmarched
 from dmftcore.checkpoint import Checkpoint
 from dmftcore.config import Config, ConfigError, read_config
@@ -183,6 +185,34 @@ def plot_command(
         _save_picture(_read_results(results), output)
 
 
+@app.command("report")
+def report_command(
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT", help="File that dmftcore wrote.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="HTML", help="The page.", show_default=False),
+    ],
+    traceback: Traceback = False,
+) -> None:
+    """Write a result as one page, with its picture inside, to read or to send.
+
+    Losses and kernels with their standard errors; where the file holds theory and experiment,
+    their differences in standard errors; what was solved, as TOML; the method with its reason,
+    stability, estimates of the error; versions.
+    """
+    with _errors(traceback):
+        _check_target(output, inputs=[result])
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"{output}: a report is a page: choose a name that ends in .html")
+        for module, extra in (("matplotlib", "plot"), ("tomli_w", "cli")):
+            optional_import(module, extra=extra, purpose=f"writing {output.name}")
+        page = report(_read_results([result]), result.name)
+        output.write_text(page, encoding="utf-8")
+        typer.echo(f"wrote {output}")
+
+
 @app.command("info")
 def info_command() -> None:
     """Show versions, and what this installation and this machine can do."""
@@ -337,7 +367,7 @@ class _Store:
                 self._write(group, error.partial)
             raise
         self._write(group, solution)
-        for line in _summary(solution):
+        for line in summary(solution):
             typer.echo(f"{group:<10}  {line}")
 
     def _write(self, group: str, solution: Solution) -> None:
@@ -357,55 +387,6 @@ def _call(
         checkpoint=checkpoint,
     )
     return result
-
-
-def _summary(solution: Solution) -> Iterator[str]:
-    """A run in a few lines: time and losses, the edge of stability, the error of truncation."""
-    found, parts = solution.diagnostics, []
-    if "wall_seconds" in found:
-        parts.append(f"{found['wall_seconds']:.3g} s")
-    if len(solution.train_loss):
-        parts.append(f"training loss {solution.train_loss[0]:.4g} -> {solution.train_loss[-1]:.4g}")
-        if solution.test_loss is not None:
-            parts.append(f"test loss {solution.test_loss[0]:.4g} -> {solution.test_loss[-1]:.4g}")
-    yield ", ".join(parts)
-    if "stability" in found:
-        yield _stability(found["stability"])
-    if "error_estimate" in found:
-        yield _error_estimate(found["error_estimate"])
-
-
-def _stability(found: dict[str, Any]) -> str:
-    largest = f"{found['largest']:.4g} at step {found['largest_at']}"
-    if found["unstable"] is None:
-        return f"stable: {found['quantity']} stays below {found['bound']:g}, at most {largest}"
-    first, last = found["unstable"]
-    return (
-        f"beyond the edge of stability from step {first} to step {last}: {found['quantity']} "
-        f"exceeds {found['bound']:g}, at most {largest}"
-    )
-
-
-#: What an estimate of the error may contain.
-_ERRORS = (
-    ("outputs", "outputs"),
-    ("train_loss", "relative training loss"),
-    ("test_loss", "relative test loss"),
-)
-
-
-def _error_estimate(found: dict[str, Any]) -> str:
-    def errors(part: dict[str, float]) -> str:
-        return ", ".join(f"{text} {part[name]:.1e}" for name, text in _ERRORS if name in part)
-
-    if "reason" in found:
-        return f"truncation error: none, {found['reason']}"
-    if "relative" in found:
-        return f"estimated error of Delta: {found['relative']:.1e} of its largest entry"
-    if "after_edge" in found:
-        before, after = errors(found["before_edge"]), errors(found["after_edge"])
-        return f"truncation error: {before} before the edge of stability, {after} beyond"
-    return f"truncation error: {errors(found)}"
 
 
 def _read_results(paths: list[Path]) -> dict[str, Solution]:

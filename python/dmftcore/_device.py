@@ -42,8 +42,10 @@ class DeviceCore:
     empty: Callable[[tuple[int, ...]], Any]
     address: Callable[[Any], int]
 
-    def causal_matmul(self, a: Any, b: Any, block: int) -> Any:
-        return self._of_two_kernels("causal_matmul", a, b, block)
+    def causal_matmul(self, a: Any, b: Any, transposed: int, block: int) -> Any:
+        c = self.empty(a.shape)
+        self._run("causal_matmul", *_sizes(a), int(block), int(transposed), a, b, c)
+        return c
 
     def causal_solve(self, a: Any, b: Any, dense: bool, block: int) -> Any:
         if not dense:
@@ -60,10 +62,11 @@ class DeviceCore:
     def congruence(self, r: Any, c: Any, block: int) -> Any:
         return self._of_two_kernels("congruence", r, c, block)
 
-    def causal_apply(self, k: Any, g: Any, strict: bool, block: int) -> Any:
+    def causal_apply(self, k: Any, g: Any, strict: bool, transposed: bool, block: int) -> Any:
         y = self.empty(g.shape)
         columns = math.prod(g.shape[k.ndim - 1 :])
-        self._run("causal_apply", *_sizes(k), columns, int(block), bool(strict), k, g, y)
+        options = bool(strict), bool(transposed)
+        self._run("causal_apply", *_sizes(k), columns, int(block), *options, k, g, y)
         return y
 
     def rows_causal(self, x: Any, a: Any) -> Any:

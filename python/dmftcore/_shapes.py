@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_functions", "check_kernels", "check_right_side"]
+__all__ = [
+    "check_flags",
+    "check_functions",
+    "check_kernels",
+    "check_right_side",
+    "transposed_factor",
+]
+
+#: Which factor of a product is transposed: the numbers of the compiled core.
+TRANSPOSED = {None: 0, "a": 1, "b": 2}
 
 
 def check_kernels(block: int, **kernels: Any) -> None:
@@ -30,6 +39,22 @@ def check_kernels(block: int, **kernels: Any) -> None:
                 f"{name} must have the shape {shape} of {first}, not {tuple(kernel.shape)}; batch "
                 "axes are not broadcast: pass numpy.ascontiguousarray(numpy.broadcast_to(...))"
             )
+
+
+def check_flags(**flags: Any) -> None:
+    """Arguments that are True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def transposed_factor(transposed: str | None) -> int:
+    """The number of the core for the argument `transposed` of a product."""
+    if transposed is not None and not isinstance(transposed, str):
+        raise TypeError(f"transposed must be a string, not {type(transposed).__name__}")
+    if transposed not in TRANSPOSED:
+        raise ValueError(f'transposed must be None, "a" or "b", not {transposed!r}')
+    return TRANSPOSED[transposed]
 
 
 def check_right_side(a: Any, b: Any) -> None:

@@ -22,7 +22,13 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from dmftcore import _arrays, _core
-from dmftcore._shapes import check_functions, check_kernels, check_right_side
+from dmftcore._shapes import (
+    check_flags,
+    check_functions,
+    check_kernels,
+    check_right_side,
+    transposed_factor,
+)
 
 __all__ = [
     "causal_apply",
@@ -42,15 +48,26 @@ __all__ = [
 Float = TypeVar("Float", np.float64, np.float32)
 
 
-def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> NDArray[Float]:
-    r"""Product of two causal kernels.
+def causal_matmul(
+    a: NDArray[Float], b: NDArray[Float], *, transposed: str | None = None, block: int = 1
+) -> NDArray[Float]:
+    r"""Product of two causal kernels, or the causal part of a product with a transpose.
 
     .. math:: c_{ij} = \sum_{k=j}^{i} a_{ik} b_{kj}, \qquad j \le i
+
+    With a factor transposed it is the derivative of such a product: of the scalar
+    :math:`\sum_{ij} w_{ij} (a b)_{ij}` for causal w that by b is the causal part of
+    :math:`a^\top w`, and that by a the causal part of :math:`w b^\top`,
+
+    .. math:: \sum_{k \ge i} a_{ki} w_{kj}, \qquad \sum_{k \le j} w_{ik} b_{jk}, \qquad j \le i
 
     Parameters
     ----------
     a, b : (*batch, n, n) arrays, float64 or float32
         Causal kernels of equal shape, read on and below the diagonal (blocks) only.
+    transposed : None, "a" or "b"
+        The factor that is transposed; what the product then has beyond the diagonal (blocks) is
+        left out.
     block : int
         Size P of the equal-time blocks: n counts T times of P components each, and a kernel
         vanishes for columns of later blocks. The diagonal blocks are full.
@@ -76,7 +93,7 @@ def causal_matmul(a: NDArray[Float], b: NDArray[Float], *, block: int = 1) -> ND
     """
     core, a, b = _arrays.arguments(a=a, b=b)
     check_kernels(block, a=a, b=b)
-    return core.causal_matmul(a, b, block)
+    return core.causal_matmul(a, b, transposed_factor(transposed), block)
 
 
 def causal_solve(
@@ -113,6 +130,7 @@ def causal_solve(
     n^3/3 flops, n^2 m with `dense`.
     """
     core, a, b = _arrays.arguments(a=a, b=b)
+    check_flags(dense=dense)
     if dense:
         check_kernels(block, a=a)
         check_right_side(a, b)
@@ -187,9 +205,14 @@ def congruence(r: NDArray[Float], c: NDArray[Float], *, block: int = 1) -> NDArr
 
 
 def causal_apply(
-    k: NDArray[Float], g: NDArray[Float], strict: bool = True, *, block: int = 1
+    k: NDArray[Float],
+    g: NDArray[Float],
+    strict: bool = True,
+    *,
+    transposed: bool = False,
+    block: int = 1,
 ) -> NDArray[Float]:
-    r"""Causal kernel applied to functions of time.
+    r"""Causal kernel, or its transpose, applied to functions of time.
 
     .. math:: y(t, \ldots) = \sum_{s<t} k(t, s) g(s, \ldots)
 
@@ -202,6 +225,8 @@ def causal_apply(
     strict : bool
         Sum over earlier blocks only, the diagonal (blocks) of `k` are not read; otherwise the
         equal-time term s = t (block) is included.
+    transposed : bool
+        Sum over later times instead, :math:`\sum_{s>t} k(s, t) g(s, \ldots)`: :math:`k^\top g`.
     block : int
         Size of the equal-time blocks, as in `causal_matmul`.
 
@@ -219,9 +244,10 @@ def causal_apply(
     n^2 m flops for m trailing elements; for small m one pass over the n^2/2 elements of `k`.
     """
     core, k, g = _arrays.arguments(k=k, g=g)
+    check_flags(strict=strict, transposed=transposed)
     check_kernels(block, k=k)
     check_functions(k, g)
-    return core.causal_apply(k, g, strict, block)
+    return core.causal_apply(k, g, strict, transposed, block)
 
 
 # Row operations: what a causal march needs at each step. For numpy arrays the compiled function

@@ -11,9 +11,12 @@ EXPORT void set_order(Size order) {
 }
 
 #define EXPORT_OPERATIONS(T, NAME)                                                                 \
-  EXPORT const char* causal_matmul_##NAME(Size batch, Size n, Size block, const T* a, const T* b,  \
-                                          T* c) {                                                  \
-    return guarded([&] { cuda::causal_matmul<T>(nullptr, batch, n, block, a, b, c); });            \
+  EXPORT const char* causal_matmul_##NAME(Size batch, Size n, Size block, Size transposed,         \
+                                          const T* a, const T* b, T* c) {                          \
+    return guarded([&] {                                                                           \
+      cuda::causal_matmul<T>(nullptr, batch, n, block,                                             \
+                             static_cast<dmftcore::Transposed>(transposed), a, b, c);              \
+    });                                                                                            \
   }                                                                                                \
   EXPORT const char* causal_solve_##NAME(Size batch, Size n, Size block, const T* a, const T* b,   \
                                          T* x) {                                                   \
@@ -31,9 +34,10 @@ EXPORT void set_order(Size order) {
     return guarded([&] { cuda::congruence<T>(nullptr, batch, n, block, r, c, s); });               \
   }                                                                                                \
   EXPORT const char* causal_apply_##NAME(Size batch, Size n, Size m, Size block, Size strict,      \
-                                         const T* k, const T* g, T* y) {                           \
-    return guarded(                                                                                \
-        [&] { cuda::causal_apply<T>(nullptr, batch, n, m, block, strict != 0, k, g, y); });        \
+                                         Size transposed, const T* k, const T* g, T* y) {          \
+    return guarded([&] {                                                                           \
+      cuda::causal_apply<T>(nullptr, batch, n, m, block, strict != 0, transposed != 0, k, g, y);   \
+    });                                                                                            \
   }
 
 EXPORT_OPERATIONS(double, float64)

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dmftcore._validate import integer
-from dmftcore.jax._twotime import _arrays
+from dmftcore.jax._twotime import _arrays, _check_options
 
 import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
@@ -77,22 +77,28 @@ def deep_linear_loss(
     second time, and keeps about 2 sqrt(steps) copies of these bytes.
     """
     gram, targets = _arrays(gram=gram, targets=targets)
+    _check_options(depth=depth, steps=steps)
     depth = integer("depth", depth, at_least=1)
     steps = integer("steps", steps, at_least=0)
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
-        raise ValueError(f"gram must be (P, P), not {tuple(gram.shape)}")
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not len(gram):
+        raise ValueError(f"gram must be (P, P) with P >= 1, not {tuple(gram.shape)}")
     if targets.ndim not in (1, 2) or targets.shape[0] != gram.shape[0]:
         raise ValueError(
             f"targets must be ({gram.shape[0]},) or ({gram.shape[0]}, K) for gram of shape "
             f"{tuple(gram.shape)}, not {tuple(targets.shape)}"
         )
     wanted = targets.reshape(len(gram), -1).T
-    rates = Rates(
-        kept=jnp.asarray(init_scale, gram.dtype) ** 2,
-        learned=jnp.asarray(lr, gram.dtype) / len(gram),
-        g2=jnp.asarray(gamma, gram.dtype) ** 2,
-    )
+    numbers = {"lr": lr, "gamma": gamma, "init_scale": init_scale}
+    eta, strength, scale = (_scalar(name, x, gram.dtype) for name, x in numbers.items())
+    rates = Rates(kept=scale**2, learned=eta / len(gram), g2=strength**2)
     return _march(gram, wanted, rates, depth=depth, times=steps + 1)
+
+
+def _scalar(name: str, value: Any, dtype: Any) -> Array:
+    if isinstance(value, str) or jnp.ndim(value):
+        found = repr(value) if isinstance(value, str) else f"of shape {jnp.shape(value)}"
+        raise ValueError(f"{name} must be a scalar, not {found}; for several use jax.vmap")
+    return jnp.asarray(value, dtype)
 
 
 class Rates(NamedTuple):

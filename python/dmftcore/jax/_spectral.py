@@ -140,7 +140,10 @@ def _modes(spectrum: Any) -> Modes:
             'jax.config.update("jax_enable_x64", True)'
         )
     if not isinstance(spectrum, Modes):
-        population = Population.of(spectrum)
+        try:
+            population = Population.of(spectrum)
+        except TypeError as error:
+            raise TypeError(f"{error}; in jax it may also be a Modes") from None
         spectrum = Modes(population.values, population.target, population.multiplicities)
     return Modes(*(jnp.asarray(numbers, jnp.float64) for numbers in spectrum))
 

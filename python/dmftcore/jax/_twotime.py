@@ -6,11 +6,12 @@ With :math:`\bar y` the derivative of a scalar by y, and strict(.) without the d
     c = a b           dc = da b + a db
     r = (1 - a)^-1    dr = r strict(da) r
     x = (1 - a)^-1 b  dx = (1 - a)^-1 (strict(da) x + db)
-    s = r c r^T       ds = dr c r^T + (dr c r^T)^T + r dc r^T
+    s = r c r^T       s = p r^T + r p^T, p = r l: products, for c = l + l^T with causal l
     y = k g           dy = dk g + k dg
 
-A transposed kernel acts backwards in time. It is applied, and solved with, as a causal one: its
-reflection in the antidiagonal, to functions of the reversed time.
+In :math:`\sum_{ij} w_{ij} (a b)_{ij}`, all causal, each of a, b and w meets the causal part of a
+product of the others: a b, a^T w, w b^T. The derivatives of one of these are the other two, and
+each costs n^3/3 flops.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore._shapes import check_functions, check_kernels, check_right_side
+from dmftcore._shapes import (
+    check_flags,
+    check_functions,
+    check_kernels,
+    check_right_side,
+    transposed_factor,
+)
 from dmftcore.jax._primitive import primitive
 
 # After the module that says what to do where jax is missing.
@@ -32,12 +39,13 @@ __all__ = ["causal_apply", "causal_matmul", "causal_solve", "congruence", "resol
 Array = Any  # jax.Array, which is Any where jax is not installed
 
 
-def causal_matmul(a: Array, b: Array, *, block: int = 1) -> Array:
+def causal_matmul(a: Array, b: Array, *, transposed: str | None = None, block: int = 1) -> Array:
     """Product of two causal kernels: `dmftcore.twotime.causal_matmul` inside JAX.
 
     Parameters
     ----------
     a, b : (*batch, n, n) arrays, float64 or float32
+    transposed : None, "a" or "b"
     block : int
 
     Returns
@@ -54,12 +62,13 @@ def causal_matmul(a: Array, b: Array, *, block: int = 1) -> Array:
     Notes
     -----
     Derivatives are those of the function as it is: with respect to a causal argument they vanish
-    beyond its diagonal (blocks), where it is not read. A product costs n^3/3 flops, each of its two
-    derivatives in reverse mode n^3.
+    beyond its diagonal (blocks), where it is not read. A product costs n^3/3 flops, and so does
+    each of its two derivatives in reverse mode.
     """
     a, b = _arrays(a=a, b=b)
+    _check_options(transposed=transposed, block=block)
     check_kernels(block, a=a, b=b)
-    return _matmul.bind(a, b, block=int(block))
+    return _matmul.bind(a, b, transposed=transposed_factor(transposed), block=int(block))
 
 
 def causal_solve(a: Array, b: Array, dense: bool = False, *, block: int = 1) -> Array:
@@ -79,6 +88,8 @@ def causal_solve(a: Array, b: Array, dense: bool = False, *, block: int = 1) -> 
     Errors and derivatives as in `causal_matmul`.
     """
     a, b = _arrays(a=a, b=b)
+    _check_options(dense=dense, block=block)
+    check_flags(dense=dense)
     if dense:
         check_kernels(block, a=a)
         check_right_side(a, b)
@@ -102,6 +113,7 @@ def resolvent(a: Array, *, block: int = 1) -> Array:
     Errors and derivatives as in `causal_matmul`.
     """
     (a,) = _arrays(a=a)
+    _check_options(block=block)
     check_kernels(block, a=a)
     return _resolvent.bind(a, block=int(block))
 
@@ -123,18 +135,21 @@ def congruence(r: Array, c: Array, *, block: int = 1) -> Array:
     vanishes above the diagonal, and has twice the symmetric one below.
     """
     r, c = _arrays(r=r, c=c)
+    _check_options(block=block)
     check_kernels(block, r=r, c=c)
     return _congruence.bind(r, c, block=int(block))
 
 
-def causal_apply(k: Array, g: Array, strict: bool = True, *, block: int = 1) -> Array:
+def causal_apply(
+    k: Array, g: Array, strict: bool = True, *, transposed: bool = False, block: int = 1
+) -> Array:
     """Causal kernel applied to functions of time: `dmftcore.twotime.causal_apply` inside JAX.
 
     Parameters
     ----------
     k : (*batch, n, n) array, float64 or float32
     g : (*batch, n, *trailing) array, same dtype
-    strict : bool
+    strict, transposed : bool
     block : int
 
     Returns
@@ -144,9 +159,22 @@ def causal_apply(k: Array, g: Array, strict: bool = True, *, block: int = 1) -> 
     Errors and derivatives as in `causal_matmul`. Under ``vmap`` over `g` alone, `k` is not copied.
     """
     k, g = _arrays(k=k, g=g)
+    _check_options(strict=strict, transposed=transposed, block=block)
+    check_flags(strict=strict, transposed=transposed)
     check_kernels(block, k=k)
     check_functions(k, g)
-    return _apply.bind(k, g, strict=int(strict), block=int(block))
+    options = {"strict": int(strict), "transposed": int(transposed), "block": int(block)}
+    return _apply.bind(k, g, **options)
+
+
+def _check_options(**options: Any) -> None:
+    """Options choose what is compiled: they are no arrays, which tracing makes of arguments."""
+    for name, value in options.items():
+        if isinstance(value, jax.Array):
+            raise TypeError(
+                f"{name} must be known when the call is traced: pass static_argnames={name!r} to "
+                "jax.jit, or set it by functools.partial"
+            )
 
 
 def _arrays(**arrays: Any) -> tuple[Array, ...]:
@@ -203,53 +231,46 @@ def _transposed(a: Array) -> Array:
     return jnp.swapaxes(a, -1, -2)
 
 
-def _reflected(a: Array) -> Array:
-    """The causal kernel that acts on the reversed time as the transpose of `a` does on time."""
-    return jnp.flip(_transposed(a), (-1, -2))
-
-
-def _reversed(g: Array, kernel: Array) -> Array:
-    """Functions of time, on which `kernel` acts, as functions of the reversed time."""
-    return jnp.flip(g, kernel.ndim - 2)
-
-
-def _apply_transposed(k: Array, g: Array, *, strict: int, block: int) -> Array:
-    """k^T g for causal k."""
-    backwards = _apply.bind(_reflected(k), _reversed(g, k), strict=strict, block=block)
-    return _reversed(backwards, k)
-
-
-def _solve_transposed(a: Array, b: Array, *, block: int) -> Array:
-    """(1 - a^T)^-1 b for strictly causal a and dense b."""
-    return _reversed(_solve_dense.bind(_reflected(a), _reversed(b, a), block=block), a)
-
-
 # Products: bilinear. The rules are the transposes of x -> x b and of x -> a x.
 
-
-def _matmul_left(bar: Array, a: Array, b: Array, *, block: int) -> Array:
-    """The causal part of bar b^T."""
-    b_transposed = _transposed(_causal(b, block))
-    return _causal(_apply.bind(bar, b_transposed, strict=0, block=block), block)
+NEITHER, LEFT, RIGHT = range(3)
 
 
-def _matmul_right(bar: Array, a: Array, b: Array, *, block: int) -> Array:
-    """The causal part of a^T bar, to which only that of bar contributes."""
-    return _causal(_apply_transposed(a, bar, strict=0, block=block), block)
+def _product(a: Array, b: Array, block: int, transposed: int = NEITHER) -> Array:
+    return _matmul.bind(a, b, transposed=transposed, block=block)
 
 
-def _apply_left(bar: Array, k: Array, g: Array, *, strict: int, block: int) -> Array:
-    """The (strictly) causal part of bar g^T, summed over the trailing axes."""
+def _matmul_left(bar: Array, a: Array, b: Array, *, transposed: int, block: int) -> Array:
+    if transposed == LEFT:  # a^T b
+        return _product(b, bar, block, RIGHT)
+    return _product(bar, b, block, NEITHER if transposed == RIGHT else RIGHT)
+
+
+def _matmul_right(bar: Array, a: Array, b: Array, *, transposed: int, block: int) -> Array:
+    if transposed == RIGHT:  # a b^T
+        return _product(bar, a, block, LEFT)
+    return _product(a, bar, block, NEITHER if transposed == LEFT else LEFT)
+
+
+def _apply_left(
+    bar: Array, k: Array, g: Array, *, strict: int, transposed: int, block: int
+) -> Array:
+    """The (strictly) causal part of bar g^T, or of g bar^T, summed over the trailing axes."""
     axes = g.ndim - len(k.aval.shape) + 1
     columns = (*g.shape[: g.ndim - axes], int(np.prod(g.shape[g.ndim - axes :])))
+    later, earlier = (g, bar) if transposed else (bar, g)
     outer = jnp.matmul(
-        bar.reshape(columns), _transposed(g.reshape(columns)), precision=jax.lax.Precision.HIGHEST
+        later.reshape(columns),
+        _transposed(earlier.reshape(columns)),
+        precision=jax.lax.Precision.HIGHEST,
     )
     return _causal(outer, block, strict=bool(strict))
 
 
-def _apply_right(bar: Array, k: Array, g: Array, *, strict: int, block: int) -> Array:
-    return _apply_transposed(k, bar, strict=strict, block=block)
+def _apply_right(
+    bar: Array, k: Array, g: Array, *, strict: int, transposed: int, block: int
+) -> Array:
+    return _apply.bind(k, bar, strict=strict, transposed=1 - transposed, block=block)
 
 
 ad.defbilinear(_matmul, _matmul_left, _matmul_right)
@@ -260,7 +281,7 @@ ad.defbilinear(_apply, _apply_left, _apply_right)
 
 
 def _solve_by_a(tangent: Array, x: Array, a: Array, b: Array, *, block: int) -> Array:
-    source = _matmul.bind(_causal(tangent, block, strict=True), x, block=block)
+    source = _product(_causal(tangent, block, strict=True), x, block)
     return _solve.bind(a, source, block=block)
 
 
@@ -271,11 +292,12 @@ def _solve_by_b(tangent: Array, x: Array, a: Array, b: Array, *, block: int) -> 
 def _solve_transpose(bar: Array, a: Array, b: Array, *, block: int) -> list[Array]:
     if isinstance(bar, ad.Zero):
         return [None, ad.Zero(b.aval)]
-    return [None, _causal(_solve_transposed(a, bar, block=block), block)]
+    # The resolvent and this product are 2/3 n^3 flops, a dense solution would be n^3.
+    return [None, _product(_resolvent.bind(a, block=block), bar, block, LEFT)]
 
 
 def _solve_dense_by_a(tangent: Array, x: Array, a: Array, b: Array, *, block: int) -> Array:
-    source = _apply.bind(tangent, x, strict=1, block=block)
+    source = _apply.bind(tangent, x, strict=1, transposed=0, block=block)
     return _solve_dense.bind(a, source, block=block)
 
 
@@ -284,9 +306,17 @@ def _solve_dense_by_b(tangent: Array, x: Array, a: Array, b: Array, *, block: in
 
 
 def _solve_dense_transpose(bar: Array, a: Array, b: Array, *, block: int) -> list[Array]:
+    """(1 - a^T)^-1 bar.
+
+    A transposed kernel acts backwards in time: it is solved with as a causal one, its reflection in
+    the antidiagonal, for functions of the reversed time.
+    """
     if isinstance(bar, ad.Zero):
         return [None, ad.Zero(b.aval)]
-    return [None, _solve_transposed(a, bar, block=block)]
+    time = bar.ndim - 2
+    reflected = jnp.flip(_transposed(a), (time, time + 1))
+    solved = _solve_dense.bind(reflected, jnp.flip(bar, time), block=block)
+    return [None, jnp.flip(solved, time)]
 
 
 ad.defjvp2(_solve, _solve_by_a, _solve_by_b)
@@ -299,25 +329,33 @@ ad.primitive_transposes[_solve_dense] = _solve_dense_transpose
 
 
 def _resolvent_by_a(tangent: Array, r: Array, a: Array, *, block: int) -> Array:
-    moved = _matmul.bind(r, _causal(tangent, block, strict=True), block=block)
-    return _matmul.bind(moved, r, block=block)
+    return _product(_product(r, _causal(tangent, block, strict=True), block), r, block)
 
 
-def _congruence_by_r(tangent: Array, s: Array, r: Array, c: Array, *, block: int) -> Array:
-    rc = _apply.bind(r, _symmetric(c), strict=0, block=block)
-    one_side = _apply.bind(tangent, _transposed(rc), strict=0, block=block)
-    return one_side + _transposed(one_side)
+def _congruence_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array], *, block: int
+) -> tuple[Array, Array]:
+    (r, c), (dr, dc) = primals, tangents
+    half = _half(c)
+    p, dp, terms = _product(r, half, block), [], []
+    if not isinstance(dr, ad.Zero):
+        dp.append(_product(dr, half, block))
+        terms += [_product(p, dr, block, RIGHT), _product(dr, p, block, RIGHT)]
+    if not isinstance(dc, ad.Zero):
+        dp.append(_product(r, _half(dc), block))
+    for x, y in ((sum(dp), r), (r, sum(dp))):
+        terms.append(_product(x, y, block, RIGHT))
+    ds = sum(terms)
+    return _congruence.bind(r, c, block=block), _causal(ds, 1) + _transposed(
+        _causal(ds, 1, strict=True)
+    )
 
 
-def _congruence_by_c(tangent: Array, s: Array, r: Array, c: Array, *, block: int) -> Array:
-    rc = _apply.bind(r, _symmetric(tangent), strict=0, block=block)
-    return _apply.bind(r, _transposed(rc), strict=0, block=block)
-
-
-def _symmetric(c: Array) -> Array:
-    """The symmetric kernel of which `c` has the lower triangle."""
-    return _causal(c, 1) + _transposed(_causal(c, 1, strict=True))
+def _half(c: Array) -> Array:
+    """The causal l of which the symmetric kernel, given by its lower triangle, is l + l^T."""
+    time = jnp.arange(c.shape[-1])
+    return _causal(c, 1) * jnp.where(time[:, None] == time, 0.5, 1.0).astype(c.dtype)
 
 
 ad.defjvp2(_resolvent, _resolvent_by_a)
-ad.defjvp2(_congruence, _congruence_by_r, _congruence_by_c)
+ad.primitive_jvps[_congruence] = _congruence_jvp

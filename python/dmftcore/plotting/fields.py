@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from dmftcore._validate import FloatArray
-from dmftcore.solution import Solution
+from dmftcore.solution import SIDES, Solution
 
-__all__ = ["layers_of", "targets_of", "training_kernels"]
+__all__ = ["has_diagonal", "layers_of", "targets_of", "training_kernels"]
+
+
+def has_diagonal(name: str) -> bool:
+    """Whether both sides of the kernel `name` count the same: not points and outputs."""
+    first, second = SIDES.get(name, ("", ""))
+    return first == second
 
 
 def targets_of(solution: Solution) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dmftcore._optional import optional_import
 from dmftcore.plotting.curves import plot_alignment, plot_losses, plot_sharpness
-from dmftcore.plotting.fields import layers_of
+from dmftcore.plotting.fields import has_diagonal, layers_of
 from dmftcore.plotting.kernels import colour_scale, plot_kernel_pair, plot_two_time
 from dmftcore.plotting.style import STYLE, Curve, curves_of, one_family
 from dmftcore.solution import Solution
@@ -23,7 +23,8 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
     """One figure of everything the solutions hold.
 
     Losses; alignment of the kernels with the targets; sharpness with the line 2/lr; the last
-    layer's kernel before and after training; two-time kernels where saved.
+    layer's kernel before and after training; two-time kernels where saved, but for those between
+    points and outputs, which have no diagonal to show.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def plot_solutions(solutions: Mapping[str, Solution]) -> Figure:
         (curve, name)
         for curve in curves
         for name in sorted(curve.solution.two_time)
-        if len(curve.solution.kernel_times) > 1
+        if len(curve.solution.kernel_times) > 1 and has_diagonal(name)
     ]
     panels = [plot_losses]
     if pictured:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmftcore._validate import FloatArray
-from dmftcore.plotting.fields import layers_of, targets_of, training_kernels
+from dmftcore.plotting.fields import has_diagonal, layers_of, targets_of, training_kernels
 from dmftcore.plotting.style import log_scale, uneven
 from dmftcore.solution import Solution
 
@@ -118,7 +118,7 @@ def plot_two_time(
         Default: the last.
     pair : (int, int), optional
         Which two points; default: the mean over training points (outputs, for "G") of equal ones.
-        Kernels of random data have none.
+        Kernels of random data have none; those between points and outputs need it.
 
     Returns
     -------
@@ -136,6 +136,11 @@ def plot_two_time(
     if kernel.ndim == 2:
         values = kernel
     elif pair is None:
+        if not has_diagonal(name):
+            raise ValueError(
+                f"{name!r} is a kernel between points and outputs, which has no diagonal: pass "
+                "pair=(i, j), the numbers of one on each side"
+            )
         points = solution.outputs.shape[1] if name in ("H", "Phi") else kernel.shape[1]
         values = np.einsum("tmsm->ts", kernel[:, :points, :, :points]) / points
     else:
