@@ -97,6 +97,7 @@ class TestAgainstTheWholeNetwork:
                 if (kind, layer) not in (("a", 0), ("b", p.depth)):
                     assert close(getattr(march, kind)[layer], expected), (kind, layer)
 
+    @pytest.mark.filterwarnings("ignore:lr . weight_decay = 1:dmftcore.StabilityWarning")
     @pytest.mark.parametrize("memory", TRAININGS)
     @pytest.mark.parametrize("name", CASES)
     def test_everything(self, name, memory):

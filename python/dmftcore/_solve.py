@@ -18,6 +18,7 @@ from dmftcore._verbs import (
     fields_to_save,
     kind_of,
     named,
+    names_to_save,
     unmarched,
 )
 from dmftcore.checkpoint import Checkpoint, PathLike
@@ -250,7 +251,7 @@ def solve(
         `RandomFeatures` has decayed below its accuracy.
     """
     check_nouns("solve", limit, data, training)
-    save = (save,) if isinstance(save, str) else tuple(save)
+    save = names_to_save(save)
     sampling: dict[str, Any] = {
         "samples": samples,
         "replicas": replicas,

@@ -33,6 +33,7 @@ __all__ = [
     "fields_to_save",
     "kind_of",
     "named",
+    "names_to_save",
     "unmarched",
 ]
 
@@ -223,6 +224,19 @@ def device_of(data: Dataset | AnySpectrum | None, device: str | None) -> str:
     return data.device if isinstance(data, Dataset) else "cpu"
 
 
+def names_to_save(save: str | Iterable[str]) -> tuple[str, ...]:
+    """`save` as a tuple.
+
+    Raises
+    ------
+    TypeError
+        For what is neither a name nor a sequence.
+    """
+    if not isinstance(save, Iterable):
+        raise TypeError(f"save must be a name or a sequence of names, not {save!r}")
+    return (save,) if isinstance(save, str) else tuple(save)
+
+
 def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
     """The names of `save` in the order of `known`; "all" stands for all of them.
 
@@ -231,8 +245,5 @@ def fields_to_save(save: str | Iterable[str], known: tuple[str, ...]) -> tuple[s
     TypeError, ValueError
         For what is no name, and for a name that is not known.
     """
-    if not isinstance(save, Iterable):
-        raise TypeError(f"save must be a name or a sequence of names, not {save!r}")
-    names = (save,) if isinstance(save, str) else tuple(save)
-    chosen = {one_of("save", name, (*known, "all")) for name in names}
+    chosen = {one_of("save", name, (*known, "all")) for name in names_to_save(save)}
     return tuple(name for name in known if name in chosen or "all" in chosen)
