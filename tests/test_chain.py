@@ -272,6 +272,7 @@ class TestInfiniteDepth:
         assert np.all(errors < estimates)
         assert np.all(estimates[1:] < estimates[:-1] / 5)
 
+    @pytest.mark.filterwarnings("ignore:lr . weight_decay = 1:dmftcore.StabilityWarning")
     def test_no_initial_weights_left(self):
         """The residual does not divide by what is kept of them."""
         solution = dc.solve(self.LIMIT, DATA, TRAININGS["forgetting"](4))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,12 +52,13 @@ def cupy_stand_in(monkeypatch, tmp_path):
         ),
     )
     cupyx = types.ModuleType("cupyx")
-    cupyx.scipy = types.SimpleNamespace(linalg=scipy.linalg)
+    cupyx.scipy = types.SimpleNamespace(linalg=scipy.linalg, special=scipy.special)
     for name, module in {
         "cupy": cupy,
         "cupyx": cupyx,
         "cupyx.scipy": cupyx.scipy,
         "cupyx.scipy.linalg": scipy.linalg,
+        "cupyx.scipy.special": scipy.special,
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("dmftcore._core.cuda_status", lambda: (1, ""))
