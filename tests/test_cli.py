@@ -158,6 +158,14 @@ def test_report_of_a_theory_alone():
     assert "alignment of H, layer 2" in page
 
 
+def test_report_of_a_run_without_stored_times():
+    none = {"times": [], "kernel_times": []}
+    data = dc.Dataset(inputs=np.eye(2), targets=np.ones(2))
+    dc.solve(dc.DeepLinear(1), data, dc.GradientDescent(0.1, 2), **none).save("out.nc")
+    assert run("report", "out.nc", "-o", "out.html").exit_code == 0
+    assert "no times are stored" in Path("out.html").read_text()
+
+
 def test_report_refuses_what_is_no_page_or_no_result():
     write()
     assert_refused(run("report", "run.toml", "-o", "out.pdf"), "choose a name that ends in .html")

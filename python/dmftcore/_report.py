@@ -105,6 +105,9 @@ def report(solutions: Mapping[str, Solution], source: str) -> str:
 def _outcome(solutions: Mapping[str, Solution]) -> Iterator[str]:
     rows = []
     for label, solution in solutions.items():
+        if not len(solution.times):
+            rows.append([label, "no times are stored", "", "", "", ""])
+            continue
         ends = [0, len(solution.times) - 1]
         losses = [_with_errors(solution, name, ends) for name in LOSSES]
         rows.append([label, f"{solution.times[-1]:g}", *losses[0], *losses[1]])

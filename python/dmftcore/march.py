@@ -315,6 +315,13 @@ class SolveOptions:
     seed: int = 0
     dtype: str = "float64"
 
+    def held(self, name: str, default: Any) -> Any:
+        """An option: as given, else as of the run that is gone on with, else the default."""
+        found = getattr(self, name)
+        if found is None and self.checkpoint is not None:
+            found = self.checkpoint.held(name)
+        return default if found is None else found
+
     def known(self, names: tuple[str, ...]) -> SolveOptions:
         """Of everything the part among `names`; what was asked for by name stays."""
         if not self.save_all:

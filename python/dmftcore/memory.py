@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Plan", "check_memory", "readable"]
+import numpy as np
+
+from dmftcore import _arrays
+
+__all__ = ["Plan", "check_memory", "library_with_room", "readable"]
 
 #: Silent unless the program that uses the library listens.
 _log = logging.getLogger("dmftcore")
@@ -67,6 +72,43 @@ def check_memory(
         raise MemoryError(
             f"this run needs {plan}, but {readable(available)} of {where} are available; {remedy}"
         )
+
+
+def library_with_room(
+    device: str,
+    plan: Plan,
+    remedies: Mapping[str, str],
+    *,
+    on_device: Collection[str],
+    nested: bool = False,
+) -> Any:
+    """The array library of a run, whose plan fits where its parts will lie.
+
+    Parameters
+    ----------
+    device : {"cpu", "cuda"}
+    plan, remedies, nested
+        As in `check_memory`.
+    on_device : collection of str
+        The parts of the plan that lie on the device, if there is one.
+
+    Returns
+    -------
+    module
+        numpy or cupy.
+
+    Raises
+    ------
+    MemoryError
+        As `check_memory`, of the device and of the host.
+    """
+    if device == "cpu":
+        check_memory(plan, remedies, nested=nested)
+        return np
+    library = _arrays.device_library()
+    check_memory(plan.of(on_device), remedies, _arrays.device_memory(library), nested=nested)
+    check_memory(plan.of(plan.parts.keys() - set(on_device)), remedies, nested=nested)
+    return library
 
 
 def _available_memory() -> int:

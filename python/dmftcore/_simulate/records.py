@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -24,7 +25,28 @@ Sides: TypeAlias = Mapping[str, Mapping[int, tuple[int, ...]]]
 Vectors: TypeAlias = Mapping[str, Mapping[int, Any]]
 
 
-class Records:
+class _Slots(ABC):
+    """Storage with a slot for each kernel time, of which so many are filled."""
+
+    _count = 0
+
+    @abstractmethod
+    def _by_slot(self) -> dict[str, FloatArray]:
+        """Views of all storage, one kernel time after the other on the first axis."""
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What is stored so far."""
+        stored = {name: values[: self._count].copy() for name, values in self._by_slot().items()}
+        return {"count": np.array(self._count), **stored}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take what `state` of a run of the same networks has stored."""
+        self._count = int(state["count"])
+        for name, values in self._by_slot().items():
+            values[: self._count] = state[name]
+
+
+class Records(_Slots):
     """Kernels of the networks at the kernel times passed so far: means and standard errors.
 
     Parameters
@@ -37,7 +59,6 @@ class Records:
 
     def __init__(self, sides: Sides, data: Dataset, options: Options) -> None:
         self._sides = sides
-        self._count = 0
         slots = len(options.schedule.kernel_times)
         patterns = data.targets.shape
         self._equal: dict[str, Layers] = {
@@ -98,19 +119,8 @@ class Records:
             if self._errors:
                 self._errors[name][self._count] = standard_error(values).reshape(mean.shape)
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is stored so far."""
-        stored = {name: values[: self._count].copy() for name, values in self._by_slot().items()}
-        return {"count": np.array(self._count), **stored}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take what `state` of a run of the same networks has stored."""
-        self._count = int(state["count"])
-        for name, values in self._by_slot().items():
-            values[: self._count] = state[name]
-
     def _by_slot(self) -> dict[str, FloatArray]:
-        """Views of all storage, one kernel time after the other on the first axis."""
+        """See `_Slots`."""
         views = {f"mean.{name}": mean for name, mean in self._means.items()}
         views |= {f"error.{name}": error for name, error in self._errors.items()}
         for kind, kernels in (("mean", self._equal), ("error", self._kernel_errors)):
@@ -196,7 +206,7 @@ def two_time_kernel(
     return mean.reshape(shape), np.sqrt(squares / ((seeds - 1) * seeds)).reshape(shape)
 
 
-class VectorRecords:
+class VectorRecords(_Slots):
     """Kernels of vectors at the kernel times passed so far: means and standard errors.
 
     Every kernel is the mean product of the entries of two vectors of a network.
@@ -210,7 +220,6 @@ class VectorRecords:
 
     def __init__(self, lengths: Mapping[str, Mapping[int, int]], options: Options) -> None:
         slots, seeds = len(options.schedule.kernel_times), options.seeds
-        self._count = 0
         self._squares: dict[str, Layers] = {
             name: {layer: np.empty((slots, seeds)) for layer in layers}
             for name, layers in lengths.items()
@@ -234,18 +243,8 @@ class VectorRecords:
                     self._vectors[name][layer][self._count] = _arrays.to_host(vector)
         self._count += 1
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is stored so far."""
-        stored = {name: values[: self._count].copy() for name, values in self._by_slot().items()}
-        return {"count": np.array(self._count), **stored}
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take what `state` of a run of the same networks has stored."""
-        self._count = int(state["count"])
-        for name, values in self._by_slot().items():
-            values[: self._count] = state[name]
-
     def _by_slot(self) -> dict[str, FloatArray]:
+        """See `_Slots`."""
         groups = {"squares": self._squares, "vectors": self._vectors}
         return {
             f"{group}.{name}.{layer}": values

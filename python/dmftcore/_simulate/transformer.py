@@ -284,7 +284,6 @@ def memory_plan(
     several = 2 if seeds > 1 else 1
     patterns = tokens * length
     single = seeds * depth * heads * patterns
-    single = seeds * depth * heads * patterns
     kernels = sum(name in KERNELS for name in options.save)
     counts = {
         "weights": weights,

@@ -71,10 +71,10 @@ def solve_infinite_depth(
     """The limit of infinite depth of what `at_depth` solves; see `dmftcore.solve`.
 
     Layers of its kernels are nodes at tau = 0, 1 / first, ..., 1. The runs of a sampled theory are
-    extrapolated one by one: at all depths they draw from the same streams, so that the scatter of
-    the results is the standard error. That of kernels is the one of independent depths,
-    sqrt(sum_i w_i^2 e_i^2) with the weights w_i of the tableau, which is no smaller where they
-    fluctuate together.
+    extrapolated one by one, and are independent of each other: the scatter of the results is the
+    standard error, whatever a run draws alike at all depths. That of kernels is the one of
+    independent depths, sqrt(sum_i w_i^2 e_i^2) with the weights w_i of the tableau, which is no
+    smaller where they fluctuate together.
 
     Raises
     ------

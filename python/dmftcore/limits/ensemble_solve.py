@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dmftcore import _arrays
 from dmftcore._validate import FloatArray, integer
 from dmftcore.activations import activation
 from dmftcore.data import Dataset
@@ -17,14 +16,22 @@ from dmftcore.limits.assembly import solved
 from dmftcore.limits.mlp import MLP
 from dmftcore.limits.residual import Residual
 from dmftcore.march import SolveOptions, Stopwatch, resumed
-from dmftcore.memory import Plan, check_memory
+from dmftcore.memory import Plan, library_with_room
 from dmftcore.observables import curves_of_runs, standard_error
 from dmftcore.sampled.blocks import Sampling
 from dmftcore.sampled.ensemble import Ensemble
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 
-__all__ = ["FIELDS", "METHODS", "solve_ensemble"]
+__all__ = [
+    "DEFAULT_REPLICAS",
+    "DEFAULT_SAMPLES",
+    "FIELDS",
+    "METHODS",
+    "report_scatter",
+    "solve_ensemble",
+    "tolerance",
+]
 
 KERNELS = ("H", "Phi", "G")
 #: Responses times the correlation of the noise they answer to.
@@ -74,14 +81,9 @@ def solve_ensemble(
     options = replace(options, schedule=schedule)
     net, points = limit.architecture, data.coordinates
     plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
-    xp: Any = np
-    if options.device == "cuda":
-        xp = _arrays.device_library()
-        there = plan.of(_ON_DEVICE)
-        check_memory(there, _REMEDIES, _arrays.device_memory(xp), nested=options.nested)
-        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
-    else:
-        check_memory(plan, _REMEDIES, nested=options.nested)
+    xp = library_with_room(
+        options.device, plan, _REMEDIES, on_device=_ON_DEVICE, nested=options.nested
+    )
     report = {
         "engine": "ensemble",
         "reason": "networks with activations are sampled",
@@ -104,10 +106,7 @@ def solve_ensemble(
         curves=curves_of_runs,
         activations=(net.activation, net.readout_activation),
     )
-    if sampling.runs > 1:
-        scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
-        mean = np.maximum(result.train_loss, np.finfo(float).tiny)
-        result.diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
+    report_scatter(result, sampling)
     if options.estimate_error:
         text = "a sampled theory carries standard errors, see stderr(name)"
         result.diagnostics["error_estimate"] = {"reason": text}
@@ -116,32 +115,44 @@ def solve_ensemble(
 
 def _sampling(net: Architecture, training: GradientDescent, options: SolveOptions) -> Sampling:
     """How to sample; by default as the run that is gone on with."""
+    return Sampling(
+        size=integer("samples", options.held("samples", DEFAULT_SAMPLES), at_least=2),
+        runs=int(options.held("replicas", DEFAULT_REPLICAS)),
+        tol=tolerance(options),
+        seed=options.seed,
+        dtype=options.dtype,
+        control_variates=_needs_control_variates(net, training),
+    )
 
-    def held(name: str, given: Any, default: Any) -> Any:
-        if given is not None:
-            return given
-        found = None if options.checkpoint is None else options.checkpoint.held(name)
-        return default if found is None else found
 
-    tol = float(held("tol", options.tol, DEFAULT_TOL))
+def tolerance(options: SolveOptions, default: float = DEFAULT_TOL) -> float:
+    """Truncation of the bases.
+
+    Raises
+    ------
+    ValueError
+        If it would drop everything, or nothing but rounding.
+    """
+    tol = float(options.held("tol", default))
     if tol >= 1:
         raise ValueError(
             f"tol = {tol:g} would drop all of every field: tol is the part of its mean square that "
-            f"may be dropped, by default {DEFAULT_TOL:g}"
+            f"may be dropped, by default {default:g}"
         )
     if options.dtype == "float32" and tol < SMALLEST_TOL_FLOAT32:
         raise ValueError(
             f"tol = {tol:g} is below the rounding noise of dtype='float32': take tol >= "
             f"{SMALLEST_TOL_FLOAT32:g}, or dtype='float64'"
         )
-    return Sampling(
-        size=integer("samples", held("samples", options.samples, DEFAULT_SAMPLES), at_least=2),
-        runs=int(held("replicas", options.replicas, DEFAULT_REPLICAS)),
-        tol=tol,
-        seed=options.seed,
-        dtype=options.dtype,
-        control_variates=_needs_control_variates(net, training),
-    )
+    return tol
+
+
+def report_scatter(result: Solution, sampling: Sampling) -> None:
+    """Add to the diagnostics how far replicas are apart, relative to the training loss."""
+    if sampling.runs > 1:
+        scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
+        mean = np.maximum(result.train_loss, np.finfo(float).tiny)
+        result.diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
 
 
 def _needs_control_variates(net: Architecture, training: GradientDescent) -> bool:
@@ -281,7 +292,7 @@ def memory_plan(
 
 
 #: The parts of the plan that are on the device, if there is one.
-_ON_DEVICE = ("bases", "fields", "matrices")
+_ON_DEVICE = {"bases", "fields", "matrices"}
 
 #: What to change when a part of the plan is the largest.
 _REMEDIES = {

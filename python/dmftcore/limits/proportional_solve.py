@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from dmftcore import _arrays
 from dmftcore._validate import FloatArray
 from dmftcore.chain import ContinuumChain, HiddenChain, ResidualChain
 from dmftcore.chain.continuum import NODES
@@ -18,7 +17,7 @@ from dmftcore.errors import DivergenceError, StabilityWarning
 from dmftcore.growing.random_data import RandomNetwork
 from dmftcore.limits.proportional import FIELDS, RESPONSES, ProportionalLinear, ProportionalMarch
 from dmftcore.march import Diverged, SolveOptions, Stopwatch, march, resumed
-from dmftcore.memory import Plan, check_memory
+from dmftcore.memory import Plan, library_with_room
 from dmftcore.random_data import RandomData
 from dmftcore.schedule import Schedule
 from dmftcore.solution import Solution
@@ -57,22 +56,15 @@ def solve_proportional(
     engine, reason = _engine(limit, training, options)
     if options.tol is not None and engine == "chain":
         raise ValueError("tol: the two-time chain truncates nothing; leave tol out")
-    tol = _truncation(options) if engine == "growing" else None
+    tol = float(options.held("tol", DEFAULT_TOL)) if engine == "growing" else None
     in_force = {"engine": engine} if tol is None else {"engine": engine, "tol": tol}
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr, **in_force)
     options = replace(options, schedule=schedule, tol=tol)
     plan = memory_plan(limit, training, options, engine)
-    nested = options.nested
-    xp: Any = np
-    if options.device == "cuda" and engine == "chain":
-        xp = _arrays.device_library()
-        available = _arrays.device_memory(xp)
-        check_memory(plan.of(_ON_DEVICE), _REMEDIES, available, nested=nested)
-        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=nested)
-    else:
-        check_memory(plan, _REMEDIES, nested=nested)
-        if options.device == "cuda":
-            reason += "; it runs on the CPU"
+    device = options.device if engine == "chain" else "cpu"
+    if device != options.device:
+        reason += "; it runs on the CPU"
+    xp = library_with_room(device, plan, _REMEDIES, on_device=_ON_DEVICE, nested=options.nested)
     bound = stability_bound(limit, training)
     if np.any(training.rates > bound):
         warnings.warn(
@@ -88,7 +80,7 @@ def solve_proportional(
         diagnostics = {
             "engine": engine,
             "reason": reason,
-            "device": "cpu" if xp is np else "cuda",
+            "device": device,
             "memory": plan.total,
             "stability_bound": bound,
             **system.worth(),
@@ -169,14 +161,6 @@ def _obstacle(
     if limit.branch_scale is not None:
         return "residual blocks on random data (branch_scale)"
     return next((f"responses (save={name!r})" for name in RESPONSES if name in options.save), None)
-
-
-def _truncation(options: SolveOptions) -> float:
-    """Tolerance of the growing network; by default that of the run it goes on with."""
-    if options.tol is not None:
-        return options.tol
-    held = None if options.checkpoint is None else options.checkpoint.held("tol")
-    return DEFAULT_TOL if held is None else float(held)
 
 
 def _system(

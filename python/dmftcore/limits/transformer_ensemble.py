@@ -14,10 +14,16 @@ from dmftcore._validate import INFINITE, FloatArray
 from dmftcore.data import Dataset
 from dmftcore.heads import token_rows
 from dmftcore.limits.assembly import solved
+from dmftcore.limits.ensemble_solve import (
+    DEFAULT_REPLICAS,
+    DEFAULT_SAMPLES,
+    report_scatter,
+    tolerance,
+)
 from dmftcore.limits.transformer import HEADS, KERNELS, RESPONSES, Transformer, transformer_ntk
 from dmftcore.limits.transformer_solve import warn_of_still_attention
 from dmftcore.march import SolveOptions, Stopwatch, resumed
-from dmftcore.memory import Plan, check_memory
+from dmftcore.memory import Plan, library_with_room
 from dmftcore.observables import (
     collapse,
     curves,
@@ -33,17 +39,10 @@ from dmftcore.training import GradientDescent
 
 __all__ = ["TransformerEnsemble", "memory_plan", "residual_attention", "solve_on_particles"]
 
-#: Particles of a set of heads in each replica, and replicas: their scatter is the sampling error.
-DEFAULT_SAMPLES = 2000
-DEFAULT_REPLICAS = 8
-
-#: Truncation of the bases of sampled heads.
-DEFAULT_TOL = 1e-4
-#: Where nothing is sampled: outputs are then wrong by some 1e-11, three thousand times the root of
-#: the mean square that is dropped (1e-12 makes it 1e-8; 1e-20, at twice the cost, 1e-13).
+#: Truncation of the bases where nothing is sampled: outputs are then wrong by some 1e-11, three
+#: thousand times the root of the mean square that is dropped (1e-12 makes it 1e-8; 1e-20, at twice
+#: the cost, 1e-13).
 EXACT_TOL = 1e-16
-#: Below it, directions are made of the rounding noise of float32.
-SMALLEST_TOL_FLOAT32 = 1e-6
 
 ORDER_PARAMETERS = ("S_mean", "S_var", "A_mean", "A_var")
 
@@ -75,14 +74,9 @@ def solve_on_particles(
     )
     options = replace(options, schedule=schedule)
     plan = memory_plan(limit, data, training, options, sampling)
-    xp: Any = np
-    if options.device == "cuda":
-        xp = _arrays.device_library()
-        there = plan.of(_ON_DEVICE)
-        check_memory(there, _REMEDIES, _arrays.device_memory(xp), nested=options.nested)
-        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
-    else:
-        check_memory(plan, _REMEDIES, nested=options.nested)
+    xp = library_with_room(
+        options.device, plan, _REMEDIES, on_device=_ON_DEVICE, nested=options.nested
+    )
     report = {
         "engine": options.method,
         "reason": reason,
@@ -106,10 +100,7 @@ def solve_on_particles(
         curves=curves if exact else curves_of_runs,
     )
     result.diagnostics |= collapse(result.order_parameters)
-    if sampling.runs > 1:
-        scatter = result.per_seed["train_loss"].std(axis=0, ddof=1)
-        mean = np.maximum(result.train_loss, np.finfo(float).tiny)
-        result.diagnostics["replica_scatter"] = float((scatter / mean).max(initial=0.0))
+    report_scatter(result, sampling)
     if options.estimate_error:
         text = "a sampled theory carries standard errors, see stderr(name)"
         if exact:
@@ -154,13 +145,6 @@ def _sampling(limit: Transformer, options: SolveOptions) -> tuple[Sampling, int]
 
     By default as the run that is gone on with.
     """
-
-    def held(name: str, given: Any, default: Any) -> Any:
-        if given is not None:
-            return given
-        found = None if options.checkpoint is None else options.checkpoint.held(name)
-        return default if found is None else found
-
     if options.method == "growing":
         for name in ("samples", "replicas"):
             if getattr(options, name) is not None:
@@ -169,21 +153,14 @@ def _sampling(limit: Transformer, options: SolveOptions) -> tuple[Sampling, int]
             raise ValueError(
                 f"dtype={options.dtype!r}: method='growing' is solved in float64; leave dtype out"
             )
-        tol = float(held("tol", options.tol, EXACT_TOL))
-        return Sampling(0, tol=tol, unit=True), 1
-    tol = float(held("tol", options.tol, DEFAULT_TOL))
-    if options.dtype == "float32" and tol < SMALLEST_TOL_FLOAT32:
-        raise ValueError(
-            f"tol = {tol:g} is below the rounding noise of dtype='float32': take tol >= "
-            f"{SMALLEST_TOL_FLOAT32:g}, or dtype='float64'"
-        )
+        return Sampling(0, tol=tolerance(options, EXACT_TOL), unit=True), 1
     exact = limit.key_dim == INFINITE
     keys = 1 if exact else int(limit.key_dim)
-    samples = int(held("samples", options.samples, max(2, -(-DEFAULT_SAMPLES // keys))))
+    samples = int(options.held("samples", max(2, -(-DEFAULT_SAMPLES // keys))))
     sampling = Sampling(
         size=samples * keys,
-        runs=int(held("replicas", options.replicas, DEFAULT_REPLICAS)),
-        tol=tol,
+        runs=int(options.held("replicas", DEFAULT_REPLICAS)),
+        tol=tolerance(options),
         seed=options.seed,
         dtype=options.dtype,
         unit=exact,

@@ -6,15 +6,12 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from dmftcore import _arrays
 from dmftcore.chain.transformer import TransformerChain
 from dmftcore.data import Dataset
 from dmftcore.limits.assembly import solved
 from dmftcore.limits.transformer import KERNELS, RESPONSES, Transformer, TransformerMarch
 from dmftcore.march import SolveOptions, Stopwatch, resumed
-from dmftcore.memory import Plan, check_memory
+from dmftcore.memory import Plan, library_with_room
 from dmftcore.solution import Solution
 from dmftcore.training import GradientDescent
 
@@ -39,14 +36,9 @@ def solve_transformer(
     schedule = resumed(options.schedule, options.checkpoint, config, training.lr, engine="chain")
     options = replace(options, schedule=schedule)
     plan = memory_plan(limit, data, training, options)
-    xp: Any = np
-    if options.device == "cuda":
-        xp = _arrays.device_library()
-        available = _arrays.device_memory(xp)
-        check_memory(plan.of(_ON_DEVICE), _REMEDIES, available, nested=options.nested)
-        check_memory(plan.of(plan.parts.keys() - _ON_DEVICE), _REMEDIES, nested=options.nested)
-    else:
-        check_memory(plan, _REMEDIES, nested=options.nested)
+    xp = library_with_room(
+        options.device, plan, _REMEDIES, on_device=_ON_DEVICE, nested=options.nested
+    )
     system = TransformerMarch(limit, data, training, save=options.save, xp=xp)
     report = {
         "engine": "chain",
