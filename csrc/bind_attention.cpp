@@ -66,6 +66,7 @@ struct Arguments {
     index keys = 0;
     if (query) {
       keys = query->ndim() == 4 ? query->shape(2) : 0;
+      if (keys < 1) throw py::value_error("query must have four axes, and a component");
       expect(*query, {chunks, all, keys, lanes}, "query");
       expect(*key, {chunks, all, keys, lanes}, "key");
     }

@@ -141,6 +141,8 @@ void interface(const Array<T>& x, index n, const Maybe<T>& reference, Array<T>& 
   }
   p.visited = growing(visited, used_visited, runs, sources, n, "visited must have room for n");
   p.fresh = growing(fresh, used_fresh, runs, particles, n, "fresh must have room for n");
+  for (index run = 0; run < runs; ++run)
+    require(used_fresh.at(run) == used_visited.at(run), "each visited column has a fresh one");
   p.pool = growing(pool, used_pool, runs, particles, 0, "pool must be (runs, capacity, particles)");
   require(!match || pool.shape(1) >= room, "pool must have its room");
   p.opposite = vectors<T>(opposite, used_opposite, runs, particles, 0,

@@ -52,6 +52,11 @@ void require(bool condition, const std::string& text) {
   if (!condition) throw py::value_error(text);
 }
 
+// Whether two blocks of rows have no number in common, whatever their length.
+bool apart(const StepRows& a, const StepRows& b) {
+  return a.place + a.first + a.count <= b.place || b.place + b.first + b.count <= a.place;
+}
+
 class RowProgram {
 public:
   RowProgram(index times, index per_step) : times_(times), per_step_(per_step) {
@@ -77,6 +82,9 @@ public:
     if (!factors.empty()) op.f = factors[0];
     if (factors.size() > 1) op.g = factors[1];
     check(op, arrays, name);
+    for (const StepRows& read : {op.x, op.w})
+      require(apart(op.y, read) && apart(op.z, read), name + ": a result overlaps what is read");
+    require(apart(op.y, op.z), name + ": the results overlap");
     // Histories are written to; what is read alone may be read-only.
     if (!arrays.empty()) op.a = const_cast<double*>(arrays[0].data());
     if (arrays.size() > 1) op.b = const_cast<double*>(arrays[1].data());

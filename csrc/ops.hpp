@@ -76,7 +76,8 @@ template <class T> struct Expansion {
 //     v_i = momentum v_i + gamma sum_{mu k} e[mu, k] x[mu, i] w_k phi'(h_mu) - decay a_i
 //     a_i <- a_i + rate v_i,      and likewise w_k along  gamma sum_mu e[mu, k] phi(h_mu).
 // Outputs are written before every update, and after the last. Without momentum the velocities are
-// null. Sums are of the same types as those of Products.
+// null. Sums are of the same types as those of Products. For the CPU alone: a device takes the same
+// steps as products and expansions.
 enum class Loss : int { square, logistic, softmax }; // the order is that of dmftcore.losses
 constexpr int LOSSES = 3;
 
@@ -194,9 +195,9 @@ void spectral_two_point(index batch, index n1, index n2, index m, const double* 
 
 } // namespace cpu
 
-// The same operations on device memory, queued on a stream (a cudaStream_t). They return before
-// they are done, take scratch memory from the pool of that stream, and throw cuda::Error when an
-// allocation or a launch is refused.
+// The same operations, but for two_layer_march, on device memory, queued on a stream (a
+// cudaStream_t). They return before they are done, take scratch memory from the pool of that
+// stream, and throw cuda::Error when an allocation or a launch is refused.
 namespace cuda {
 
 using Stream = void*;
@@ -266,6 +267,7 @@ void spectral_two_point(Stream stream, index batch, index n1, index n2, index m,
                         const double* weights, double samples, double features,
                         double noise_variance, const complex* one1, const complex* one2,
                         complex* test, complex* train, complex* observable);
+
 // Heads of attention in double, as in cpu/attention.hpp, one in each chunk; arrays on the device.
 // Where scores are the state C is given as `kernel`; elsewhere perhaps as tokens (M, rank), and
 // transposed (rank, train * length) of those that train.

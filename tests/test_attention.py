@@ -539,6 +539,7 @@ class TestCore:
             "tokens": np.eye(2),
             "kernel": np.eye(3),
             "scale": 0.0,
+            "query": np.zeros((1, 2, 0, 1)),
             "key": np.zeros((1, 2, 3, 1)),
             "value": np.zeros((1, 2, 3, 2)),
             "readout": np.zeros((1, 2, 3, 1)),

@@ -341,6 +341,44 @@ def test_arguments_out_of_bounds_are_refused():
         _core.particle_products(x=x, n=2, a=a.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_pass_adds_no_more_columns_than_there_are_fields(rng, dtype):
+    """Of fields that depend on each other nothing but rounding is left after two of them."""
+    fields, size = 3, 40
+    x = rng.normal(size=(1, 2, size))
+    x = np.concatenate([x, x.sum(axis=1, keepdims=True)], axis=1).astype(dtype)
+    rows = [np.zeros((1, fields, size), dtype) for _ in range(6)]
+    used = [np.zeros(1, int) for _ in range(4)]
+    _core.interface_pass(
+        x=x,
+        n=fields,
+        visited=rows[0],
+        used_visited=used[0],
+        responding=rows[1],
+        fresh=rows[2],
+        used_fresh=used[1],
+        opposite=rows[3],
+        used_opposite=used[2],
+        pool=rows[4],
+        used_pool=used[3],
+        room=0,
+        match=False,
+        quasi=False,
+        matrix=np.zeros((1, fields, fields)),
+        transposed=False,
+        kept=1.0,
+        tol=0.0,
+        formed=True,
+        normals=lambda out, run, *place: out.__setitem__(slice(None), rng.normal(size=out.shape)),
+        along=np.zeros((1, fields, fields)),
+        response=np.zeros((1, fields, fields)),
+        gram=np.zeros((1, fields, fields)),
+        levels=np.zeros((1, 2)),
+        y=rows[5],
+    )
+    assert used[0] == used[1] <= fields
+
+
 def test_passes_out_of_bounds_are_refused():
     none, one = np.array([0]), np.array([1])
     given = {"x": np.zeros((1, 1, 5)), "n": 1, "y": np.zeros((1, 1, 6)), "normals": print}
@@ -361,6 +399,7 @@ def test_passes_out_of_bounds_are_refused():
         ("reference", np.zeros((1, 2, 5)), "reference must be"),
         ("used_visited", np.array([2]), "visited must have room"),
         ("used_fresh", np.array([2]), "fresh must have room"),
+        ("used_fresh", none, "each visited column"),
         ("room", 5, "pool must have its room"),
         ("opposite", np.zeros((1, 3, 5)), "opposite must be"),
         ("used_opposite", np.array([4]), "opposite must be"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dmftcore as dc
-from dmftcore import twotime
+from dmftcore import _core, twotime
 from dmftcore.chain import HiddenChain, ResidualChain
 from dmftcore.recording import RowProgram
 
@@ -123,6 +123,10 @@ def test_what_does_not_fit_is_refused(rng):
     program.append(np.zeros((TIMES, TIMES)), program.input(2))
     with pytest.raises(ValueError, match="append: the numbers of rows do not fit"):
         program.run(0)
+    core = _core.RowProgram(TIMES, 1)
+    for place, text in (((0, 0, 2), "overlaps what is read"), ((3, 0, 1), "do not fit")):
+        with pytest.raises(ValueError, match=text):
+            core.add("scale", [place], [(1, 0, 2)], [], [2.0])
     program = RowProgram(TIMES)
     program.result(program.now(program.input(1)))
     with pytest.raises(ValueError, match="no such steps"):

@@ -34,9 +34,11 @@ void invert_lower(index rank, index n, Numbers& l) {
   }
 }
 
-// Combinations, factors (n, rank), of n columns with these inner products that are orthonormal. The
-// pivots of the Cholesky decomposition stop at the limit, and where rounding spoils them.
-index pivoted(index n, const Numbers& gram, double limit, Numbers& factors, double& left) {
+// Combinations, factors (n, rank), of n columns with these inner products that are orthonormal, no
+// more than `most`. The pivots of the Cholesky decomposition stop at the limit, and where rounding
+// spoils them.
+index pivoted(index n, const Numbers& gram, double limit, index most, Numbers& factors,
+              double& left) {
   Numbers rest(at(n)), l(at(n * n));
   for (index j = 0; j < n; ++j) rest[at(j)] = gram[at(j * n + j)];
   left = n ? *std::max_element(rest.begin(), rest.end()) : 0;
@@ -45,7 +47,7 @@ index pivoted(index n, const Numbers& gram, double limit, Numbers& factors, doub
   std::vector<index> order(at(n));
   std::iota(order.begin(), order.end(), index{0});
   index rank = 0;
-  for (; rank < n; ++rank) {
+  for (; rank < most; ++rank) {
     index pivot = rank;
     for (index i = rank + 1; i < n; ++i)
       if (rest[at(order[at(i)])] > rest[at(order[at(pivot)])]) pivot = i;
@@ -213,7 +215,7 @@ private:
     double left = 0;
     for (;;) {
       const Numbers gram = source_.gram(source_.constant(rest));
-      const index rank = pivoted(n, gram, count < n ? limit : HUGE_VAL, factors, left);
+      const index rank = pivoted(n, gram, limit, n - count, factors, left);
       if (rank == 0) break;
       const Columns<T> fresh{made, rank};
       source_.combine(rank, source_.constant(rest), factors.data(), nullptr, 1, made);

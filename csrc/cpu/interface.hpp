@@ -1,5 +1,5 @@
 // A sampled random matrix between two sets of particles, in one direction
-// (dmftcore.sampled.interfaces has the theory).
+// (dmftcore.sampled.interfaces has the theory, and the operations that a device is given instead).
 #pragma once
 
 #include <functional>

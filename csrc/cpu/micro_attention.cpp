@@ -10,12 +10,12 @@ using dmftcore::cpu::Attention;
 using dmftcore::cpu::AttentionKernels;
 
 typedef double Many __attribute__((vector_size(dmftcore::cpu::ATTENTION_LANES * sizeof(double))));
-typedef long long ManyBits
+typedef unsigned long long ManyBits
     __attribute__((vector_size(dmftcore::cpu::ATTENTION_LANES * sizeof(double))));
 
 // Numbers of all heads of a chunk, and their bits.
 template <class V> struct bits_of {
-  using type = long long;
+  using type = unsigned long long;
 };
 template <> struct bits_of<Many> {
   using type = ManyBits;

@@ -1,4 +1,5 @@
-// A step of a causal march as a list of row operations, run for one step after the other.
+// A step of a causal march as a list of row operations, run for one step after the other. A device
+// is given them one by one instead.
 #pragma once
 
 #include <vector>

@@ -370,8 +370,7 @@ def _visit_new(
     counts = np.zeros(len(x), dtype=np.int64)
     while True:
         gram = _arrays.to_host(products(rest, n, gram=True)[2])
-        limits = np.where(counts < n, thresholds, np.inf)
-        factors, ranks, left = _pivoted(gram, limits)
+        factors, ranks, left = _pivoted(gram, thresholds, n - counts)
         if not ranks.any():
             return along, counts, left
         new = xp.empty((len(x), int(ranks.max()), x.shape[2]), x.dtype)
@@ -389,11 +388,11 @@ def _visit_new(
             along[run, first[run] : first[run] + rank] = coordinates[run, :rank]
 
 
-def _pivoted(gram: FloatArray, limits: Any) -> tuple[FloatArray, Any, Any]:
+def _pivoted(gram: FloatArray, limits: Any, most: Any) -> tuple[FloatArray, Any, Any]:
     """Combinations of columns with these inner products that are orthonormal.
 
-    The pivots of the Cholesky decomposition stop at the limits, and where rounding spoils them: the
-    rest is for another time.
+    There are no more than `most` in each run. The pivots of the Cholesky decomposition stop at the
+    limits, and where rounding spoils them: the rest is for another time.
 
     Returns
     -------
@@ -411,6 +410,7 @@ def _pivoted(gram: FloatArray, limits: Any) -> tuple[FloatArray, Any, Any]:
     for run in np.flatnonzero(left > limits).tolist():
         stop = max(float(limits[run]), WELL_CONDITIONED * float(left[run]))
         factor, pivots, rank, _ = lapack.dpstrf(gram[run], tol=stop, lower=1)
+        rank = min(rank, int(most[run]))
         triangle = np.tril(factor[:rank, :rank])
         factors[run, pivots[:rank] - 1, :rank] = np.linalg.inv(triangle).T
         ranks[run] = rank

@@ -223,6 +223,8 @@ def two_layer_march(
 ) -> FloatArray:
     """Train a network of one hidden layer in place, in one pass over particles for each step.
 
+    It is for numpy arrays: elsewhere `Ensemble` makes the same steps of products and expansions.
+
     With ``h_mu = sum_i points_{mu i} a_i``, ``f_{mu k} = <w_k, phi(h_mu)> / gamma`` less the
     centre, and the errors e = -(d loss / d f) / P over the training points mu, the gradients are
     ``gamma sum_{mu k} e_{mu k} points_{mu i} w_k phi'(h_mu)`` for a_i and
