@@ -24,7 +24,7 @@ from dmftcore.sampled.ensemble import Ensemble
 from dmftcore.solution import Layers, Solution
 from dmftcore.training import GradientDescent
 
-__all__ = ["FIELDS", "METHODS", "solve_ensemble"]
+__all__ = ["FIELDS", "METHODS", "solve_ensemble", "triangular"]
 
 KERNELS = ("H", "Phi", "G")
 #: Responses times the correlation of the noise they answer to.
@@ -73,6 +73,8 @@ def solve_ensemble(
     )
     options = replace(options, schedule=schedule)
     net, points = limit.architecture, data.coordinates
+    if net.blocks == 0:
+        points = triangular(points)
     plan = memory_plan(net, data, training, options, sampling, rank=points.shape[1])
     xp: Any = np
     if options.device == "cuda":
@@ -112,6 +114,17 @@ def solve_ensemble(
         text = "a sampled theory carries standard errors, see stderr(name)"
         result.diagnostics["error_estimate"] = {"reason": text}
     return result
+
+
+def triangular(points: FloatArray) -> FloatArray:
+    """The same points (M, r), in coordinates of which point mu has only the first mu + 1.
+
+    The march of one hidden layer spends most on products with them, half of which it saves.
+    """
+    factor = np.linalg.qr(points.T, mode="r")
+    # What is left is never negative: the factor is that of Cholesky.
+    signs = np.where(np.diagonal(factor) < 0, -1.0, 1.0)
+    return np.ascontiguousarray((signs[:, None] * factor).T)
 
 
 def _sampling(net: Architecture, training: GradientDescent, options: SolveOptions) -> Sampling:
