@@ -89,7 +89,7 @@ CASES = (
     Case("relu", 1, 3, 50, 125_000, 10_000, 8),
     Case("tanh", 3, 5, 50, 2000, 500, 4),
     Case("relu", 3, 3, 50, 1000, 500, 4),
-    Case("tanh", 3, 5, 1000, 500, 300, 4),
+    Case("tanh", 3, 5, 400, 500, 300, 4),
 )
 
 #: Of the published iteration, and its runs.
