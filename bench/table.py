@@ -113,7 +113,7 @@ chain" are our algorithms, jitted; their compilation is not counted. The error i
 against tol = 1e-13. Memory is what the process took beyond its imports, compilation included.""",
     "ensemble": """The ensemble march of nonlinear networks on Gaussian points in 10 dimensions with
 labels +-1, gamma = 1 and lr T = 10, one core: time of all runs, and the relative standard error of
-the training loss at the end that they reach. "jax" is our algorithm, jitted, with as many
+the training loss at the end that they reach. "STRONG JAX" is our algorithm, jitted, with as many
 particles; its compilation is not counted. "naive" is the published iteration over whole
 trajectories. Networks of finite width are biased besides, by an order of 1 / N. Operations on
 particles are held against the bytes of their arguments at the rate of copies of as many bytes in

@@ -65,11 +65,22 @@ def test_jax_of_several_layers_agrees_within_errors(monkeypatch):
     # At early times: the relative error of the loss grows as the loss falls.
     monkeypatch.setattr(bench, "TIME", 2.0)
     case = bench.Case("tanh", 3, 3, 40, 400, 50, 2)
-    ours, (program, _) = bench.march(case), bench.jax_march(case)
-    other = program()
+    ours, (programs, _) = bench.march(case), bench.jax_march(case)
+    other = programs[bench.STRONG]()
     error = np.hypot(bench.standard_error(ours), bench.standard_error(other))
     assert error < 0.02
     assert abs(other.mean() / ours.mean() - 1) < 4 * error
+
+
+def test_jax_of_one_hidden_layer_samples_the_same_network():
+    case = bench.Case("tanh", 1, 3, 20, 500, 50, 2)
+    ours, (programs, _) = bench.march(case), bench.jax_march(case)
+    assert list(programs) == [bench.STRONG, bench.STRONG_QUASI]
+    for program in programs.values():
+        other = program()
+        error = np.hypot(bench.standard_error(ours), bench.standard_error(other))
+        assert error < 0.1
+        assert abs(other.mean() / ours.mean() - 1) < 5 * error
 
 
 def test_published_iteration():

@@ -11,6 +11,7 @@ import dmftcore as dc
 from dmftcore import _core, memory
 from dmftcore.config import Config, read_config, write_config
 from dmftcore.errors import StabilityWarning
+from dmftcore.limits.ensemble_solve import triangular
 
 GRAM = np.array([[1.0, 0.2, -0.1], [0.2, 0.8, 0.3], [-0.1, 0.3, 1.2]])
 DATA = dc.Dataset(full_gram=GRAM, targets=[1.0, -1.0], test_targets=[0.3])
@@ -500,3 +501,12 @@ def test_the_plan_covers_what_is_used():
     assert above <= 31 * 2
     columns = 2 * sum(map(sum, solution.diagnostics["ranks"])) * 500 * 2 * 8
     assert columns < solution.diagnostics["memory"]
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 1)])
+def test_coordinates_of_one_hidden_layer_are_triangular(shape):
+    points = np.random.default_rng(0).normal(size=shape)
+    found = triangular(points)
+    assert found.shape == shape
+    assert not np.triu(found, 1).any()
+    np.testing.assert_allclose(found @ found.T, points @ points.T, rtol=0, atol=1e-14)

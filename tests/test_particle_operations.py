@@ -203,6 +203,21 @@ def test_two_layer_march(rng, dtype, name, particles, train, outputs, momentum):
                 )
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", ["tanh", "gelu", "relu"])
+def test_two_layer_march_of_triangular_points(name):
+    """What it saves are zeros: one that is almost none makes it add them all."""
+    results = []
+    for corner in (0.0, 1e-300):
+        given = two_layer(np.random.default_rng(0), particles=131, train=3, momentum=0.5)
+        given["x"] = np.tril(given["x"])
+        given["x"][0, 2] = corner
+        _core.two_layer_march(**given | {"activation": ACTIVATIONS.index(name)})
+        results.append([given[key] for key in ("f", "a", "w", "a_velocity", "w_velocity")])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
+
+
 #: Of a run, whose numbers are kept between steps and too many for that.
 SMALL, LARGE = 3_001, 80_001
 

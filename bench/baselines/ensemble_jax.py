@@ -8,6 +8,7 @@ sources (matched, and orthogonal to the opposite basis). What XLA wants is given
   yet are zero. Stages double in length, and their capacities come from an untimed pass (`plan`).
 * No branch that writes to a large array: it returns the new rows, or zeros, and these are written
   in place.
+* Of triangular points, the products that are not zero and no other.
 * No second orthogonalisation but of new columns, which are looked for where inner products say so.
 """
 
@@ -36,7 +37,12 @@ FUNCTIONS = {
 
 def matched(key, count, size):
     """Normal columns, orthonormal among each other and to the constant, (count, size)."""
-    rows = jnp.concatenate([jnp.ones((1, size)), jax.random.normal(key, (count, size))])
+    return made_matched(jax.random.normal(key, (count, size)))
+
+
+def made_matched(columns):
+    """Columns (count, S) made orthonormal among each other and to the constant."""
+    rows = jnp.concatenate([jnp.ones((1, columns.shape[1])), columns])
     return orthonormal(orthonormal(rows))[1:]
 
 
@@ -49,7 +55,10 @@ def orthonormal(rows):
 
 @partial(jax.jit, static_argnames=("activation", "steps"))
 def two_layer(points, targets, a, w, *, activation, lr, gamma, steps):
-    """Outputs f - f(0), (steps + 1, P), from the columns a (r0, S) and w (S,)."""
+    """Outputs f - f(0), (steps + 1, P), from the columns a (r0, S) and w (S,).
+
+    Of points[mu, i] what lies beyond i = mu is zero.
+    """
     phi, slope = FUNCTIONS[activation]
     count, rank = points.shape
     rate = lr * gamma / count
@@ -58,18 +67,26 @@ def two_layer(points, targets, a, w, *, activation, lr, gamma, steps):
     # matrices, in either layout, were slower.
     def step(state, _):
         a, w, initial = state
-        h = [sum(points[mu, i] * a[i] for i in range(rank)) for mu in range(count)]
+        h = [sum(points[mu, i] * a[i] for i in range(min(mu + 1, rank))) for mu in range(count)]
         values = [phi(one) for one in h]
         f = jnp.stack([jnp.dot(w, value) for value in values]) / (len(w) * gamma)
         initial = jnp.where(jnp.isnan(initial), f, initial)
         errors = rate * (targets - (f - initial))
         g = [e * w * slope(*one) for e, *one in zip(errors, h, values, strict=True)]
-        a = tuple(a[i] + sum(points[mu, i] * g[mu] for mu in range(count)) for i in range(rank))
+        a = tuple(a[i] + sum(points[mu, i] * g[mu] for mu in range(i, count)) for i in range(rank))
         w += sum(errors[mu] * values[mu] for mu in range(count))
         return (a, w, initial), f - initial
 
     start = (tuple(a), w, jnp.full(count, jnp.nan))
     return lax.scan(step, start, None, length=steps + 1)[1]
+
+
+@partial(jax.jit, static_argnames=("size", "activation", "steps"))
+def two_layer_by_chance(points, targets, key, *, size, activation, lr, gamma, steps):
+    """`two_layer` with columns of so many particles drawn from a key."""
+    *a, w = matched(key, points.shape[1] + 1, size)
+    options = {"activation": activation, "lr": lr, "gamma": gamma, "steps": steps}
+    return two_layer(points, targets, tuple(a), w, **options)
 
 
 # -- several layers ------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ constexpr index TWO_LAYER_PADDING = 64;
 template <class T> struct TwoLayerPiece {
   index count, points, train, inputs, outputs, ld;
   const T* x;      // (points, inputs)
+  bool triangular; // whether x[mu, i] = 0 for i > mu
   const T* errors; // (train, outputs), times all that multiplies them; or null
   // Without velocities rate is that of the errors, too: W <- kept W + direction.
   T kept, rate, momentum, decay;
@@ -164,13 +165,13 @@ template <class T> struct TwoLayerPiece {
   T* w;
   T* a_velocity; // or null
   T* w_velocity;
-  T* known;     // phi(h) of the first `train` points, then phi'(h) but for tanh; or null
+  T* known;     // phi(h) of the first `train` points, then phi'(h) if that does not tell; or null
   T* room;      // two_layer_room numbers
   double* sums; // (points, outputs), added to
 };
 
 constexpr index two_layer_room(index points, index train, index outputs) {
-  return (train + outputs + points * outputs) * TWO_LAYER_PADDING;
+  return (2 * train + points * outputs) * TWO_LAYER_PADDING;
 }
 
 template <class T> struct TwoLayerKernels {

@@ -11,6 +11,10 @@ using dmftcore::index;
 using dmftcore::cpu::TWO_LAYER_PADDING;
 using dmftcore::cpu::TwoLayerPiece;
 
+// Whether phi' is a function of phi.
+template <Activation PHI>
+constexpr bool VALUE_TELLS_SLOPE = PHI == Activation::tanh || PHI == Activation::relu;
+
 // Vectors of neurons at a time.
 constexpr int WIDTH = 4;
 
@@ -30,15 +34,19 @@ template <class T> struct Tile {
   void add(T factor, const Tile& other) { EACH part[v] += factor * other.part[v]; }
 };
 
-template <class T> Tile<T> state(const TwoLayerPiece<T>& l, const T* a, index mu) {
+// Inlined by force: tiles would go through memory.
+template <class T>
+[[gnu::always_inline]] inline Tile<T> state(const TwoLayerPiece<T>& l, const T* a, index mu) {
   Tile<T> h = {};
-  for (index i = 0; i < l.inputs; ++i) h.add(l.x[mu * l.inputs + i], Tile<T>::at(a + i * l.ld));
+  const index end = l.triangular && mu < l.inputs ? mu + 1 : l.inputs;
+  for (index i = 0; i < end; ++i) h.add(l.x[mu * l.inputs + i], Tile<T>::at(a + i * l.ld));
   return h;
 }
 
 // W along a direction, by heavy ball if there is a velocity.
 template <class T>
-void learn(const TwoLayerPiece<T>& l, const Tile<T>& direction, T* weight, T* velocity) {
+[[gnu::always_inline]] inline void learn(const TwoLayerPiece<T>& l, const Tile<T>& direction,
+                                         T* weight, T* velocity) {
   Tile<T> next = direction;
   if (velocity) {
     next.add(l.momentum, Tile<T>::at(velocity));
@@ -56,37 +64,39 @@ void learn(const TwoLayerPiece<T>& l, const Tile<T>& direction, T* weight, T* ve
 template <class T, Activation PHI> void update(const TwoLayerPiece<T>& l, index p) {
   using One = Tile<T>;
   T *const a = l.a + p, *const w = l.w + p;
-  T *const gains = l.room, *const readout = gains + l.train * One::SIZE;
-  for (index k = 0; k < l.outputs; ++k) One{}.put(readout + k * One::SIZE);
+  // What is known has its own place.
+  T *const gains = l.room, *const values = l.known ? l.known + p : gains + l.train * One::SIZE;
+  const index pitch = l.known ? l.ld : One::SIZE;
   for (index mu = 0; mu < l.train; ++mu) {
     One value, slope, back = {};
-    if (l.known) {
-      value = One::at(l.known + mu * l.ld + p);
-      if constexpr (PHI == Activation::tanh) {
-        EACH slope.part[v] = T(1) - value.part[v] * value.part[v];
-      } else {
-        slope = One::at(l.known + (l.train + mu) * l.ld + p);
-      }
-    } else {
+    if (!l.known) {
       const One h = state(l, a, mu);
       EACH Functions<T>::value_and_slope(PHI, h.part[v], value.part[v], slope.part[v]);
+      value.put(values + mu * pitch);
+    } else if constexpr (PHI == Activation::tanh) {
+      value = One::at(values + mu * pitch);
+      EACH slope.part[v] = T(1) - value.part[v] * value.part[v];
+    } else if constexpr (PHI == Activation::relu) {
+      value = One::at(values + mu * pitch);
+      EACH slope.part[v] = Functions<T>::slope(PHI, value.part[v]);
+    } else {
+      slope = One::at(values + (l.train + mu) * pitch);
     }
-    for (index k = 0; k < l.outputs; ++k) {
-      const T error = l.errors[mu * l.outputs + k];
-      back.add(error, One::at(w + k * l.ld));
-      One next = One::at(readout + k * One::SIZE);
-      next.add(error, value);
-      next.put(readout + k * One::SIZE);
-    }
+    for (index k = 0; k < l.outputs; ++k)
+      back.add(l.errors[mu * l.outputs + k], One::at(w + k * l.ld));
     EACH back.part[v] *= slope.part[v];
     back.put(gains + mu * One::SIZE);
   }
   const auto row = [&](T* rows, index i) { return rows ? rows + i * l.ld + p : nullptr; };
-  for (index k = 0; k < l.outputs; ++k)
-    learn(l, One::at(readout + k * One::SIZE), w + k * l.ld, row(l.w_velocity, k));
-  for (index i = 0; i < l.inputs; ++i) {
+  for (index k = 0; k < l.outputs; ++k) {
     One direction = {};
     for (index mu = 0; mu < l.train; ++mu)
+      direction.add(l.errors[mu * l.outputs + k], One::at(values + mu * pitch));
+    learn(l, direction, w + k * l.ld, row(l.w_velocity, k));
+  }
+  for (index i = 0; i < l.inputs; ++i) {
+    One direction = {};
+    for (index mu = l.triangular ? i : 0; mu < l.train; ++mu)
       direction.add(l.x[mu * l.inputs + i], One::at(gains + mu * One::SIZE));
     learn(l, direction, a + i * l.ld, row(l.a_velocity, i));
   }
@@ -97,7 +107,7 @@ template <class T, Activation PHI> void read(const TwoLayerPiece<T>& l, index p,
   const T *const a = l.a + p, *const w = l.w + p;
   for (index mu = 0; mu < l.points; ++mu) {
     One value = state(l, a, mu);
-    if (l.known && mu < l.train && PHI != Activation::tanh) {
+    if (l.known && mu < l.train && !VALUE_TELLS_SLOPE<PHI>) {
       One slope;
       EACH Functions<T>::value_and_slope(PHI, value.part[v], value.part[v], slope.part[v]);
       slope.put(l.known + (l.train + mu) * l.ld + p);
@@ -120,7 +130,7 @@ template <class T, Activation PHI> void read(const TwoLayerPiece<T>& l, index p,
 template <class T, Activation PHI> void piece(const TwoLayerPiece<T>& l) {
   constexpr index SIZE = Tile<T>::SIZE;
   static_assert(TWO_LAYER_PADDING % SIZE == 0, "rows are padded to whole tiles");
-  T* const sums = l.room + (l.train + l.outputs) * SIZE;
+  T* const sums = l.room + 2 * l.train * SIZE;
   const index count = l.points * l.outputs;
   for (index i = 0; i < count; ++i) store<T>(sums + i * LANES<T>, vec<T>{});
   for (index p = 0; p < l.count; p += SIZE) {

@@ -23,9 +23,9 @@ index ceil_divide(index a, index b) { return (a + b - 1) / b; }
 index worth_keeping(Activation activation, index train) {
   switch (activation) {
   case Activation::linear:
-  case Activation::relu:
   case Activation::quadratic:
     return 0;
+  case Activation::relu:
   case Activation::tanh:
     return train;
   default:
@@ -69,6 +69,7 @@ public:
               m_.outputs,
               ld_,
               x,
+              triangular(),
               nullptr,
               0,
               0,
@@ -128,6 +129,13 @@ private:
   index count() const { return m_.points * m_.outputs; }
   index weights() const { return m_.inputs + m_.outputs; }
   double* outputs(index step) const { return m_.f + (step * m_.runs + run_) * count(); }
+  // Points of which half of the coordinates are zero need half of the products.
+  bool triangular() const {
+    for (index mu = 0; mu < m_.points; ++mu)
+      for (index i = mu + 1; i < m_.inputs; ++i)
+        if (m_.x[mu * m_.inputs + i] != 0) return false;
+    return true;
+  }
   // Rows of what is kept between steps.
   index known() const {
     const index kept = worth_keeping(m_.activation, m_.train);
