@@ -151,7 +151,7 @@ class RowProgram:
     def rows_causal_pair(self, x: Rows, w: Rows, a: FloatArray) -> tuple[Rows, Rows]:
         """See `dmftcore.twotime.rows_causal_pair`."""
         y, z = _Value(len(x)), _Value(len(x))
-        self._operations.append(("causal_pair", [y, z], [x.value(), w.value()], [a], []))
+        self._record("causal_pair", [y, z], [x.value(), w.value()], [a])
         return Rows(self, [(1.0, y)]), Rows(self, [(1.0, z)])
 
     def rows_symmetric(self, x: Rows, c: FloatArray) -> Rows:
@@ -199,11 +199,11 @@ class RowProgram:
     def append(self, history: FloatArray, x: Rows) -> None:
         """Append rows to a history (N, N), or a row to each of (m, N, N)."""
         name = "append" if history.ndim == 2 else "append_batch"
-        self._operations.append((name, [], [x.value()], [history], []))
+        self._record(name, [], [x.value()], [history])
 
     def append_now(self, array: FloatArray, x: Rows) -> None:
         """Set ``array_jp`` to ``x_pj`` at the present step, of an array (N, m)."""
-        self._operations.append(("append_now", [], [x.value()], [array], []))
+        self._record("append_now", [], [x.value()], [array])
 
     def computed(
         self,
@@ -215,8 +215,19 @@ class RowProgram:
     ) -> _Value:
         """The result, of `count` rows, of an operation that is recorded."""
         value = _Value(count)
-        self._operations.append((name, [value], rows, arrays or [], factors or []))
+        self._record(name, [value], rows, arrays, factors)
         return value
+
+    def _record(
+        self,
+        name: str,
+        results: list[_Value],
+        rows: list[_Value],
+        arrays: list[FloatArray] | None = None,
+        factors: list[float] | None = None,
+    ) -> None:
+        assert self._core is None, "a step that has been run is complete"
+        self._operations.append((name, results, rows, arrays or [], factors or []))
 
     def _rows(
         self,

@@ -3,6 +3,8 @@
 The points of Sobol's sequence, one dimension for each column, are scrambled at random, and so
 every particle is distributed as by chance while means over all of them, of smooth functions of a
 few columns above all, scatter less: with S particles their variance falls up to S^2 times faster.
+A column is known by its place alone and made where it is needed, which is why scipy's generator of
+whole points does not serve.
 
 Source: Joe & Kuo, "Constructing Sobol sequences with better two-dimensional projections" (2008),
 scrambled as in Matousek, "On the L2-discrepancy for anchored boxes" (1998).
