@@ -13,6 +13,7 @@ import numpy as np
 import dmftcore as dc
 from bench._harness import Report
 from dmftcore import twotime
+from dmftcore.chain import HiddenChain
 
 
 def _rows_symmetric(x, c):
@@ -49,7 +50,8 @@ def chain(data, steps, lr):
 
 
 def numpy_chain(data, steps, lr):
-    with mock.patch.multiple(twotime, **NUMPY):
+    one_by_one = mock.patch.object(HiddenChain, "repeats", False)
+    with mock.patch.multiple(twotime, **NUMPY), one_by_one:
         return chain(data, steps, lr)
 
 
