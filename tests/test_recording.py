@@ -20,6 +20,16 @@ def histories(rng, count, times=TIMES):
     return [np.tril(rng.standard_normal((times, times))) for _ in range(count)]
 
 
+def test_a_step_that_has_been_run_is_complete(rng):
+    (a,) = histories(rng, 1)
+    program = RowProgram(TIMES)
+    x = program.input(1)
+    program.result(twotime.rows_causal(x, a))
+    program.run(0)
+    with pytest.raises(AssertionError, match="complete"):
+        twotime.rows_causal(x, a)
+
+
 @pytest.mark.parametrize("per_step", [1, 3])
 def test_recorded_operations_are_those_on_arrays(rng, per_step):
     a, c = histories(rng, 2)

@@ -36,8 +36,8 @@ from dmftcore.attention_maps import AttentionMap
 from dmftcore.losses import loss_function
 from dmftcore.march import largest_loss
 from dmftcore.sampled.blocks import FIRST, INNER, LAST, Block, Sampling, TwoLayerBlock
-from dmftcore.sampled.ensemble import OuterLayer
 from dmftcore.sampled.interfaces import Interface, Shore, Visit
+from dmftcore.sampled.outer_layer import OuterLayer
 from dmftcore.sampled.particles import CounterNormals, Normals, Particles, blend, products
 from dmftcore.solution import IntArray
 from dmftcore.training import GradientDescent
