@@ -432,3 +432,18 @@ def field(solution, name):
     if name in solution.equal_time:
         return np.array(list(solution.equal_time[name].values()))
     return np.asarray(getattr(solution, name))
+
+
+def test_two_time_kernels_carry_the_scatter_of_networks(tmp_path):
+    """At equal times the error is that of the equal-time kernel; stored and read again."""
+    pytest.importorskip("h5netcdf")
+    limit = dc.ProportionalLinear(2, width_ratio=1.0, sample_ratio=2.0)
+    networks = dc.simulate(limit, None, dc.GradientDescent(0.1, 4), width=20, seeds=3, save="H")
+    error = networks.stderr("H_two_time")
+    assert error.shape == (2, 5, 5)
+    np.testing.assert_allclose(
+        np.diagonal(error, axis1=1, axis2=2), networks.stderr("H"), rtol=1e-10
+    )
+    networks.save(tmp_path / "networks.nc")
+    again = dc.Solution.load(tmp_path / "networks.nc")
+    np.testing.assert_array_equal(again.stderr("H_two_time"), error)

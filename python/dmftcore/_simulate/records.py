@@ -16,7 +16,15 @@ from dmftcore.data import Dataset
 from dmftcore.observables import sharpness, standard_error
 from dmftcore.solution import Layers
 
-__all__ = ["Records", "Sides", "VectorRecords", "Vectors", "products"]
+__all__ = [
+    "Records",
+    "Sides",
+    "VectorRecords",
+    "Vectors",
+    "products",
+    "two_time_fields",
+    "two_time_kernel",
+]
 
 #: What one side of every kernel counts: name -> layer -> shape.
 Sides: TypeAlias = Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -135,17 +143,15 @@ class Records(_Slots):
     def fields(self) -> dict[str, Any]:
         """The kernel fields of a `Solution`; errors of kernels have the layer on axis 0."""
         done = slice(self._count)
-        two_time: dict[str, Layers] = {}
-        errors: dict[str, FloatArray] = {}
-        for name, stored in self._vectors.items():
-            found = {
-                layer: two_time_kernel(values[:, done], self._sides[name][layer])
-                for layer, values in stored.items()
+        two_time, errors = two_time_fields(
+            {
+                name: {
+                    layer: two_time_kernel(values[:, done], self._sides[name][layer])
+                    for layer, values in stored.items()
+                }
+                for name, stored in self._vectors.items()
             }
-            two_time[name] = {layer: mean for layer, (mean, _) in found.items()}
-            scatter = [error for _, error in found.values() if error is not None]
-            if scatter:
-                errors[f"{name}_two_time"] = np.stack(scatter)
+        )
         return {
             **{name: mean[done] for name, mean in self._means.items()},
             "equal_time": {
@@ -206,6 +212,26 @@ def two_time_kernel(
     return mean.reshape(shape), np.sqrt(squares / ((seeds - 1) * seeds)).reshape(shape)
 
 
+def two_time_fields(
+    found: Mapping[str, Mapping[int, tuple[FloatArray, FloatArray | None]]],
+) -> tuple[dict[str, Layers], dict[str, FloatArray]]:
+    """Means by name and layer, and errors by name with the layer on axis 0.
+
+    Parameters
+    ----------
+    found : mapping of mappings
+        Name -> layer -> what `two_time_kernel` returns.
+    """
+    means: dict[str, Layers] = {}
+    errors: dict[str, FloatArray] = {}
+    for name, layers in found.items():
+        means[name] = {layer: mean for layer, (mean, _) in layers.items()}
+        scatter = [error for _, error in layers.values() if error is not None]
+        if scatter:
+            errors[f"{name}_two_time"] = np.stack(scatter)
+    return means, errors
+
+
 class VectorRecords(_Slots):
     """Kernels of vectors at the kernel times passed so far: means and standard errors.
 
@@ -261,21 +287,27 @@ class VectorRecords(_Slots):
             for name, layers in self._squares.items()
         }
         several = all(v.shape[1] > 1 for layers in squares.values() for v in layers.values())
+        two_time, errors = two_time_fields(
+            {
+                name: {
+                    layer: two_time_kernel(values[done].swapaxes(0, 1), ())
+                    for layer, values in layers.items()
+                }
+                for name, layers in self._vectors.items()
+            }
+        )
         return {
             "equal_time": {
                 name: {layer: values.mean(axis=1) for layer, values in layers.items()}
                 for name, layers in squares.items()
             },
-            "two_time": {
-                name: {
-                    layer: two_time_kernel(values[done].swapaxes(0, 1), ())[0]
-                    for layer, values in layers.items()
-                }
-                for name, layers in self._vectors.items()
-            },
+            "two_time": two_time,
             "standard_errors": {
-                name: np.stack([standard_error(values.T) for values in layers.values()])
-                for name, layers in squares.items()
-                if several
+                **errors,
+                **{
+                    name: np.stack([standard_error(values.T) for values in layers.values()])
+                    for name, layers in squares.items()
+                    if several
+                },
             },
         }

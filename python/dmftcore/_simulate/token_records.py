@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmftcore import _arrays
-from dmftcore._simulate.records import two_time_kernel
+from dmftcore._simulate.records import two_time_fields, two_time_kernel
 from dmftcore._validate import FloatArray
 from dmftcore.data import Dataset
 from dmftcore.observables import sharpness, standard_error
@@ -121,21 +121,24 @@ class TokenRecords:
                     of[name] = of[name].reshape(-1, *sides, *sides)
             # Layers first.
             of |= {name: of[name].swapaxes(0, 1) for name in self._kernels if name in of}
+        two_time, two_time_errors = self._two_time()
         return {
             "equal_time": {name: dict(enumerate(means.pop(name))) for name in self._kernels},
-            "two_time": self._two_time(),
+            "two_time": two_time,
             "ntk": means.pop("ntk", None),
             "sharpness": means.pop("sharpness", None),
             "order_parameters": means | heads,
-            "standard_errors": errors,
+            "standard_errors": errors | two_time_errors,
         }
 
-    def _two_time(self) -> dict[str, Layers]:
-        """Kernels of which the vectors are kept, (n, M, n, M) by name and layer."""
-        return {
-            name: {
-                layer: two_time_kernel(vectors, vectors.shape[2:3])[0]
-                for layer, vectors in enumerate(np.stack(slots, axis=2))
+    def _two_time(self) -> tuple[dict[str, Layers], dict[str, FloatArray]]:
+        """Kernels of which the vectors are kept, (n, M, n, M) by name and layer, and errors."""
+        return two_time_fields(
+            {
+                name: {
+                    layer: two_time_kernel(vectors, vectors.shape[2:3])
+                    for layer, vectors in enumerate(np.stack(slots, axis=2))
+                }
+                for name, slots in self._vectors.items()
             }
-            for name, slots in self._vectors.items()
-        }
+        )
